@@ -1,0 +1,234 @@
+"""RunConfig: one point of a space, fully specified; the sections and keys of a space file.
+
+Decides which keys there are, what each may hold, which may be searched, and what a key is when the
+file doesn't say. Knows nothing of ranges, of files, of Optuna or of torch: a field's bounds are
+here, a range over it is `space`'s business.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+STUDY_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
+MODULE_ATTR = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
+FAMILIES = ("mlp", "cnn")
+BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes")
+
+Metric = Literal[
+    "log_loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "mse", "mae", "r2"
+]  # fmt: skip
+
+
+def searchable(default: Any, text: str, **bounds: Any) -> Any:
+    """A field that a space may give a range or choices."""
+    return Field(default, description=text, json_schema_extra={"searchable": True}, **bounds)
+
+
+def fixed(default: Any, text: str, **bounds: Any) -> Any:
+    """A field that holds one value for the whole study."""
+    return Field(default, description=text, **bounds)
+
+
+class Section(BaseModel):
+    """A frozen group of keys; an unknown key is an error and a word is never a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Columns = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class Split(Section):
+    """How the rows are divided; an official split found in the data is kept instead."""
+
+    val: float = fixed(0.2, "share of all rows for validation", gt=0, lt=1)
+    test: float = fixed(0.2, "share of all rows for the sealed test set; 0: none", ge=0, lt=1)
+    seed: int = fixed(0, "seed of the split", ge=0, lt=2**32)
+    stratify: bool = fixed(True, "keep the class frequencies in every part (classification)")
+    groups: str | None = fixed(None, "column whose equal values stay in one part", min_length=1)
+    time: str | None = fixed(None, "column to order by: train is the past, test the latest", min_length=1)
+
+
+class Data(Section):
+    """Where the examples come from."""
+
+    source: str = fixed(
+        ..., "sklearn:NAME, a file (.csv, .parquet, .npz, also .gz) or module:attr", min_length=1
+    )
+    kind: Literal["table", "image"] | None = fixed(None, "kind of data; inferred where it can be")
+    target: str | None = fixed(None, "column to predict (tables)", min_length=1)
+    task: Literal["classification", "regression"] | None = fixed(
+        None, "inferred from the target if not given"
+    )
+    target_transform: Literal["none", "log"] = fixed("none", "log: learn the logarithm of a positive target")
+    drop: Columns = fixed((), "columns to leave out")
+    split: Split = Split()
+
+
+class Model(Section):
+    """The network."""
+
+    family: str = searchable("mlp", f"one of {', '.join(FAMILIES)}, or module:attr", min_length=1)
+    width: int = searchable(
+        64, "units of a hidden layer, or channels of the first convolution", ge=1, le=8192
+    )
+    depth: int = searchable(2, "hidden layers, or convolution stages", ge=1, le=32)
+    normalization: Literal["none", "batch", "layer"] = searchable("none", "normalization after each layer")
+    options: Mapping[str, Any] = searchable({}, "values for a family of your own, searchable too")
+
+
+class Regularization(Section):
+    """What keeps the network from memorizing."""
+
+    dropout: float = searchable(0.0, "share of units dropped while training", ge=0, lt=1)
+    l1: float = searchable(
+        0.0, "proximal, decoupled: after each step weights shrink by lr * l1, to exact zeros", ge=0
+    )
+    l2: float = searchable(0.0, "decoupled weight decay (AdamW)", ge=0)
+    label_smoothing: float = searchable(0.0, "share of the target spread over all classes", ge=0, lt=1)
+
+
+class Augmentation(Section):
+    """Random changes of the training examples."""
+
+    strength: float = searchable(0.0, "one knob from 0 (exactly none) to 1", ge=0, le=1)
+    flip: Literal["none", "horizontal", "vertical", "both"] = fixed(
+        "none", "flips of an image that leave its label true"
+    )
+
+
+class Training(Section):
+    """The optimization (AdamW)."""
+
+    epochs: int = searchable(
+        50, "cap of the epochs; the epoch kept is the best by validation", ge=1, le=100_000
+    )
+    learning_rate: float = searchable(1e-3, "after the warm-up", gt=0, le=10)
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = searchable(
+        "auto", "examples a step; auto: by the size of the data"
+    )
+    schedule: Literal["constant", "cosine"] = searchable("constant", "cosine turns the stopping rules off")
+    warmup: float = searchable(0.05, "share of the steps with a linearly rising learning rate", ge=0, le=0.5)
+    ema: bool = searchable(True, "evaluate and keep the running average of the weights")
+
+
+class Score(Section):
+    """What a trial is worth."""
+
+    metric: Metric | None = fixed(None, "log_loss for classification and mse for regression if not given")
+    gap_penalty: float = fixed(0.25, "price of the gap between train and validation", ge=0, le=100)
+    noise: float = fixed(2.0, "standard errors of the gap that cost nothing", ge=0, le=100)
+    tolerance: float = fixed(0.0, "gap beyond the noise that costs nothing", ge=0)
+
+
+class Stopping(Section):
+    """The rules that end a trial before its epoch cap; a diverged trial always ends."""
+
+    overfit: bool = fixed(True, "stop when validation worsens while the training loss still falls")
+    plateau: bool = fixed(True, "stop when validation has not improved for long")
+    behind: bool = fixed(True, "prune a trial that is worse than the median of the others")
+
+
+def _duration(value: Any) -> Any:
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|d)", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is no duration; write 90s, 10m, 2h or 1d")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+Duration = Annotated[
+    float, BeforeValidator(_duration, json_schema_input_type=float | str), Field(gt=0, le=3.2e7)
+]
+
+
+class Budget(Section):
+    """How much the study may spend."""
+
+    trials: int = fixed(50, "trials of the study in all, not more of them", ge=0, le=1_000_000)
+    workers: int = fixed(1, "processes that train", ge=1, le=256)
+    timeout: Duration | None = fixed(None, "seconds, or 90s, 10m, 2h: no trial is started after it")
+
+
+class Search(Section):
+    """How the next point is chosen."""
+
+    sampler: Literal["tpe", "random"] = fixed("tpe", "Optuna's TPE, or random points")
+    first_trials: bool = fixed(
+        True, "start with no, light and strong regularization and with half and double size"
+    )
+    enqueue: Annotated[tuple[Mapping[str, Any], ...], BeforeValidator(_as_tuple)] = fixed(
+        (), "points of your own to try first, each a mapping of dotted names to values"
+    )
+
+
+def _stopping(value: Any) -> Any:
+    return Stopping(overfit=False, plateau=False, behind=False) if value == "none" else value
+
+
+class RunConfig(Section):
+    """One configuration: every key of a space file with one value each."""
+
+    study: Annotated[str, StringConstraints(pattern=STUDY_NAME)] = fixed("study", "name of the study")
+    seed: int = fixed(0, "seed of the search and of every trial", ge=0, lt=2**32)
+    data: Data
+    model: Model = Model()
+    regularization: Regularization = Regularization()
+    augmentation: Augmentation = Augmentation()
+    training: Training = Training()
+    score: Score = Score()
+    stopping: Annotated[Stopping, BeforeValidator(_stopping)] = Stopping()
+    budget: Budget = Budget()
+    search: Search = Search()
+
+    def flat(self) -> dict[str, Any]:
+        """Return every value under its dotted name, in the order of the sections."""
+        return dict(_flatten(self.model_dump(), ""))
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of a dotted name; KeyError if there is none."""
+        value: Any = self
+        for part in name.split("."):
+            known = isinstance(value, Mapping) and part in value
+            if not known and not hasattr(value, part):
+                raise KeyError(name)
+            value = value[part] if known else getattr(value, part)
+        return value
+
+    def replace(self, values: Mapping[str, Any]) -> Self:
+        """Return a copy with the values of some dotted names replaced, checked like a file's.
+
+        Raises:
+            pydantic.ValidationError: a name is unknown or a value isn't allowed.
+        """
+        tree = self.model_dump()
+        for name, value in values.items():
+            *path, leaf = name.split(".")
+            node = tree
+            for part in path:
+                node = node.setdefault(part, {})
+            node[leaf] = value
+        return type(self).model_validate(tree)
+
+
+def _flatten(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and (value or prefix + key != "model.options"):
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif not isinstance(value, Mapping):
+            yield prefix + key, value
+
+
+def min_epochs(epochs: int) -> int:
+    """Return the first epoch that may be kept or judged: max(5, 10 % of the cap), at most the cap."""
+    return min(epochs, max(5, math.ceil(0.1 * epochs)))
