@@ -21,7 +21,7 @@ BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 
 Metric = Literal[
     "log_loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "mse", "mae", "r2"
-]  # fmt: skip
+]
 
 
 def searchable(default: Any, text: str, **bounds: Any) -> Any:
@@ -61,14 +61,10 @@ class Split(Section):
 class Data(Section):
     """Where the examples come from."""
 
-    source: str = fixed(
-        ..., "sklearn:NAME, a file (.csv, .parquet, .npz, also .gz) or module:attr", min_length=1
-    )
+    source: str = fixed(..., "sklearn:NAME, a file (.csv, .parquet, .npz, also .gz) or module:attr", min_length=1)
     kind: Literal["table", "image"] | None = fixed(None, "kind of data; inferred where it can be")
     target: str | None = fixed(None, "column to predict (tables)", min_length=1)
-    task: Literal["classification", "regression"] | None = fixed(
-        None, "inferred from the target if not given"
-    )
+    task: Literal["classification", "regression"] | None = fixed(None, "inferred from the target if not given")
     target_transform: Literal["none", "log"] = fixed("none", "log: learn the logarithm of a positive target")
     drop: Columns = fixed((), "columns to leave out")
     split: Split = Split()
@@ -78,9 +74,7 @@ class Model(Section):
     """The network."""
 
     family: str = searchable("mlp", f"one of {', '.join(FAMILIES)}, or module:attr", min_length=1)
-    width: int = searchable(
-        64, "units of a hidden layer, or channels of the first convolution", ge=1, le=8192
-    )
+    width: int = searchable(64, "units of a hidden layer, or channels of the first convolution", ge=1, le=8192)
     depth: int = searchable(2, "hidden layers, or convolution stages", ge=1, le=32)
     normalization: Literal["none", "batch", "layer"] = searchable("none", "normalization after each layer")
     options: Mapping[str, Any] = searchable({}, "values for a family of your own, searchable too")
@@ -90,9 +84,7 @@ class Regularization(Section):
     """What keeps the network from memorizing."""
 
     dropout: float = searchable(0.0, "share of units dropped while training", ge=0, lt=1)
-    l1: float = searchable(
-        0.0, "proximal, decoupled: after each step weights shrink by lr * l1, to exact zeros", ge=0
-    )
+    l1: float = searchable(0.0, "proximal, decoupled: after each step weights shrink by lr * l1, to exact zeros", ge=0)
     l2: float = searchable(0.0, "decoupled weight decay (AdamW)", ge=0)
     label_smoothing: float = searchable(0.0, "share of the target spread over all classes", ge=0, lt=1)
 
@@ -109,9 +101,7 @@ class Augmentation(Section):
 class Training(Section):
     """The optimization (AdamW)."""
 
-    epochs: int = searchable(
-        50, "cap of the epochs; the epoch kept is the best by validation", ge=1, le=100_000
-    )
+    epochs: int = searchable(50, "cap of the epochs; the epoch kept is the best by validation", ge=1, le=100_000)
     learning_rate: float = searchable(1e-3, "after the warm-up", gt=0, le=10)
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = searchable(
         "auto", "examples a step; auto: by the size of the data"
@@ -147,9 +137,7 @@ def _duration(value: Any) -> Any:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-Duration = Annotated[
-    float, BeforeValidator(_duration, json_schema_input_type=float | str), Field(gt=0, le=3.2e7)
-]
+Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=float | str), Field(gt=0, le=3.2e7)]
 
 
 class Budget(Section):
@@ -164,9 +152,7 @@ class Search(Section):
     """How the next point is chosen."""
 
     sampler: Literal["tpe", "random"] = fixed("tpe", "Optuna's TPE, or random points")
-    first_trials: bool = fixed(
-        True, "start with no, light and strong regularization and with half and double size"
-    )
+    first_trials: bool = fixed(True, "start with no, light and strong regularization and with half and double size")
     enqueue: Annotated[tuple[Mapping[str, Any], ...], BeforeValidator(_as_tuple)] = fixed(
         (), "points of your own to try first, each a mapping of dotted names to values"
     )
