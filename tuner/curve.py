@@ -25,6 +25,32 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a run stands at an epoch, made from the validation losses up to it and from nothing else.
+
+    `smoothed` is EMA_0.5 of the loss (e_1 = L_1, e_t = (e_{t-1} + L_t) / 2), `lowest` the smallest loss so
+    far, `best` the epoch to keep: argmin over t >= first of the smoothed loss, whose value is `value`.
+    Before `first` epochs have passed the newest is the best. Never chosen by the penalized score.
+    """
+
+    smoothed: float
+    lowest: float
+    best: int
+    value: float
+
+    @classmethod
+    def after(cls, previous: Standing | None, number: int, loss: float, first: int) -> Self:
+        """Return the standing at epoch `number`, whose validation loss is `loss`."""
+        loss = loss if math.isfinite(loss) else math.inf
+        if previous is None:
+            return cls(loss, loss, number, loss)
+        smoothed, lowest = 0.5 * previous.smoothed + 0.5 * loss, min(previous.lowest, loss)
+        if number <= first or smoothed < previous.value:
+            return cls(smoothed, lowest, number, smoothed)
+        return cls(smoothed, lowest, previous.best, previous.value)
+
+
+@dataclass(frozen=True, slots=True)
 class Epoch:
     """One epoch; `number` counts from 1.
 
@@ -41,6 +67,7 @@ class Epoch:
     rise: float
     rise_se: float
     seconds: float
+    standing: Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +75,15 @@ class Curve:
     """The epochs of one run.
 
     `budget` is the cap of epochs, `first` the first epoch that may be kept, `null_loss` the validation
-    loss of a prediction that knows nothing, `n_val` the validation examples.
+    loss of a prediction that knows nothing, `n_val` the validation examples, `n_probe` the training examples
+    that the train series is measured on.
     """
 
     budget: int
     first: int
     null_loss: float
     n_val: int
+    n_probe: int
     epochs: tuple[Epoch, ...] = ()
 
     def __len__(self) -> int:
@@ -73,29 +102,8 @@ class Curve:
 
     @property
     def best(self) -> int:
-        """The number of the epoch to keep: argmin over t >= first of EMA_0.5(validation loss)(t).
-
-        Before `first` epochs have passed it is the newest one. Never chosen by the penalized score.
-        """
-        smoothed = self.smoothed()
-        start = min(self.first, len(smoothed)) - 1
-        return min(range(start, len(smoothed)), key=lambda i: _rank(smoothed[i])) + 1
-
-    def smoothed(self) -> list[float]:
-        """Return EMA_0.5 of the validation loss: e_1 = L_1, e_t = (e_{t-1} + L_t) / 2."""
-        values: list[float] = []
-        for epoch in self.epochs:
-            loss = epoch.val.loss
-            values.append(loss if not values else 0.5 * values[-1] + 0.5 * loss)
-        return values
-
-    def best_so_far(self) -> list[float]:
-        """Return the smallest validation loss up to each epoch."""
-        values: list[float] = []
-        for epoch in self.epochs:
-            loss = _rank(epoch.val.loss)
-            values.append(min(loss, values[-1]) if values else loss)
-        return values
+        """The number of the epoch to keep (see Standing)."""
+        return self.last.standing.best
 
     def then(self, epoch: Epoch) -> Self:
         """Return the curve with one more epoch."""
@@ -113,7 +121,8 @@ class Curve:
             for name in names:
                 series[f"{part}.{name}"] = [getattr(epoch, part).metrics[name] for epoch in self.epochs]
         return {
-            "budget": self.budget, "first": self.first, "null_loss": self.null_loss, "n_val": self.n_val,
+            "budget": self.budget, "first": self.first, "null_loss": self.null_loss,
+            "n_val": self.n_val, "n_probe": self.n_probe,
             "series": {key: [_round(value) for value in values] for key, values in series.items()},
         }  # fmt: skip
 
@@ -127,16 +136,15 @@ class Curve:
             metrics = {name: _number(series[f"{part}.{name}"][i]) for name in names}
             return Measure(_number(series[f"{part}.loss"][i]), metrics)
 
-        epochs = tuple(
-            Epoch(i + 1, measure("train", i), measure("val", i),
-                  *(_number(series[name][i]) for name in ("se_val", "se_gap", "rise", "rise_se", "seconds")))
-            for i in range(len(series["val.loss"]))
-        )  # fmt: skip
-        return cls(doc["budget"], doc["first"], doc["null_loss"], doc["n_val"], epochs)
-
-
-def _rank(loss: float) -> float:
-    return loss if math.isfinite(loss) else math.inf
+        curve = cls(doc["budget"], doc["first"], doc["null_loss"], doc["n_val"], doc["n_probe"])
+        epochs: list[Epoch] = []
+        for i in range(len(series["val.loss"])):
+            columns = (_number(series[name][i]) for name in ("se_val", "se_gap", "rise", "rise_se", "seconds"))
+            val = measure("val", i)
+            previous = epochs[-1].standing if epochs else None
+            standing = Standing.after(previous, i + 1, val.loss, curve.first)
+            epochs.append(Epoch(i + 1, measure("train", i), val, *columns, standing))
+        return replace(curve, epochs=tuple(epochs))
 
 
 def _round(value: float) -> float | str:

@@ -1,0 +1,83 @@
+"""TrialRecord: everything that is known of one trial, as it is stored and reported.
+
+Knows how to become JSON and back, so that a study can be read without any other part running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from tuner.curve import Curve, Epoch
+from tuner.scoring import Score
+from tuner.stopping import Verdict
+
+State = Literal["running", "complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial.
+
+    `values` maps every searched dotted name that was active to its value; `overrides` are values that the
+    trial has outside the space (the unregularized baseline of a space that doesn't hold it). `label` says
+    which of the first trials it is ("baseline", "light", ...), or "". `model` are facts of the trained
+    network: parameters, sparsity (share of weights that are exactly zero).
+    """
+
+    number: int
+    state: State
+    values: Mapping[str, Any]
+    seed: int
+    label: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    curve: Curve | None = None
+    score: Score | None = None
+    verdict: Verdict | None = None
+    error: str = ""
+    model: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def kept(self) -> Epoch | None:
+        """The epoch that was kept."""
+        return self.curve[self.score.epoch] if self.curve is not None and self.score is not None else None
+
+    @property
+    def reason(self) -> str:
+        """Why the trial ended, in one sentence; empty while it runs."""
+        return self.verdict.reason if self.verdict is not None else self.error
+
+    @property
+    def all_values(self) -> dict[str, Any]:
+        """The values that differ from the space's middle or default, searched or overridden."""
+        return {**self.values, **self.overrides}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what isn't in the storage's own columns (number, state) as plain JSON."""
+        return {
+            "values": dict(self.values), "overrides": dict(self.overrides), "seed": self.seed, "label": self.label,
+            "curve": self.curve.to_json() if self.curve is not None and len(self.curve) else None,
+            "score": self.score.to_json() if self.score else None,
+            "verdict": self.verdict.to_json() if self.verdict else None,
+            "error": self.error, "model": dict(self.model), "seconds": round(self.seconds, 4),
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, number: int, state: State, doc: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(
+            number, state, doc["values"], doc["seed"], doc["label"], doc["overrides"],
+            Curve.from_json(doc["curve"]) if doc.get("curve") else None,
+            Score.from_json(doc["score"]) if doc.get("score") else None,
+            Verdict.from_json(doc["verdict"]) if doc.get("verdict") else None,
+            doc.get("error", ""), doc.get("model", {}), doc.get("seconds", 0.0),
+        )  # fmt: skip
+
+
+def best_record(records: Mapping[int, TrialRecord] | list[TrialRecord]) -> TrialRecord | None:
+    """Return the complete trial with the highest score, the earlier one of equals; None if there is none."""
+    rows = list(records.values()) if isinstance(records, Mapping) else records
+    complete = [row for row in rows if row.state == "complete" and row.score is not None]
+    return max(complete, key=lambda row: (row.score.value if row.score else 0.0, -row.number), default=None)

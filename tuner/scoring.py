@@ -1,0 +1,105 @@
+"""Curve -> Score: validation performance less a one-sided, noise-tolerant price of the gap. Pure.
+
+    score = value(val) - lambda * max(0, gap - z * SE(gap) - tolerance)
+
+For a loss, value is the skill 1 - L_val / L_0 and gap = (L_val - L_train) / L_0, both without unit; for
+another metric, value is the metric itself (negated if lower is better) and gap is by how much train is
+better than validation. A higher score is always better. Knows nothing of other trials: what a trial is
+worth depends on its own curve alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from tuner.config import Score as Rule
+from tuner.curve import Curve, Epoch, Measure
+
+CLASSIFICATION = ("log_loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc")
+REGRESSION = ("mse", "mae", "r2")
+LOSS = {"classification": "log_loss", "regression": "mse"}
+LOWER_IS_BETTER = frozenset({"log_loss", "mse", "mae"})
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one epoch of a curve is worth.
+
+    `value` is the score, `skill` its part without the penalty, `gap` the gap and `noise` its standard error in the
+    score's unit, `penalty` what was taken off.
+    """
+
+    value: float
+    epoch: int
+    metric: str
+    skill: float
+    gap: float
+    noise: float
+    penalty: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(**doc)
+
+
+def metric_of(rule: Rule, task: str) -> str:
+    """Return the metric that a study of this task is scored by.
+
+    Raises:
+        ValueError: the metric belongs to the other task; the message says which ones apply.
+    """
+    metric = rule.metric or LOSS[task]
+    known = CLASSIFICATION if task == "classification" else REGRESSION
+    if metric not in known:
+        raise ValueError(f"score.metric: {metric} doesn't apply to {task}; one of {', '.join(known)}")
+    return metric
+
+
+def score(curve: Curve, rule: Rule, metric: str) -> Score:
+    """Return the score of the epoch that the curve keeps."""
+    return score_at(curve, curve.best, rule, metric)
+
+
+def score_at(curve: Curve, number: int, rule: Rule, metric: str) -> Score:
+    """Return the score of one epoch; minus infinity where a number isn't finite."""
+    epoch = curve[number]
+    skill, gap, noise = _terms(curve, epoch, metric)
+    penalty = rule.gap_penalty * max(0.0, gap - rule.noise * noise - rule.tolerance)
+    value = skill - penalty
+    if not math.isfinite(value):
+        value = -math.inf
+    return Score(value, number, metric, skill, gap, noise, penalty)
+
+
+def _terms(curve: Curve, epoch: Epoch, metric: str) -> tuple[float, float, float]:
+    """Return value(val), the gap and the gap's standard error in the score's unit."""
+    if metric in ("log_loss", "mse"):
+        null = curve.null_loss
+        return 1 - epoch.val.loss / null, (epoch.val.loss - epoch.train.loss) / null, epoch.se_gap / null
+    train, val = epoch.train.metrics[metric], epoch.val.metrics[metric]
+    variance = _variance(epoch.val, metric, epoch.se_val**2 * curve.n_val, curve.null_loss) / curve.n_val
+    variance += _variance(epoch.train, metric, epoch.se_val**2 * curve.n_val, curve.null_loss) / curve.n_probe
+    noise = math.sqrt(max(variance, 0.0))
+    return (-val, val - train, noise) if metric in LOWER_IS_BETTER else (val, train - val, noise)
+
+
+def _variance(measure: Measure, metric: str, loss_variance: float, null_loss: float) -> float:
+    """Return the per-example variance of a metric: exact for the absolute error, binomial for rates.
+
+    Precision, recall, F1, balanced accuracy and the area under the ROC curve are taken as rates over all
+    examples, which is the right size where classes are balanced and too small where they aren't.
+    """
+    value = measure.metrics[metric]
+    if metric == "mae":
+        return max(measure.metrics["mse"] - value**2, 0.0)
+    if metric == "r2":
+        return loss_variance / null_loss**2
+    return max(value * (1 - value), 0.0)

@@ -1,0 +1,189 @@
+"""Space: a configuration in which values may be ranges. Range, Choice, Space.
+
+Decides what a range contains, when a conditional value is active, and which configuration a point of
+the space is. Knows no YAML, no torch and no Optuna: `grammar` makes spaces from files, `search` samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tuner.config import RunConfig
+
+Value = bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers from `low` to `high`, both included; `alternative` is the one value outside (`or: 0`).
+
+    Integer if `integer`, on a logarithmic scale if `log`, in steps of `step` from `low` if given.
+    `when` maps dotted names to the values under which the range is active.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+    integer: bool = False
+    alternative: Value = None
+    has_alternative: bool = False
+    when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+
+    def middle(self) -> Value:
+        """Return the alternative if there is one, else the middle of the range on its own scale."""
+        if self.has_alternative:
+            return self.alternative
+        middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        return self.nearest(middle)
+
+    def nearest(self, value: float) -> int | float:
+        """Return the member nearest to a number, within the bounds and on the steps."""
+        step = self.step or (1 if self.integer and not self.log else None)
+        if step is not None:
+            value = self.low + round((value - self.low) / step) * step
+            top = self.low + math.floor((self.high - self.low) / step + 1e-9) * step
+            value = min(max(value, self.low), top)
+        value = min(max(value, self.low), self.high)
+        return round(value) if self.integer else float(value)
+
+    def __contains__(self, value: object) -> bool:
+        if self.has_alternative and type(value) is not bool and value == self.alternative:
+            return True
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        if self.integer and value != int(value):
+            return False
+        return self.low <= value <= self.high and math.isclose(value, self.nearest(value), rel_tol=1e-9)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the range in the words of a space file."""
+        doc: dict[str, Any] = {"low": self.low, "high": self.high}
+        doc |= {"log": True} if self.log else {}
+        doc |= {"step": self.step} if self.step is not None else {}
+        doc |= {"or": self.alternative} if self.has_alternative else {}
+        return doc | _when(self.when)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of some values; `when` as for a range."""
+
+    choices: tuple[Value, ...]
+    when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+
+    def middle(self) -> Value:
+        """Return the first choice: the one that a person writes first."""
+        return self.choices[0]
+
+    def __contains__(self, value: object) -> bool:
+        return any(type(value) is type(choice) and value == choice for choice in self.choices)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the choice in the words of a space file."""
+        return {"choices": list(self.choices)} | _when(self.when)
+
+
+Domain = Range | Choice
+
+
+def _when(when: Mapping[str, tuple[Value, ...]]) -> dict[str, Any]:
+    if not when:
+        return {}
+    return {"when": {name: list(values) if len(values) > 1 else values[0] for name, values in when.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What may be searched, and everything that is fixed.
+
+    `domains` maps dotted names to ranges and choices, parents before their conditional children; `given`
+    maps the dotted names that the file fixed; `config` is the configuration with every domain at its
+    middle; `folder` is what the file's paths are relative to; `notes` is what the reader should be told.
+    """
+
+    domains: Mapping[str, Domain]
+    given: Mapping[str, Any]
+    config: RunConfig
+    folder: Path = Path()
+    notes: tuple[str, ...] = ()
+
+    def active(self, name: str, values: Mapping[str, Any]) -> bool:
+        """Tell whether a domain's condition holds, given the values of its parents."""
+        return all(self._holds(parent, allowed, values) for parent, allowed in self.domains[name].when.items())
+
+    def _holds(self, parent: str, allowed: tuple[Value, ...], values: Mapping[str, Any]) -> bool:
+        if parent in self.domains:
+            return parent in values and values[parent] in allowed
+        return self.config[parent] in allowed
+
+    def middle(self) -> dict[str, Any]:
+        """Return the values of the active domains at the middle of each."""
+        values: dict[str, Any] = {}
+        for name, domain in self.domains.items():
+            if self.active(name, values):
+                values[name] = domain.middle()
+        return values
+
+    def at(self, values: Mapping[str, Any]) -> RunConfig:
+        """Return the configuration at a point; names without a value keep what the file or the default says.
+
+        Raises:
+            pydantic.ValidationError: a value isn't allowed for its key.
+        """
+        return self.config.replace(values)
+
+    def nested(self) -> dict[str, Any]:
+        """Return the space as a nested mapping in the words and the order of a space file."""
+        flat = {**self.given, **{name: domain.to_json() for name, domain in self.domains.items()}}
+        tree: dict[str, Any] = {}
+        for name in self.config.flat():
+            if name in flat:
+                _put(tree, name, flat.pop(name))
+        for name, value in flat.items():
+            _put(tree, name, value)
+        return tree
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes it this study: every value but the budget, and where the data lie."""
+        flat = {name: value for name, value in self.config.flat().items() if name not in self.domains}
+        flat |= {name: domain.to_json() for name, domain in self.domains.items()}
+        return {
+            name: json.loads(json.dumps(value))
+            for name, value in flat.items()
+            if not name.startswith("budget.") and name not in ("study", "data.source")
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of `identity`, whatever the order of its keys."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+
+def _put(tree: dict[str, Any], name: str, value: Any) -> None:
+    *path, leaf = name.split(".")
+    for part in path:
+        tree = tree.setdefault(part, {})
+    tree[leaf] = value
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return one line for each value in which two identities differ."""
+    lines = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name, "not there"), new.get(name, "not there")
+        if before != after:
+            lines.append(f"{name}: {_show(before)} -> {_show(after)}")
+    return lines
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_show(item)}" for key, item in value.items()) + "}"
+    return "none" if value is None else str(value)

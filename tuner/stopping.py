@@ -1,0 +1,177 @@
+"""Curve (+ the other trials' curves) -> Verdict, or None to go on. Pure.
+
+Four rules, in this order, after the first max(5, 10 % of the cap) epochs:
+
+    diverged  a loss that isn't finite, or L_val > 3 L_0 for 3 epochs                      -> failed
+    overfit   mean(L_val[t-2..t]) > 1.10 L_val(t*), by more than 0.02 L_0, while the training probe lies below
+              its value at t*, and the paired rise over the validation examples exceeds 2 SE -> stopped; pruned if
+              behind its peers at t*, else complete with epoch t* (generalization loss after Prechelt 1998)
+    plateau   t - t* >= max(10, 15 % of the cap)                                             -> complete at t*
+    behind    t > 5, at least 5 peers, best so far worse than the median of the peers' best so far at the same
+              epoch, and not within 1 SE of the leader                                       -> pruned
+
+A verdict depends only on the past, and one without a reason can't be made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal, Self
+
+from tuner.config import Stopping
+from tuner.curve import Curve
+
+Kind = Literal["diverged", "overfit", "plateau", "behind", "finished"]
+Outcome = Literal["complete", "pruned", "failed"]
+KINDS: tuple[Kind, ...] = ("overfit", "plateau", "behind", "diverged", "finished")
+
+RISE = 0.10
+FLOOR = 0.02
+PAIRED_SE = 2.0
+DIVERGED = 3.0
+MIN_PEERS = 5
+PATIENCE, PATIENCE_SHARE = 10, 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why and how a trial ended: the rule, the epoch it ended at, the epoch kept, what was compared, a sentence."""
+
+    kind: Kind
+    outcome: Outcome
+    epoch: int
+    kept: int
+    numbers: Mapping[str, float]
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            raise ValueError("a verdict needs a reason")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON."""
+        numbers = {name: value if math.isfinite(value) else str(value) for name, value in self.numbers.items()}
+        return {name: getattr(self, name) for name in self.__slots__} | {"numbers": numbers}
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(**{**doc, "numbers": {name: float(value) for name, value in doc["numbers"].items()}})
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another trial: its smallest validation loss up to each epoch, and whether it was pruned there."""
+
+    lowest: tuple[float, ...]
+    pruned: bool
+
+    def at(self, epoch: int) -> float | None:
+        """Return the best so far at an epoch, or at the trial's end; None for one pruned before it."""
+        if self.pruned and epoch > len(self.lowest):
+            return None
+        return self.lowest[min(epoch, len(self.lowest)) - 1] if self.lowest else None
+
+
+def peer(curve: Curve, pruned: bool) -> Peer:
+    """Return what other trials compare themselves with."""
+    return Peer(tuple(epoch.standing.lowest for epoch in curve.epochs), pruned)
+
+
+def judge(curve: Curve, peers: Sequence[Peer], rules: Stopping) -> Verdict | None:
+    """Return the verdict that ends a trial after its newest epoch, or None to go on."""
+    if len(curve) < 2:
+        return None
+    if (verdict := _diverged(curve)) is not None:
+        return verdict
+    if len(curve) < curve.first:
+        return None
+    if rules.overfit and (verdict := _overfit(curve, peers)) is not None:
+        return verdict
+    if rules.plateau and (verdict := _plateau(curve)) is not None:
+        return verdict
+    return _behind(curve, peers) if rules.behind else None
+
+
+def finished(curve: Curve) -> Verdict:
+    """Return the verdict of a trial that ran its whole budget."""
+    kept = curve.best
+    reason = f"ran all {len(curve)} epochs, kept epoch {kept}: validation loss {curve[kept].val.loss:.3g}"
+    return Verdict("finished", "complete", len(curve), kept, {"val_loss": curve[kept].val.loss}, reason)
+
+
+def _diverged(curve: Curve) -> Verdict | None:
+    t, last = len(curve), curve.last
+    kept = curve.best
+    if not (math.isfinite(last.val.loss) and math.isfinite(last.train.loss)):
+        numbers = {"train_loss": last.train.loss, "val_loss": last.val.loss}
+        reason = f"diverged at epoch {t}: the loss is not a finite number; a lower learning rate may help"
+        return Verdict("diverged", "failed", t, kept, numbers, reason)
+    if t < max(curve.first, 3) or min(epoch.val.loss for epoch in curve.epochs[-3:]) <= DIVERGED * curve.null_loss:
+        return None
+    ratio = last.val.loss / curve.null_loss
+    reason = f"diverged at epoch {t}: for 3 epochs the validation loss was over 3 times that of knowing nothing"
+    return Verdict(
+        "diverged", "failed", t, kept, {"val_loss": last.val.loss, "ratio": ratio}, f"{reason} ({ratio:.3g})"
+    )
+
+
+def _overfit(curve: Curve, peers: Sequence[Peer]) -> Verdict | None:
+    t, kept = len(curve), curve.best
+    best, last = curve[kept], curve.last
+    if t - kept < 3:  # the mean of the last three would include the best epoch itself
+        return None
+    level = sum(epoch.val.loss for epoch in curve.epochs[-3:]) / 3
+    rise = level / best.val.loss - 1 if best.val.loss > 0 else math.inf
+    errors = last.rise / last.rise_se if last.rise_se > 0 else math.inf if last.rise > 0 else 0.0
+    matters = level - best.val.loss > FLOOR * curve.null_loss
+    if not (rise > RISE and matters and last.train.loss < best.train.loss and errors > PAIRED_SE):
+        return None
+    fell = 1 - last.train.loss / best.train.loss
+    behind = _comparison(curve, kept, peers)
+    numbers = {"rise": rise, "val_loss_best": best.val.loss, "val_loss": level, "se": errors, "train_fell": fell}
+    reason = (
+        f"stopped at epoch {t}, kept epoch {kept}: validation loss rose {rise:.0%} over its minimum "
+        f"{best.val.loss:.3g} ({min(errors, 999):.1f} SE) while training loss fell {fell:.0%}"
+    )
+    if behind is not None:
+        numbers, reason = {**numbers, **behind}, f"{reason}; pruned, worse than the median {behind['median']:.3g} there"
+    return Verdict("overfit", "complete" if behind is None else "pruned", t, kept, numbers, reason)
+
+
+def _plateau(curve: Curve) -> Verdict | None:
+    t, kept = len(curve), curve.best
+    patience = max(PATIENCE, math.ceil(PATIENCE_SHARE * curve.budget))
+    if t - kept < patience:
+        return None
+    reason = f"stopped at epoch {t}, kept epoch {kept}: validation loss has not improved for {t - kept} epochs"
+    numbers = {"epochs": float(t - kept), "patience": float(patience), "val_loss": curve[kept].val.loss}
+    return Verdict("plateau", "complete", t, kept, numbers, reason)
+
+
+def _behind(curve: Curve, peers: Sequence[Peer]) -> Verdict | None:
+    t = len(curve)
+    found = _comparison(curve, t, peers) if t > 5 else None
+    if found is None:
+        return None
+    reason = (
+        f"pruned at epoch {t}: best validation loss so far {found['best_so_far']:.3g} is worse than the median "
+        f"{found['median']:.3g} of {found['peers']:.0f} trials there (leader {found['leader']:.3g})"
+    )
+    return Verdict("behind", "pruned", t, curve.best, found, reason)
+
+
+def _comparison(curve: Curve, t: int, peers: Sequence[Peer]) -> dict[str, float] | None:
+    """Return the numbers if the trial is behind its peers at epoch t, else None."""
+    values = [value for other in peers if (value := other.at(t)) is not None]
+    if len(values) < MIN_PEERS:
+        return None
+    own, middle, leader = curve[t].standing.lowest, median(values), min(values)
+    if own <= middle or own <= leader + curve[t].se_val:
+        return None
+    return {
+        "best_so_far": own, "median": middle, "leader": leader, "se": curve[t].se_val, "peers": float(len(values)),
+    }  # fmt: skip
