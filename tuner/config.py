@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 STUDY_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
 MODULE_ATTR = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")
 FAMILIES = ("mlp", "cnn")
+IMAGE_FAMILIES = ("cnn",)
 BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 
 Metric = Literal[
@@ -127,6 +128,11 @@ class Stopping(Section):
     plateau: bool = fixed(True, "stop when validation has not improved for long")
     behind: bool = fixed(True, "prune a trial that is worse than the median of the others")
 
+    @classmethod
+    def off(cls) -> Self:
+        """Return the rules of `stopping: none`: every trial runs its whole budget, unless it diverges."""
+        return cls(overfit=False, plateau=False, behind=False)
+
 
 def _duration(value: Any) -> Any:
     if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
@@ -159,7 +165,7 @@ class Search(Section):
 
 
 def _stopping(value: Any) -> Any:
-    return Stopping(overfit=False, plateau=False, behind=False) if value == "none" else value
+    return Stopping.off() if value == "none" else value
 
 
 class RunConfig(Section):
@@ -167,6 +173,9 @@ class RunConfig(Section):
 
     study: Annotated[str, StringConstraints(pattern=STUDY_NAME)] = fixed("study", "name of the study")
     seed: int = fixed(0, "seed of the search and of every trial", ge=0, lt=2**32)
+    folder: str | None = fixed(
+        None, "what paths and module:attr names are relative to; the file's own folder if not given"
+    )
     data: Data
     model: Model = Model()
     regularization: Regularization = Regularization()

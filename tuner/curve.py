@@ -139,11 +139,13 @@ class Curve:
         curve = cls(doc["budget"], doc["first"], doc["null_loss"], doc["n_val"], doc["n_probe"])
         epochs: list[Epoch] = []
         for i in range(len(series["val.loss"])):
-            columns = (_number(series[name][i]) for name in ("se_val", "se_gap", "rise", "rise_se", "seconds"))
+            se_val, se_gap, rise, rise_se, seconds = (
+                _number(series[name][i]) for name in ("se_val", "se_gap", "rise", "rise_se", "seconds")
+            )
             val = measure("val", i)
             previous = epochs[-1].standing if epochs else None
             standing = Standing.after(previous, i + 1, val.loss, curve.first)
-            epochs.append(Epoch(i + 1, measure("train", i), val, *columns, standing))
+            epochs.append(Epoch(i + 1, measure("train", i), val, se_val, se_gap, rise, rise_se, seconds, standing))
         return replace(curve, epochs=tuple(epochs))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -26,8 +26,30 @@ FREE = ("model.options",)
 PATHS = ("data.source",)
 
 
-def read_space(path: Path, overrides: Sequence[str] = ()) -> Space:
-    """Read a space file, with `key=value` overrides put over it.
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A value put over a file's: a dotted name, the text of the value, and the option that it came from."""
+
+    name: str
+    value: str
+    option: str
+
+    @classmethod
+    def parse(cls, text: str) -> Override:
+        """Read `key=value`, as `-S` takes it.
+
+        Raises:
+            SpaceError: it has another form.
+        """
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            message = "write -S key=value, for example -S training.epochs=30"
+            raise SpaceError([Problem(f"-S {text}", 0, 0, "", message)])
+        return cls(name.strip(), value, f"-S {text}")
+
+
+def read_space(path: Path, overrides: Sequence[Override] = ()) -> Space:
+    """Read a space file, with some values put over it.
 
     Raises:
         SpaceError: every problem of the file and of the overrides.
@@ -38,7 +60,7 @@ def read_space(path: Path, overrides: Sequence[str] = ()) -> Space:
         raise SpaceError([_escape(problem) for problem in error.problems]) from None
 
 
-def parse_space(text: str, folder: Path, file: str = "space", overrides: Sequence[str] = ()) -> Space:
+def parse_space(text: str, folder: Path, file: str = "space", overrides: Sequence[Override] = ()) -> Space:
     """Read a space from text; `folder` is what its paths are relative to.
 
     Raises:
@@ -57,9 +79,9 @@ def _escape(problem: Problem) -> Problem:
     return replace(problem, message=shown)
 
 
-def _space(tree: Located, folder: Path, overrides: Sequence[str], stem: str | None) -> Space:
-    for text in overrides:
-        _override(tree, text)
+def _space(tree: Located, folder: Path, overrides: Sequence[Override], stem: str | None) -> Space:
+    for override in overrides:
+        _put_over(tree, override)
     reader = _Reader()
     reader.section(tree, RunConfig, "")
     if not reader.problems:
@@ -68,22 +90,18 @@ def _space(tree: Located, folder: Path, overrides: Sequence[str], stem: str | No
     if reader.problems or config is None:
         raise SpaceError(reader.problems)
     domains = reader.ordered()
-    space = Space(domains, reader.given, config, folder, tuple(reader.notes))
+    root = (folder / (config.folder or "")).resolve()
+    space = Space(domains, reader.given, config, root, tuple(reader.notes))
     middle = config.replace({n: v for n, v in space.middle().items() if n in domains})
     return replace(space, config=middle)
 
 
-def _override(tree: Located, text: str) -> None:
-    """Put one `key=value` into the tree; a relative path is relative to the current folder here."""
-    name, equals, value = text.partition("=")
-    label = f"-S {text}"
-    if not equals or not name.strip():
-        raise SpaceError([Problem(label, 0, 0, "", "write -S key=value, for example -S training.epochs=30")])
-    located = parse_value(value, label)
-    name = name.strip()
-    if name in PATHS and isinstance(located.value, str) and not _named(located.value):
+def _put_over(tree: Located, override: Override) -> None:
+    """Put one value into the tree; a relative path in it is relative to the current folder."""
+    located = parse_value(override.value, override.option)
+    if override.name in PATHS and isinstance(located.value, str) and not _named(located.value):
         located.value = str(Path(located.value).absolute())
-    tree.set(name, located)
+    tree.set(override.name, located)
 
 
 def _named(source: str) -> bool:
@@ -135,7 +153,7 @@ class _Reader:
             if problem:
                 self.problems.append(node.mark.problem(name, problem))
             self.given[name] = node.plain()
-        elif field is not None and not (field.json_schema_extra or {}).get("searchable"):  # type: ignore[union-attr]
+        elif field is not None and field.json_schema_extra != {"searchable": True}:
             self.problems.append(node.mark.problem(name, "holds one value for the whole study; it can't be searched"))
         else:
             self._domain(node, name, field, check)

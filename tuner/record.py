@@ -81,3 +81,35 @@ def best_record(records: Mapping[int, TrialRecord] | list[TrialRecord]) -> Trial
     rows = list(records.values()) if isinstance(records, Mapping) else records
     complete = [row for row in rows if row.state == "complete" and row.score is not None]
     return max(complete, key=lambda row: (row.score.value if row.score else 0.0, -row.number), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """What a study is, written once when it is created; stored with it, so that it can be read alone.
+
+    `space` is the space file's text as run and `folder` what its paths are relative to; `identity` is the
+    space's (see Space.identity) and decides whether a later run continues this study. `data` describes the
+    data: kind, task, input, outputs, rows of each part, classes, notes; `fingerprint` and `test_hash` are
+    SHA-256 of all rows and of the sealed test rows. `metric` is what the score is made of.
+    """
+
+    name: str
+    space: str
+    folder: str
+    identity: Mapping[str, Any]
+    metric: str
+    seed: int
+    data: Mapping[str, Any]
+    fingerprint: str
+    test_hash: str
+    versions: Mapping[str, str]
+    created: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(**doc)

@@ -81,25 +81,21 @@ def score_at(curve: Curve, number: int, rule: Rule, metric: str) -> Score:
 
 def _terms(curve: Curve, epoch: Epoch, metric: str) -> tuple[float, float, float]:
     """Return value(val), the gap and the gap's standard error in the score's unit."""
+    null = curve.null_loss
     if metric in ("log_loss", "mse"):
-        null = curve.null_loss
         return 1 - epoch.val.loss / null, (epoch.val.loss - epoch.train.loss) / null, epoch.se_gap / null
     train, val = epoch.train.metrics[metric], epoch.val.metrics[metric]
-    variance = _variance(epoch.val, metric, epoch.se_val**2 * curve.n_val, curve.null_loss) / curve.n_val
-    variance += _variance(epoch.train, metric, epoch.se_val**2 * curve.n_val, curve.null_loss) / curve.n_probe
-    noise = math.sqrt(max(variance, 0.0))
+    if metric == "r2":
+        return val, train - val, epoch.se_gap / null
+    noise = math.sqrt(_variance(epoch.val, metric) / curve.n_val + _variance(epoch.train, metric) / curve.n_probe)
     return (-val, val - train, noise) if metric in LOWER_IS_BETTER else (val, train - val, noise)
 
 
-def _variance(measure: Measure, metric: str, loss_variance: float, null_loss: float) -> float:
+def _variance(measure: Measure, metric: str) -> float:
     """Return the per-example variance of a metric: exact for the absolute error, binomial for rates.
 
     Precision, recall, F1, balanced accuracy and the area under the ROC curve are taken as rates over all
     examples, which is the right size where classes are balanced and too small where they aren't.
     """
     value = measure.metrics[metric]
-    if metric == "mae":
-        return max(measure.metrics["mse"] - value**2, 0.0)
-    if metric == "r2":
-        return loss_variance / null_loss**2
-    return max(value * (1 - value), 0.0)
+    return max(measure.metrics["mse"] - value**2 if metric == "mae" else value * (1 - value), 0.0)

@@ -157,7 +157,7 @@ class Space:
         return {
             name: json.loads(json.dumps(value))
             for name, value in flat.items()
-            if not name.startswith("budget.") and name not in ("study", "data.source")
+            if not name.startswith("budget.") and name not in ("study", "folder", "data.source")
         }
 
     @property

@@ -1,0 +1,217 @@
+"""BestConfig and load_best(): what users import. Needs no database, and no torch until a model is asked for.
+
+Decides what files a study leaves for its best configuration (best.yaml, best.json, model.safetensors) and
+reads them back. Knows nothing of the search that found it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.config import STUDY_NAME, RunConfig
+from tuner.document import plain
+from tuner.errors import DataError, UsageError, nearest
+from tuner.grammar import parse_space, read_space
+from tuner.space import Space
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from tuner.data.splits import Encoder
+
+STUDIES = Path("studies")
+
+
+@dataclass(frozen=True, slots=True)
+class BestConfig:
+    """The best configuration of a study, and the way to its model.
+
+    `params` maps the searched dotted names to the values found, `config` is the whole configuration; `train`,
+    `val` and `gap` map metrics to their values at the kept epoch, `test` to value, low and high of the one
+    look (None without a test set). `path` is the best.yaml that it was read from.
+    """
+
+    study: str
+    trial: int
+    score: float | None
+    epoch: int
+    params: Mapping[str, Any]
+    config: RunConfig
+    train: Mapping[str, float]
+    val: Mapping[str, float]
+    gap: Mapping[str, float]
+    test: Mapping[str, Any] | None
+    path: Path
+    folder: Path
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def model_path(self) -> Path:
+        """The weights, a safetensors file."""
+        return self.path.parent / "model.safetensors"
+
+    @property
+    def encoder(self) -> Encoder:
+        """The preprocessing, as fitted on the training rows."""
+        from tuner.data import encoder_from_json
+
+        return encoder_from_json(self.about["encoder"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the probabilities; empty for regression."""
+        return self.encoder.shape.classes
+
+    def build_model(self) -> nn.Module:
+        """Return an untrained model of this configuration, for a training loop of your own."""
+        from tuner.models import build_model
+
+        return build_model(self.config, self.encoder.shape, self.folder)
+
+    def load_model(self) -> nn.Module:
+        """Return the trained model, in eval mode.
+
+        Its input is what `encode` returns, its output logits or the standardized target; `predict` does both
+        ends.
+
+        Raises:
+            DataError: the weights are missing or don't fit the model.
+        """
+        from tuner.training import read_weights
+
+        model = self.build_model()
+        read_weights(model, self.model_path)
+        return model.eval()
+
+    def encode(self, x: Any) -> NDArray[Any]:
+        """Return raw examples (a DataFrame, an array, a list of rows) as model input, standardized.
+
+        Raises:
+            DataError: a column is missing or the examples have another shape.
+        """
+        from tuner.training import standardized
+
+        return standardized(self.encoder.encode(x), self.encoder.standard)
+
+    def predict(self, x: Any) -> NDArray[Any]:
+        """Return the predicted class names (n,), or numbers (n,) in the target's unit."""
+        import numpy as np
+
+        outputs = self._outputs(x)
+        if self.encoder.shape.task == "regression":
+            return self.encoder.target.restore(outputs[:, 0])
+        return np.asarray(np.array(self.classes)[outputs.argmax(1)])
+
+    def predict_proba(self, x: Any) -> NDArray[np.float32]:
+        """Return the probabilities (n, classes) in the order of `classes`.
+
+        Raises:
+            UsageError: the task is regression.
+        """
+        import numpy as np
+
+        if self.encoder.shape.task == "regression":
+            raise UsageError("predict_proba: the task is regression; use predict")
+        return np.asarray(np.exp(self._outputs(x)), dtype=np.float32)
+
+    def _outputs(self, x: Any) -> NDArray[np.float32]:
+        from tuner.training import predict
+
+        encoder = self.encoder
+        return predict(self.load_model(), encoder.encode(x), encoder.standard, encoder.shape.task)
+
+
+def load_best(study: str | Path, studies_dir: str | Path = STUDIES) -> BestConfig:
+    """Return the best configuration of a study, by its name or by the path of its folder or best.yaml.
+
+    Raises:
+        UsageError: there is no such study, or it has no best configuration yet.
+        DataError: its files are damaged.
+    """
+    path = find_best(study, Path(studies_dir))
+    space = read_space(path)
+    try:
+        about = json.loads(path.with_name("best.json").read_text())
+        return BestConfig(
+            about["study"], about["trial"], about["score"], about["epoch"], about["params"], space.config,
+            about["train"], about["val"], about["gap"], about["test"], path, space.folder, about,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise UsageError(f"{path.with_name('best.json')}: is missing; it lies beside best.yaml") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path.with_name('best.json')}: is damaged ({error}); run `tuner run` again") from None
+
+
+def find_best(study: str | Path, studies_dir: Path) -> Path:
+    """Return the path of a study's best.yaml.
+
+    Raises:
+        UsageError: there is no such study, or it has no best configuration yet.
+    """
+    text = str(study)
+    path = Path(study)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file")
+        return path
+    if not (path.is_dir() and os.sep in text):
+        if not re.match(STUDY_NAME, text):
+            raise UsageError(f"{text!r} is no study name; use 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front")
+        path = studies_dir / text
+    if not path.is_dir():
+        known = sorted(child.name for child in studies_dir.glob("*") if child.is_dir())
+        there = f"; there are: {', '.join(known[:20])}" if known else f"; {studies_dir} holds none"
+        raise UsageError(f"no study {text!r}{nearest(text, known)}{there}")
+    if not (path / "best.yaml").is_file():
+        raise UsageError(f"study {text!r} has no best configuration yet; no trial of it is complete")
+    return path / "best.yaml"
+
+
+def best_space(space: Space, values: Mapping[str, Any], study: str, target: Path) -> str:
+    """Return the space file without ranges: every range replaced by the value found, to be run again.
+
+    Raises:
+        SpaceError: never for values of the space; what is written is read back to make sure.
+    """
+    tree = space.nested()
+    for name in space.domains:
+        _drop(tree, name)
+    config = space.at(values)
+    for name in (*space.domains, *values):
+        _put(tree, name, config[name])
+    tree["study"] = f"{study[:59]}-best"
+    tree["folder"] = os.path.relpath(space.folder, target.parent)
+    tree.get("search", {}).pop("enqueue", None)
+    text = plain(json.loads(json.dumps({"study": tree["study"], "folder": tree["folder"], **tree})))
+    parse_space(text, target.parent, str(target))
+    return text
+
+
+def _drop(tree: dict[str, Any], name: str) -> None:
+    *path, leaf = name.split(".")
+    for part in path:
+        tree = tree.get(part, {})
+    tree.pop(leaf, None)
+
+
+def _put(tree: dict[str, Any], name: str, value: Any) -> None:
+    *path, leaf = name.split(".")
+    for part in path:
+        tree = tree.setdefault(part, {})
+    tree[leaf] = value
+
+
+def as_python(best: BestConfig) -> str:
+    """Return Python code that holds the configuration as plain values."""
+    lines = [f'"""Best configuration of study {best.study!r}, trial {best.trial}; needs nothing but Python."""', ""]
+    lines += ["PARAMS = {", *(f"    {name!r}: {value!r}," for name, value in best.params.items()), "}", ""]
+    lines += ["CONFIG = {", *(f"    {name!r}: {value!r}," for name, value in best.config.flat().items()), "}"]
+    return "\n".join(lines) + "\n"

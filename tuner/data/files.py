@@ -1,0 +1,215 @@
+"""Reads a CSV, Parquet or npz file, gzipped or not, and says precisely what is wrong with it.
+
+Decides what a readable file is. Knows no target, no split and no kind of data; never unpickles.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import warnings
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow
+from numpy.typing import NDArray
+
+from tuner.data.raw import listed
+from tuner.errors import DataError, nearest
+
+FORMATS = (".csv", ".csv.gz", ".parquet", ".parquet.gz", ".npz")
+ARRAYS = ("X", "y", "split", "classes")
+BOMB_BYTES = 2 * 1024**3
+BOMB_RATIO = 100
+CHUNK = 1 << 20
+
+
+def format_of(path: Path) -> str:
+    """Return "csv", "parquet" or "npz".
+
+    Raises:
+        DataError: the name ends in none of the known ways.
+    """
+    for ending in FORMATS:
+        if path.name.lower().endswith(ending):
+            return ending.split(".")[1]
+    raise DataError(f"{path.name}: unknown kind of file; a name that ends in {', '.join(FORMATS)} is allowed")
+
+
+def read_bytes(path: Path, where: str) -> bytes:
+    """Return a file's content, unzipped if its name ends in .gz.
+
+    Raises:
+        DataError: it is missing, a folder, unreadable, empty, damaged or a decompression bomb, or its name
+            has an unknown ending.
+    """
+    if path.is_dir():
+        raise DataError(f"{where}: is a folder; name a file that ends in {', '.join(FORMATS)}")
+    if not path.exists():
+        raise DataError(f"{where}: no such file{_neighbour(path)}")
+    format_of(path)
+    try:
+        content = _unzip(path, where) if path.name.lower().endswith(".gz") else path.read_bytes()
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{where}: damaged or not a gzip file ({error})") from error
+    except OSError as error:
+        raise DataError(f"{where}: can't be read ({error.strerror or error})") from error
+    if not content:
+        raise DataError(f"{where}: the file is empty")
+    return content
+
+
+def _neighbour(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f": the folder {path.parent} does not exist"
+    try:
+        names = sorted(entry.name for entry in path.parent.iterdir() if entry.is_file())
+    except OSError:
+        return ""
+    return nearest(path.name, names) or f" in {path.parent.resolve()}"
+
+
+def _unzip(path: Path, where: str) -> bytes:
+    limit = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
+    chunks, size = [], 0
+    with gzip.open(path) as stream:
+        while chunk := stream.read(CHUNK):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                raise DataError(_bomb(where))
+    return b"".join(chunks)
+
+
+def _bomb(where: str) -> str:
+    return f"{where}: expands to more than {BOMB_RATIO} times its size and {BOMB_BYTES} bytes; unpack it yourself"
+
+
+def read_table(path: Path, where: str, texts: Iterable[str] = ()) -> pd.DataFrame:
+    """Return a CSV or Parquet file as a table with unique column names; columns in `texts` stay text.
+
+    Raises:
+        DataError: the file can't be read as a table; the message says where and why.
+    """
+    content = read_bytes(path, where)
+    read = _read_csv if format_of(path) == "csv" else _read_parquet
+    frame = read(content, where, frozenset(texts))
+    frame.columns = pd.Index([str(name) for name in frame.columns], dtype=object)
+    _refuse_duplicates(list(frame.columns), where)
+    if frame.empty:
+        raise DataError(f"{where}: a header but no rows")
+    return frame.reset_index(drop=True)
+
+
+def _refuse_duplicates(names: list[str], where: str) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{where}: column names occur more than once: {listed(twice)}; give each column its own name")
+
+
+def _read_csv(content: bytes, where: str, texts: frozenset[str]) -> pd.DataFrame:
+    text = _decode(content, where)
+    separator = _separator(text)
+    header = _check_lines(text, separator, where)
+    dtypes: Any = {name: str for name in header if name in texts}
+    try:
+        # low_memory would guess a column's type piece by piece, with a warning where pieces disagree.
+        return pd.read_csv(io.StringIO(text), sep=separator, index_col=False, low_memory=False, dtype=dtypes)
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{where}: can't be read as CSV ({_one_line(error)})") from error
+
+
+def _decode(content: bytes, where: str) -> str:
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{where}: is UTF-16, not UTF-8; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        at = f"byte {content[error.start]:#04x} at offset {error.start}"
+        raise DataError(f"{where}: not UTF-8 ({at}); save it as UTF-8") from error
+
+
+def _separator(text: str) -> str:
+    header = text.lstrip("\r\n").split("\n", 1)[0]
+    return max(",;\t", key=header.count)
+
+
+def _check_lines(text: str, separator: str, where: str) -> list[str]:
+    # pandas fills short rows silently and takes an extra first field for an index, so rows are counted here.
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    header: list[str] = []
+    try:
+        for row in rows:
+            if not header:
+                header = row
+            elif row and len(row) != len(header):
+                raise DataError(
+                    f"{where}: line {rows.line_num} has {len(row)} fields, the header has {len(header)}; "
+                    "mend the line or quote the field that holds the separator"
+                )
+    except csv.Error as error:
+        raise DataError(f"{where}: line {rows.line_num} can't be read ({error})") from error
+    if not any(name.strip() for name in header):
+        raise DataError(f"{where}: no header; the first line must name the columns")
+    _refuse_duplicates([name for name in header if name], where)
+    return header
+
+
+def _read_parquet(content: bytes, where: str, texts: frozenset[str]) -> pd.DataFrame:  # noqa: ARG001
+    try:
+        return pd.read_parquet(io.BytesIO(content), engine="pyarrow")
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{where}: damaged or not a Parquet file ({_one_line(error)})") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip()[:200] or type(error).__name__
+
+
+def read_arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays X, y, split and classes of an npz file, as far as it has them; others are not read.
+
+    Raises:
+        DataError: it is no npz file, is damaged, has no X, or an array holds Python objects.
+    """
+    content = read_bytes(path, where)
+    try:
+        return _load_arrays(content, where)
+    except DataError:
+        raise
+    # A damaged zip makes zipfile, zlib and numpy raise almost anything; the file is at fault, not the program.
+    except Exception as error:
+        raise DataError(f"{where}: damaged or not an npz file ({_one_line(error)})") from error
+
+
+def _load_arrays(content: bytes, where: str) -> dict[str, NDArray[Any]]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+        if size > max(BOMB_BYTES, BOMB_RATIO * len(content)):
+            raise DataError(_bomb(where))
+    with warnings.catch_warnings(), np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        warnings.simplefilter("ignore")
+        if "X" not in arrays.files:
+            raise DataError(f"{where}: no array X; it holds {listed(arrays.files) or 'nothing'}")
+        return {name: _load_array(arrays, name, where) for name in ARRAYS if name in arrays.files}
+
+
+def _load_array(arrays: Any, name: str, where: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(arrays[name])
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise DataError(
+            f"{where}: array {name} holds pickled Python objects, which are never read; "
+            "save it with a dtype of numbers or text"
+        ) from error
+    return array

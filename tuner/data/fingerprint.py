@@ -1,0 +1,80 @@
+"""Identifies data by content: the same rows give the same SHA-256 in every process and on every machine.
+
+Decides which bytes stand for a value. Knows nothing of what the rows mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tuner.data.columns import is_number, texts_of
+
+Rows = NDArray[np.int64]
+
+
+def fingerprint(x: pd.DataFrame | NDArray[Any], y: pd.Series[Any], parts: Mapping[str, Rows]) -> str:
+    """Return the SHA-256 of all rows and of the part that each is in."""
+    digest = hashlib.sha256()
+    _add_examples(digest, x, y)
+    for name, rows in parts.items():
+        _add_text(digest, name)
+        _add_array(digest, rows)
+    return digest.hexdigest()
+
+
+def hash_rows(x: pd.DataFrame | NDArray[Any], y: pd.Series[Any], rows: Rows) -> str:
+    """Return the SHA-256 of some rows alone, whatever the others are."""
+    digest = hashlib.sha256()
+    chosen = x.iloc[rows] if isinstance(x, pd.DataFrame) else x[rows]
+    _add_examples(digest, chosen, y.iloc[rows])
+    return digest.hexdigest()
+
+
+def hash_each(x: pd.DataFrame | NDArray[Any]) -> NDArray[Any]:
+    """Return a short hash of each row's features (n,), equal for equal rows."""
+    if isinstance(x, pd.DataFrame):
+        codes = [texts_of(x[name])[0] if not is_number(x[name]) else x[name] for name in x.columns]
+        plain = pd.DataFrame({i: np.asarray(column) for i, column in enumerate(codes)})
+        return np.asarray(pd.util.hash_pandas_object(plain, index=False))
+    flat = np.ascontiguousarray(x).reshape(len(x), -1)
+    return np.array([hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in flat])
+
+
+def _add_examples(digest: Any, x: pd.DataFrame | NDArray[Any], y: pd.Series[Any]) -> None:
+    if isinstance(x, pd.DataFrame):
+        for name in x.columns:
+            _add_text(digest, str(name))
+            _add_column(digest, x[name])
+    else:
+        _add_array(digest, x)
+    _add_column(digest, y)
+
+
+def _add_column(digest: Any, column: pd.Series[Any]) -> None:
+    if is_number(column):
+        whole = column.dtype.kind in "iu" if isinstance(column.dtype, np.dtype) else False
+        numbers = column.to_numpy() if whole else column.to_numpy(dtype=np.float64, na_value=np.nan)
+        # A NaN has many bit patterns; adding 0 also makes -0.0 and 0.0 one value.
+        _add_array(digest, np.asarray(numbers) if whole else np.where(np.isnan(numbers), np.nan, numbers + 0.0))
+        return
+    codes, texts = texts_of(column)
+    _add_array(digest, codes)
+    for text in texts:
+        _add_text(digest, text)
+
+
+def _add_array(digest: Any, array: NDArray[Any]) -> None:
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    _add_text(digest, f"{little.dtype.kind}{little.dtype.itemsize}{little.shape}")
+    digest.update(little.reshape(-1).view(np.uint8))
+
+
+def _add_text(digest: Any, text: str) -> None:
+    encoded = text.encode("utf-8", "surrogatepass")
+    digest.update(len(encoded).to_bytes(8, "little") + encoded)

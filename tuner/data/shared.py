@@ -1,0 +1,38 @@
+"""Splits <-> a folder of arrays that processes map into memory: one copy for any number of workers.
+
+The test rows are left out: what trains can't read them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tuner.data.splits import Part, Splits
+
+ARRAYS = ("x", "y", "rows")
+
+
+def write_shared(splits: Splits, folder: Path) -> None:
+    """Write the training and validation rows and the encoder; the files are the owner's alone to read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chmod(folder, 0o700)
+    for name, part in (("train", splits.train), ("val", splits.val)):
+        for array in ARRAYS:
+            np.save(folder / f"{name}.{array}.npy", np.ascontiguousarray(getattr(part, array)), allow_pickle=False)
+    (folder / "encoder.json").write_text(json.dumps(splits.encoder.to_json()))
+
+
+def open_shared(folder: Path) -> Splits:
+    """Return the splits that `write_shared` wrote, mapped (copy on write) instead of read, without test rows."""
+    from tuner.data import encoder_from_json
+
+    parts = {
+        name: Part(*(np.load(folder / f"{name}.{array}.npy", mmap_mode="c", allow_pickle=False) for array in ARRAYS))
+        for name in ("train", "val")
+    }
+    encoder = encoder_from_json(json.loads((folder / "encoder.json").read_text()))
+    return Splits(parts["train"], parts["val"], None, encoder, "", "")

@@ -1,0 +1,100 @@
+"""Model outputs and targets -> per-example losses and metrics, by their usual names.
+
+Decides how a series is measured; train, validation and test go through the same functions. Knows numpy
+only, no torch, no trial.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CLIP = -math.log(1e-6)
+Floats = NDArray[np.float64]
+
+
+def per_example_loss(outputs: NDArray[Any], y: NDArray[Any], task: str) -> Floats:
+    """Return the loss of each example (n,): log loss clipped at -log(1e-6), or the squared error.
+
+    `outputs` is (n, classes) log-probabilities, or (n, 1) standardized predictions; `y` is (n,).
+    """
+    if task == "classification":
+        chosen = outputs[np.arange(len(y)), y].astype(np.float64)
+        return np.asarray(np.minimum(-chosen, CLIP))
+    return np.asarray((outputs[:, 0].astype(np.float64) - y) ** 2)
+
+
+def null_loss(train_y: NDArray[Any], y: NDArray[Any], task: str, outputs: int) -> float:
+    """Return the mean loss on `y` of a prediction that knows the training targets' distribution alone.
+
+    Cross-entropy of the training class frequencies, or the mean squared distance to the training mean.
+    """
+    if task == "classification":
+        share = np.bincount(train_y, minlength=outputs) / len(train_y)
+        known = np.log(np.maximum(share, 1e-6))
+        return float(np.mean(-known[y]))
+    return max(float(np.mean((y.astype(np.float64) - train_y.mean(dtype=np.float64)) ** 2)), 1e-12)
+
+
+def metrics(
+    outputs: NDArray[Any], y: NDArray[Any], task: str, restore: Any = None, roc_auc: bool = False
+) -> dict[str, float]:
+    """Return every metric that applies, from one confusion matrix or one pass over the errors.
+
+    Precision, recall and F1 are macro averages in which an undefined ratio counts 0. Regression metrics
+    are in the unit that `restore` maps standardized targets to. The area under the ROC curve (one
+    against the rest, macro) is dear and only measured when asked for.
+    """
+    if task == "classification":
+        found = _from_confusion(confusion(outputs, y))
+        return found | ({"roc_auc": area_under_roc(outputs, y)} if roc_auc else {})
+    predicted, true = (np.asarray(restore(values) if restore else values) for values in (outputs[:, 0], y))
+    error = predicted.astype(np.float64) - true
+    mse = float(np.mean(error**2))
+    spread = float(np.mean((true - np.mean(true, dtype=np.float64)) ** 2))
+    r2 = 1 - mse / spread if spread > 0 else 0.0
+    return {"mse": mse, "mae": float(np.mean(np.abs(error))), "r2": r2}
+
+
+def confusion(outputs: NDArray[Any], y: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the confusion matrix (classes, classes): rows are true classes, columns predicted ones."""
+    classes = outputs.shape[1]
+    cells = np.bincount(y * classes + outputs.argmax(1), minlength=classes * classes)
+    return cells.reshape(classes, classes)
+
+
+def _from_confusion(matrix: NDArray[np.int64]) -> dict[str, float]:
+    hits = np.diag(matrix).astype(np.float64)
+    true, predicted = matrix.sum(1), matrix.sum(0)
+    seen = (true + predicted) > 0
+    recall = hits / np.maximum(true, 1)
+    precision = hits / np.maximum(predicted, 1)
+    f1 = 2 * hits / np.maximum(true + predicted, 1)
+    return {
+        "accuracy": float(hits.sum() / matrix.sum()),
+        "balanced_accuracy": float(recall[true > 0].mean()),
+        "precision": float(precision[seen].mean()),
+        "recall": float(recall[seen].mean()),
+        "f1": float(f1[seen].mean()),
+    }
+
+
+def area_under_roc(outputs: NDArray[Any], y: NDArray[Any]) -> float:
+    """Return the area under the ROC curve, one class against the rest, averaged over the classes that occur.
+
+    By ranks (Mann-Whitney U), ties counted half; nan if only one class occurs.
+    """
+    from scipy.stats import rankdata
+
+    classes = outputs.shape[1]
+    areas = []
+    for k in range(1, 2) if classes == 2 else range(classes):
+        positive = y == k
+        n = int(positive.sum())
+        if 0 < n < len(y):
+            ranks = rankdata(np.exp(outputs[:, k].astype(np.float64)))
+            areas.append((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(y) - n)))
+    return float(np.mean(areas)) if areas else math.nan

@@ -1,0 +1,276 @@
+"""search(): ask, train, judge, tell; a generator of trial records.
+
+Decides when a trial starts, when it is judged, whose weights are kept and when the study's budget is spent.
+Knows neither how weights are learned (engines train) nor how a database is written (the store does).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tuner.config import RunConfig, min_epochs
+from tuner.curve import Curve
+from tuner.errors import UserCodeError
+from tuner.proposing import Proposer, trial_seed
+from tuner.record import TrialRecord, best_record
+from tuner.scoring import metric_of, score, score_at
+from tuner.space import Space
+from tuner.stopping import Peer, Verdict, finished, judge, peer
+from tuner.storage import Store
+from tuner.workers import Ended, Engine, Failed, Task, Trained
+
+WRITE_SECONDS = 1.0
+SAME_ERRORS = 3
+BASELINE = "baseline"
+
+
+@dataclass(slots=True)
+class _Running:
+    """A trial under way: its record so far, what of it is written, how often its worker died."""
+
+    record: TrialRecord
+    config: RunConfig
+    started: float
+    verdict: Verdict | None = None
+    written: int = 0
+    wrote: float = 0.0
+    deaths: int = 0
+
+
+@dataclass(slots=True)
+class Setting:
+    """What a search works on: the space, the store, where weights go, and when no trial may start any more."""
+
+    space: Space
+    store: Store
+    blank: Curve
+    task: str
+    weights: Path
+    trials: int
+    deadline: float | None = None
+    records: dict[int, TrialRecord] = field(default_factory=dict)
+
+    def weights_of(self, number: int) -> Path:
+        """Return the file for the weights of a trial's kept epoch."""
+        return self.weights / f"{number:05d}.safetensors"
+
+
+def search(setting: Setting, engine: Engine) -> Iterator[TrialRecord]:
+    """Yield a trial's record after each of its epochs (state "running") and once when it has ended.
+
+    Trials that an earlier run left unfinished are run again first, under their numbers and seeds. When the
+    generator is closed, or the deadline passes, trials under way are given back to be run again.
+
+    Raises:
+        StorageError: the study can't be written.
+        UserCodeError: the first three trials failed with one and the same error, or every trial failed.
+    """
+    loop = _Loop(setting, engine)
+    try:
+        while loop.fill():
+            event = engine.next(loop.patience())
+            record = None if event is None else loop.handle(event)
+            if record is not None:
+                yield record
+            if loop.late():
+                break
+    finally:
+        loop.give_back()
+    loop.check_failures(final=True)
+
+
+class _Loop:
+    """The state of one search; each method is one station of a trial's way."""
+
+    def __init__(self, setting: Setting, engine: Engine) -> None:
+        self.setting, self.engine = setting, engine
+        self.rules, self.rule = setting.space.config.stopping, setting.space.config.score
+        self.metric = metric_of(self.rule, setting.task)
+        self.proposer = Proposer(setting.space, setting.space.config.seed)
+        self.records = setting.records
+        self.running: dict[int, _Running] = {}
+        self.peers: dict[int, Peer] = {}
+        self.left: list[TrialRecord] = []
+        for record in setting.store.records():
+            self.records[record.number] = record
+            self.proposer.remember(record)
+            if record.state == "running":
+                self.left.append(record)
+            else:
+                self._remember_peer(record)
+        best = best_record(self.records)
+        self.best = best.number if best else None
+
+    def fill(self) -> bool:
+        """Start trials while there are slots and budget; tell whether any is under way."""
+        while len(self.running) < self.engine.slots and not self._out_of_time():
+            if self.left:
+                record = self.left.pop(0)
+                self.setting.store.adopt(record.number)
+            elif len(self.records) < self._total():
+                record = self._propose(len(self.records))
+            else:
+                break
+            self._start(record)
+        return bool(self.running)
+
+    def _total(self) -> int:
+        limit = self.proposer.limit
+        return self.setting.trials if limit is None else min(self.setting.trials, limit)
+
+    def _out_of_time(self) -> bool:
+        return self.setting.deadline is not None and time.monotonic() >= self.setting.deadline
+
+    def late(self) -> bool:
+        """Tell whether the deadline has passed and there is a trial to show for it."""
+        return self._out_of_time() and self.best is not None
+
+    def patience(self) -> float | None:
+        """Return how long to wait for an event: until the deadline, if there is one to keep."""
+        if self.setting.deadline is None or self.best is None:
+            return None
+        return max(0.0, self.setting.deadline - time.monotonic())
+
+    def _propose(self, number: int) -> TrialRecord:
+        proposal, suggested = self.proposer.propose(number)
+        seed = trial_seed(self.setting.space.config.seed, number)
+        record = TrialRecord(number, "running", proposal.values, seed, proposal.label, proposal.overrides)
+        self.setting.store.begin(record, suggested)
+        self.records[number] = record
+        return record
+
+    def _start(self, record: TrialRecord) -> None:
+        config = self.setting.space.at(record.all_values)
+        budget = config.training.epochs
+        record = replace(record, curve=replace(self.setting.blank, budget=budget, first=min_epochs(budget)))
+        now = time.monotonic()
+        self.running[record.number] = _Running(record, config, now, wrote=now)
+        self.engine.start(Task(record.number, config, record.seed, self.setting.space.folder))
+
+    def handle(self, event: Trained | Ended | Failed) -> TrialRecord | None:
+        """Take one event of the engine to its end; return the record if there is news to show."""
+        run = self.running[event.number]
+        if isinstance(event, Trained):
+            return self._judge(run, event)
+        if isinstance(event, Ended):
+            run.record = replace(run.record, model=event.model)
+            return self._end(run)
+        if event.died and run.deaths == 0:
+            self._again(run)
+            return None
+        run.record = replace(run.record, state="failed", error=event.error)
+        return self._end(run)
+
+    def _judge(self, run: _Running, event: Trained) -> TrialRecord:
+        number, curve = event.number, self._curve(run).then(event.epoch)
+        run.record = replace(run.record, curve=curve, seconds=time.monotonic() - run.started)
+        peers = [] if run.record.label == BASELINE else list(self.peers.values())
+        rules = self.rules if run.config.training.schedule == "constant" else run.config.stopping.off()
+        run.verdict = judge(curve, peers, rules)
+        if run.verdict is None and len(curve) == curve.budget:
+            run.verdict = finished(curve)
+        if run.verdict is None:
+            self._write_progress(run)
+            self.engine.go(number)
+            return run.record
+        worth = score(curve, self.rule, self.metric)
+        run.record = replace(run.record, state=run.verdict.outcome, verdict=run.verdict, score=worth)
+        self.engine.stop(number, self.setting.weights_of(number) if self._keeps(run.record) else None)
+        return replace(run.record, state="running")
+
+    @staticmethod
+    def _curve(run: _Running) -> Curve:
+        assert run.record.curve is not None
+        return run.record.curve
+
+    def _keeps(self, record: TrialRecord) -> bool:
+        """Tell whether a trial's weights are worth a file: the best so far and the baseline are."""
+        if record.state != "complete" or record.score is None:
+            return False
+        best = self.records[self.best].score if self.best is not None else None
+        return record.label == BASELINE or best is None or record.score.value > best.value
+
+    def _again(self, run: _Running) -> None:
+        """Run a trial from its start after its worker died, once."""
+        run.deaths += 1
+        self.setting.store.adopt(run.record.number)
+        run.record = replace(run.record, curve=replace(self._curve(run), epochs=()))
+        run.written = 0
+        self.engine.start(Task(run.record.number, run.config, run.record.seed, self.setting.space.folder))
+
+    def _write_progress(self, run: _Running) -> None:
+        """Write a running trial's scores about once a second: the dashboard draws them."""
+        if time.monotonic() - run.wrote >= WRITE_SECONDS:
+            self.setting.store.progress(run.record.number, self._unwritten(run))
+            run.written, run.wrote = len(self._curve(run)), time.monotonic()
+
+    def _unwritten(self, run: _Running) -> dict[int, float]:
+        curve = self._curve(run)
+        steps = range(run.written + 1, len(curve) + 1)
+        return {step: score_at(curve, step, self.rule, self.metric).value for step in steps}
+
+    def _end(self, run: _Running) -> TrialRecord:
+        record, number = run.record, run.record.number
+        self.setting.store.finish(record, self._unwritten(run), shown(record))
+        del self.running[number]
+        self.records[number] = record
+        self.proposer.tell(record)
+        self._remember_peer(record)
+        if self._keeps(record):
+            self._new_best()
+        self.check_failures(final=False)
+        return record
+
+    def _new_best(self) -> None:
+        best = best_record(self.records)
+        if best is None or best.number == self.best:
+            return
+        if self.best is not None and self.records[self.best].label != BASELINE:
+            self.setting.weights_of(self.best).unlink(missing_ok=True)
+        self.best = best.number
+
+    def _remember_peer(self, record: TrialRecord) -> None:
+        if record.curve is not None and len(record.curve) and record.state in ("complete", "pruned"):
+            self.peers[record.number] = peer(record.curve, record.state == "pruned")
+
+    def check_failures(self, final: bool) -> None:
+        """Raise if the user's code makes every trial fail."""
+        ended = [record for record in self.records.values() if record.state != "running"]
+        failed = [record for record in ended if record.state == "failed" and record.error]
+        if not failed or len(failed) < len(ended) or not (final or len(failed) >= SAME_ERRORS):
+            return
+        if final or len({record.error for record in failed}) == 1:
+            raise UserCodeError(
+                f"every trial failed ({len(failed)} of {len(ended)}), the first with: {failed[0].error}"
+            )
+
+    def give_back(self) -> None:
+        """Give back the trials under way, so that none is left running."""
+        for number in list(self.running):
+            self.setting.store.release(number)
+            self.records[number] = replace(self.running.pop(number).record, state="running")
+
+
+def shown(record: TrialRecord) -> dict[str, object]:
+    """Return the attributes by which people sort and read trials in the dashboard."""
+    found: dict[str, object] = {"seed": record.seed}
+    if record.kept is not None and record.score is not None:
+        found |= {"train_loss": _short(record.kept.train.loss), "val_loss": _short(record.kept.val.loss)}
+        found |= {f"train_{name}": _short(value) for name, value in record.kept.train.metrics.items()}
+        found |= {f"val_{name}": _short(value) for name, value in record.kept.val.metrics.items()}
+        found |= {"gap": _short(record.score.gap), "best_epoch": record.score.epoch}
+    if record.curve is not None:
+        found["epochs"] = len(record.curve)
+    found |= dict(record.model)
+    if record.verdict is not None:
+        found["verdict"] = record.verdict.kind
+    finite = {name: value for name, value in found.items() if not isinstance(value, float) or math.isfinite(value)}
+    return finite | ({"reason": record.reason} if record.reason else {})
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")

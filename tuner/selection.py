@@ -1,0 +1,134 @@
+"""Which trial is chosen, and the one look at the test set.
+
+Validation chooses; the test rows are read here and nowhere else, once for the chosen trial and its baseline
+together, and every look is counted. Knows nothing of how trials were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.config import RunConfig
+from tuner.data.splits import Splits
+from tuner.metrics import metrics, per_example_loss
+from tuner.record import TrialRecord
+from tuner.scoring import LOSS, LOWER_IS_BETTER
+
+RESAMPLES = 2000
+MOST_DRAWS = 10_000_000  # rows drawn in all: the resamples are fewer for a very large test set
+FEWEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A trial whose network is to be looked at: its record, configuration and weights file."""
+
+    record: TrialRecord
+    config: RunConfig
+    weights: Path
+
+
+def without_gap_penalty(records: Mapping[int, TrialRecord]) -> TrialRecord | None:
+    """Return the complete trial that the score would have chosen with gap_penalty 0."""
+    complete = [record for record in records.values() if record.state == "complete" and record.score is not None]
+    return max(complete, key=lambda record: (record.score.skill if record.score else 0.0, -record.number), default=None)
+
+
+def look(
+    chosen: Finalist,
+    baseline: Finalist | None,
+    splits: Splits,
+    metric: str,
+    folder: Path,
+    earlier: Mapping[str, Any] | None,
+) -> dict[str, Any] | None:
+    """Open the test set for the chosen trial; return what was seen, or None if there is no test set.
+
+    `earlier` is what the last look returned: if it was at the same trial and the same rows it is returned as it
+    is, and nothing is opened; otherwise this look is counted on top.
+
+    The result holds per metric the value and a percentile bootstrap interval of 95 % (2000 resamples of the
+    test examples), the same for the paired difference to the baseline, and the number of looks.
+    """
+    if splits.test is None:
+        return None
+    if earlier and earlier["trial"] == chosen.record.number and earlier["test_hash"] == splits.test_hash:
+        return dict(earlier)
+    return {
+        "trial": chosen.record.number,
+        "baseline": baseline.record.number if baseline else None,
+        "looks": (earlier["looks"] if earlier else 0) + 1,
+        "rows": len(splits.test),
+        "test_hash": splits.test_hash,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_figures(chosen, baseline, splits, metric, folder),
+    }
+
+
+def _figures(chosen: Finalist, baseline: Finalist | None, splits: Splits, metric: str, folder: Path) -> dict[str, Any]:
+    assert splits.test is not None
+    outputs = [_outputs(finalist, splits, folder) for finalist in (chosen, baseline) if finalist is not None]
+    roc_auc = metric == "roc_auc" or splits.shape.outputs == 2
+    seen = [_measured(each, splits, roc_auc, None) for each in outputs]
+    n, rng = len(splits.test), np.random.default_rng(0)
+    draws = []
+    for _ in range(max(FEWEST, min(RESAMPLES, MOST_DRAWS // n))):
+        rows = rng.integers(0, n, n)
+        draws.append([_measured(each, splits, roc_auc, rows) for each in outputs])
+    found: dict[str, Any] = {"metrics": {}, "baseline_metrics": {}, "difference": {}}
+    for name in seen[0]:
+        series = np.array([[one[name] for one in draw] for draw in draws])
+        found["metrics"][name] = _interval(seen[0][name], series[:, 0])
+        if baseline is not None:
+            sign = -1.0 if name in LOWER_IS_BETTER else 1.0
+            found["baseline_metrics"][name] = _interval(seen[1][name], series[:, 1])
+            better = sign * (seen[0][name] - seen[1][name])
+            found["difference"][name] = _interval(better, sign * (series[:, 0] - series[:, 1]))
+    return found
+
+
+def _outputs(finalist: Finalist, splits: Splits, folder: Path) -> NDArray[np.float32]:
+    from tuner.models import build_model
+    from tuner.training import predict, read_weights
+
+    assert splits.test is not None
+    network = build_model(finalist.config, splits.shape, folder)
+    read_weights(network, finalist.weights)
+    return predict(network, splits.test.x, splits.encoder.standard, splits.shape.task)
+
+
+def _measured(outputs: NDArray[Any], splits: Splits, roc_auc: bool, rows: NDArray[Any] | None) -> dict[str, float]:
+    assert splits.test is not None
+    y, task = splits.test.y, splits.shape.task
+    if rows is not None:
+        outputs, y = outputs[rows], y[rows]
+    found = metrics(outputs, y, task, splits.encoder.target.restore, roc_auc)
+    return {LOSS[task]: float(per_example_loss(outputs, y, task).mean())} | found
+
+
+def _interval(value: float, draws: NDArray[Any]) -> dict[str, float]:
+    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def beats_baseline(seen: Mapping[str, Any], metric: str) -> str:
+    """Return in one sentence whether the chosen trial beat the unregularized baseline beyond noise."""
+    difference = seen["difference"].get(metric)
+    if difference is None:
+        return "There is no baseline to compare with."
+    low, high = difference["low"], difference["high"]
+    interval = f"test {metric} better by {difference['value']:.3g}, 95 % interval {low:.3g} to {high:.3g}"
+    if seen["trial"] == seen["baseline"]:
+        return "Tuning did not help: the unregularized baseline itself was chosen."
+    if low > 0:
+        return f"It beat the unregularized baseline ({interval})."
+    if high < 0:
+        return f"Tuning did not help: it is worse than the unregularized baseline ({interval})."
+    return f"Tuning did not beat the unregularized baseline beyond noise ({interval})."

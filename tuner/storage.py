@@ -1,0 +1,337 @@
+"""Opens a study's storage safely, and keeps its trials: each written in one transaction when it begins and in
+one when it ends, so that a trial is either there whole or not.
+
+Decides how SQLite is opened (write-ahead log, BEGIN IMMEDIATE, a busy timeout, tables made under a lock) and
+what of a trial lies in which of Optuna's columns, so that optuna-dashboard and `optuna.load_study` read it.
+Optuna's public storage methods write each value in a transaction of its own; here Optuna's own tables are
+written through its own session. Knows nothing of how trials are judged.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models as _models
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from tuner.errors import StorageError, UsageError, nearest
+from tuner.record import State, StudyRecord, TrialRecord
+
+models: Any = _models  # its columns are typed for SQLAlchemy 1, not for the 2 that is installed
+BUSY_SECONDS = 30.0
+KEY = "tuner"
+TABLES = {"studies", "trials", "trial_params", "trial_values", "trial_intermediate_values", "trial_user_attributes",
+          "trial_system_attributes", "study_system_attributes", "study_directions", "version_info"}  # fmt: skip
+STATES: dict[TrialState, State] = {
+    TrialState.RUNNING: "running", TrialState.WAITING: "running", TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
+}  # fmt: skip
+ENDED = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+Suggested = Mapping[str, tuple[Any, BaseDistribution]]
+
+
+def masked(url: str) -> str:
+    """Return a storage URL with its password hidden, for people's eyes."""
+    try:
+        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return "an unreadable URL"
+
+
+def open_storage(url: str, *, create: bool = False) -> RDBStorage:
+    """Open a storage; with `create`, make the database and its tables where they are missing.
+
+    Raises:
+        StorageError: it is missing, unreachable, damaged, of another schema, or can't be written.
+        UsageError: the URL isn't one that is supported.
+    """
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        raise UsageError("--storage: isn't a URL; write sqlite:///studies/tuner.db or postgresql://...") from None
+    scheme = parsed.drivername.split("+")[0]
+    if scheme not in ("sqlite", "postgresql"):
+        known = ("sqlite", "postgresql")
+        raise UsageError(f"--storage: unknown scheme {scheme!r}{nearest(scheme, known)}; one of sqlite, postgresql")
+    with _spoken(masked(url)):
+        return _open_sqlite(Path(parsed.database or ""), create) if scheme == "sqlite" else _open_server(url, create)
+
+
+def _open_sqlite(path: Path, create: bool) -> RDBStorage:
+    if not path.exists() and not create:
+        raise StorageError(f"{path}: no such database; `tuner run SPACE` makes it, --studies-dir names another place")
+    if path.is_dir():
+        raise StorageError(f"{path}: is a folder, not a database file")
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path.with_name(path.name + ".lock")) if create else nullcontext():
+        fresh = not path.exists()
+        if fresh:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        else:
+            _check_file(path)
+        return _rdb(f"sqlite:///{path}", path, fresh or create)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock on a file: tables are made by one process at a time."""
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that Optuna would silently take for an empty or a whole database."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    if not head:
+        raise StorageError(f"{path}: is empty (0 bytes), so its studies are gone; restore a copy or remove it")
+    if head != b"SQLite format 3\x00":
+        raise StorageError(f"{path}: isn't a SQLite database; name another with --storage")
+    with sqlite3.connect(path, timeout=BUSY_SECONDS) as connection:
+        broken = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    connection.close()
+    if broken != "ok":
+        raise StorageError(f"{path}: is damaged ({broken.splitlines()[0]}); restore a copy")
+    if found and (missing := sorted(TABLES - found)):
+        raise StorageError(f"{path}: lacks the tables {', '.join(missing)}; restore a copy")
+
+
+def _rdb(url: str, path: Path, make: bool) -> RDBStorage:
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+    rdb = RDBStorage(url, {"creator": connect}, skip_table_creation=not make)
+    start = "BEGIN IMMEDIATE" if make else "BEGIN"
+    sqlalchemy.event.listen(rdb.engine, "begin", lambda connection: connection.exec_driver_sql(start))
+    return rdb
+
+
+def _open_server(url: str, create: bool) -> RDBStorage:
+    if url.startswith("postgresql://"):
+        url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
+    try:
+        return RDBStorage(url, {"connect_args": {"connect_timeout": 5}}, skip_table_creation=not create)
+    except ImportError:
+        raise StorageError("postgresql needs its driver: pip install 'overfit-tuner[postgresql]'") from None
+
+
+@contextmanager
+def _spoken(where: str) -> Iterator[None]:
+    """Turn a database's error into one line."""
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error) as error:
+        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        text = str(getattr(cause, "orig", None) or cause or error).strip().splitlines() or [type(error).__name__]
+        hints = {
+            "locked": "another program holds it; stop that one or wait",
+            "readonly": "it can't be written; check its permissions",
+            "unable to open": "check that the folder exists and can be written",
+            "full": "the disk is full; make room and run the same command again",
+            "malformed": "the file is damaged; restore a copy",
+        }
+        hint = next((f"; {advice}" for word, advice in hints.items() if word in text[0]), "")
+        raise StorageError(f"{where}: {text[0]}{hint}") from error
+    except RuntimeError as error:
+        if "version" not in str(error):
+            raise
+        raise StorageError(f"{where}: its tables were made by another version of Optuna; use that version") from error
+    except OSError as error:
+        raise StorageError(f"{where}: {error.strerror or error}") from error
+
+
+def study_names(rdb: RDBStorage) -> list[str]:
+    """Return the names of the studies that were made by tuner."""
+    with _spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
+        query = (
+            session.query(models.StudyModel.study_name)
+            .join(models.StudySystemAttributeModel)
+            .filter(models.StudySystemAttributeModel.key == KEY)
+            .order_by(models.StudyModel.study_id)
+        )
+        return [row[0] for row in query]
+
+
+class Store:
+    """One study in a storage: its record, its trials, and facts that grow (`get`, `put`)."""
+
+    def __init__(self, rdb: RDBStorage, study: StudyRecord, study_id: int) -> None:
+        self.rdb, self.study, self.study_id, self.where = rdb, study, study_id, masked(rdb.url)
+
+    @classmethod
+    def load(cls, rdb: RDBStorage, name: str) -> Store | None:
+        """Return the study of this name, or None if there is none.
+
+        Raises:
+            StorageError: a study of this name is there that tuner didn't make.
+        """
+        with _spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
+            row = models.StudyModel.find_by_name(name, session)
+            if row is None:
+                return None
+            attribute = models.StudySystemAttributeModel.find_by_study_and_key(row, KEY, session)
+            if attribute is None:
+                raise StorageError(f"{masked(rdb.url)}: study {name} wasn't made by tuner; choose another --study-name")
+            return cls(rdb, StudyRecord.from_json(json.loads(attribute.value_json)), row.study_id)
+
+    @classmethod
+    def create(cls, rdb: RDBStorage, study: StudyRecord, shown: Mapping[str, Any]) -> Store:
+        """Make a study in one transaction; `shown` are the attributes that the dashboard shows of it."""
+        with _spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
+            direction = models.StudyDirectionModel(objective=0, direction=StudyDirection.MAXIMIZE)
+            row = models.StudyModel(study_name=study.name, directions=[direction])
+            session.add(row)
+            session.flush()
+            system = {KEY: study.to_json(), "study:metric_names": [f"score ({study.metric})"]}
+            _add(session, models.StudySystemAttributeModel, {"study_id": row.study_id}, system)
+            _add(session, models.StudyUserAttributeModel, {"study_id": row.study_id}, shown)
+            study_id = row.study_id
+        return cls(rdb, study, study_id)
+
+    @contextmanager
+    def _session(self) -> Iterator[Any]:
+        with _spoken(self.where), _create_scoped_session(self.rdb.scoped_session) as session:
+            yield session
+
+    def get(self, key: str) -> Any:
+        """Return a fact of the study, or None."""
+        with self._session() as session:
+            row = models.StudySystemAttributeModel.find_by_study_and_key(
+                models.StudyModel(study_id=self.study_id), f"{KEY}:{key}", session
+            )
+            return None if row is None else json.loads(row.value_json)
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep a fact of the study."""
+        with _spoken(self.where):
+            self.rdb.set_study_system_attr(self.study_id, f"{KEY}:{key}", value)
+
+    def records(self) -> list[TrialRecord]:
+        """Return every trial, by number."""
+        trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
+        with self._session() as session:
+            rows = (
+                session.query(trial.number, trial.state, attribute.value_json)
+                .join(attribute, attribute.trial_id == trial.trial_id)
+                .filter(trial.study_id == self.study_id, attribute.key == KEY)
+                .order_by(trial.number)
+                .all()
+            )
+        return [TrialRecord.from_json(number, STATES[state], json.loads(text)) for number, state, text in rows]
+
+    def begin(self, record: TrialRecord, suggested: Suggested) -> None:
+        """Write a trial that starts to run, with its parameters, in one transaction.
+
+        Raises:
+            StorageError: somebody else added a trial to the study meanwhile.
+        """
+        with self._session() as session:
+            models.StudyModel.find_or_raise_by_id(self.study_id, session, for_update=True)
+            row = models.TrialModel(
+                study_id=self.study_id, number=record.number, state=TrialState.RUNNING, datetime_start=datetime.now()
+            )
+            session.add(row)
+            session.flush()
+            if row.count_past_trials(session) != record.number:
+                raise StorageError(f"{self.where}: study {self.study.name} got a trial from elsewhere; run it again")
+            rows = [
+                {"trial_id": row.trial_id, "param_name": name, "param_value": kind.to_internal_repr(value),
+                 "distribution_json": distribution_to_json(kind)}
+                for name, (value, kind) in suggested.items()
+            ]  # fmt: skip
+            _insert(session, models.TrialParamModel, rows)
+            _add(session, models.TrialSystemAttributeModel, {"trial_id": row.trial_id}, {KEY: record.to_json()})
+            if record.label:
+                _add(session, models.TrialUserAttributeModel, {"trial_id": row.trial_id}, {"label": record.label})
+
+    def progress(self, number: int, values: Mapping[int, float]) -> None:
+        """Add intermediate values of a running trial, in one transaction."""
+        with self._session() as session:
+            _insert(session, models.TrialIntermediateValueModel, _steps(self._row(session, number).trial_id, values))
+
+    def finish(self, record: TrialRecord, values: Mapping[int, float], shown: Mapping[str, Any]) -> bool:
+        """Write the end of a trial in one transaction; False if it had ended already.
+
+        `values` are the intermediate values that aren't written yet, `shown` the attributes that people sort by.
+        """
+        with self._session() as session:
+            row = self._row(session, record.number)
+            if row.state.is_finished():
+                return False
+            of = {"trial_id": row.trial_id}
+            row.state, row.datetime_complete = ENDED[record.state], datetime.now()
+            if record.score is not None and record.state != "failed":
+                stored, kind = models.TrialValueModel.value_to_stored_repr(record.score.value)
+                _insert(session, models.TrialValueModel, [{**of, "objective": 0, "value": stored, "value_type": kind}])
+            _insert(session, models.TrialIntermediateValueModel, _steps(row.trial_id, values))
+            _add(session, models.TrialUserAttributeModel, of, shown)
+            attribute = models.TrialSystemAttributeModel
+            text = json.dumps(record.to_json())
+            where = (attribute.trial_id == row.trial_id, attribute.key == KEY)
+            session.query(attribute).filter(*where).update({"value_json": text}, synchronize_session=False)
+            return True
+
+    def release(self, number: int) -> None:
+        """Give back a trial that didn't end: it waits to be run again, from its start."""
+        self._set_back(number, TrialState.WAITING)
+
+    def adopt(self, number: int) -> None:
+        """Take a trial that was given back or whose process died: it runs again, from its start."""
+        self._set_back(number, TrialState.RUNNING)
+
+    def _set_back(self, number: int, state: TrialState) -> None:
+        with self._session() as session:
+            row = self._row(session, number)
+            if not row.state.is_finished():
+                row.state, row.datetime_start = state, datetime.now()
+                steps = models.TrialIntermediateValueModel
+                session.query(steps).filter(steps.trial_id == row.trial_id).delete(synchronize_session=False)
+
+    def _row(self, session: Any, number: int) -> Any:
+        trial = models.TrialModel
+        return session.query(trial).filter(trial.study_id == self.study_id, trial.number == number).one()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.rdb.scoped_session.remove()
+        self.rdb.engine.dispose()
+
+
+def _insert(session: Any, model: Any, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        session.execute(sqlalchemy.insert(model), rows)
+
+
+def _add(session: Any, model: Any, of: Mapping[str, int], values: Mapping[str, Any]) -> None:
+    _insert(session, model, [{**of, "key": key, "value_json": json.dumps(value)} for key, value in values.items()])
+
+
+def _steps(trial_id: int, values: Mapping[int, float]) -> list[dict[str, Any]]:
+    represent = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+    rows = []
+    for step, value in values.items():
+        stored, kind = represent(value if not math.isinf(value) else math.nan)
+        rows.append({"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind})
+    return rows

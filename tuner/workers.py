@@ -1,0 +1,333 @@
+"""Engines: where trials are trained. InProcess trains here; Processes trains in worker processes.
+
+An engine starts tasks, and gives back what happens to them one event at a time: after each Trained epoch the
+trial waits for `go` or `stop`, and ends as Ended or Failed. So the one who judges sees each epoch before the
+next begins, and a trial is the same wherever it ran. Knows nothing of scores, verdicts and storages.
+
+A worker is `python -m tuner.workers`: it maps the shared data, uses one torch thread, and speaks over a pipe of
+its own, so that whatever the user's code prints can't disturb it. It dies with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from tuner.config import RunConfig
+from tuner.curve import Epoch
+from tuner.data.splits import Splits
+from tuner.errors import TunerError
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One trial to train: its number, configuration and seed, and the folder of the user's own code."""
+
+    number: int
+    config: RunConfig
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trial finished an epoch and waits for `go` or `stop`."""
+
+    number: int
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A trial was stopped; `model` are facts of its network: parameters, sparsity."""
+
+    number: int
+    model: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A trial raised, or its worker died (`died`); `error` is one line."""
+
+    number: int
+    error: str
+    died: bool = False
+
+
+Event = Trained | Ended | Failed
+
+
+class Engine(Protocol):
+    """Trains up to `slots` tasks at a time."""
+
+    slots: int
+
+    def start(self, task: Task) -> None:
+        """Begin a task; there must be a free slot."""
+        ...
+
+    def next(self, timeout: float | None = None) -> Event | None:
+        """Wait for the next event; None if none came within `timeout` seconds."""
+        ...
+
+    def go(self, number: int) -> None:
+        """Let a trial train its next epoch."""
+        ...
+
+    def stop(self, number: int, save: Path | None) -> None:
+        """End a trial, saving the weights of its best epoch if `save` is given; Ended follows."""
+        ...
+
+    def close(self) -> None:
+        """Give up whatever still runs."""
+        ...
+
+
+class _Run:
+    """One task being trained, and the weights of its best epoch so far."""
+
+    def __init__(self, task: Task, splits: Splits) -> None:
+        from tuner.training import train
+
+        self.task = task
+        self.epochs = train(task.config, splits, task.seed, task.folder)
+        self.weights: dict[str, Any] = {}
+        self.network: Any = None
+
+    def step(self) -> Epoch:
+        epoch, self.network = next(self.epochs)
+        if epoch.standing.best == epoch.number:
+            self.weights = {name: value.clone() for name, value in self.network.state_dict().items()}
+        return epoch
+
+    def end(self, save: Path | None) -> dict[str, float]:
+        from tuner.models import count_parameters
+        from tuner.training import sparsity, write_weights
+
+        self.network.load_state_dict(self.weights)
+        if save is not None:
+            write_weights(self.network, save)
+        facts = {"parameters": count_parameters(self.network), "sparsity": round(sparsity(self.network), 6)}
+        self.close()
+        return facts
+
+    def close(self) -> None:
+        self.epochs.close()  # type: ignore[attr-defined]
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line with its type, and the file and line of the code that raised it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, TunerError):
+        return text
+    inside = (str(Path(__file__).parent), "site-packages")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(part in frame.filename for part in inside)]
+    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {text[:300]}{place}"
+
+
+def _attempt(run: Any, number: int) -> Event:
+    """Return what became of one step; whatever the user's code raises ends the trial and nothing else."""
+    try:
+        return Trained(number, run())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # user code may raise SystemExit
+        return Failed(number, one_line(error))
+
+
+class InProcess:
+    """Trains one task at a time in this process, with one torch thread."""
+
+    slots = 1
+
+    def __init__(self, splits: Splits) -> None:
+        import torch
+
+        self.splits = splits
+        self.threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        self.run: _Run | None = None
+        self.events: deque[Event] = deque()
+
+    def start(self, task: Task) -> None:
+        def first() -> Epoch:
+            self.run = _Run(task, self.splits)
+            return self.run.step()
+
+        self.events.append(_attempt(first, task.number))
+
+    def next(self, timeout: float | None = None) -> Event | None:
+        return self.events.popleft() if self.events else None
+
+    def go(self, number: int) -> None:
+        assert self.run is not None
+        self.events.append(_attempt(self.run.step, number))
+
+    def stop(self, number: int, save: Path | None) -> None:
+        assert self.run is not None
+        self.events.append(Ended(number, self.run.end(save)))
+
+    def close(self) -> None:
+        import torch
+
+        if self.run is not None:
+            self.run.close()
+        torch.set_num_threads(self.threads)
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    pipe: Connection
+    task: Task | None = None
+    seen: int = 0
+
+
+class Processes:
+    """Trains in `slots` worker processes that map the data of one folder; a worker that died is replaced."""
+
+    def __init__(self, slots: int, data: Path) -> None:
+        self.slots, self.data = slots, data
+        self.workers = [self._spawn() for _ in range(slots)]
+
+    def _spawn(self) -> _Worker:
+        ours, theirs = Pipe()
+        handle = theirs.fileno()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tuner.workers", str(handle), str(self.data), str(os.getpid())],
+            pass_fds=[handle], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TUNER_WORKER": "1"},
+        )  # fmt: skip
+        theirs.close()
+        return _Worker(process, ours)
+
+    def start(self, task: Task) -> None:
+        worker = next(worker for worker in self.workers if worker.task is None)
+        worker.task = task
+        self._send(worker, ("start", task))
+
+    def next(self, timeout: float | None = None) -> Event | None:
+        busy = {worker.pipe: worker for worker in self.workers if worker.task is not None}
+        for pipe in wait(list(busy), timeout):
+            worker = busy[pipe]  # type: ignore[index]
+            try:
+                event: Event = worker.pipe.recv()
+            except (EOFError, OSError):
+                return self._bury(worker)
+            if not isinstance(event, Trained):
+                worker.task = None
+            return event
+        return None
+
+    def _bury(self, worker: _Worker) -> Failed:
+        """Replace a worker that died, and say how it died."""
+        assert worker.task is not None
+        code, number = worker.process.wait(), worker.task.number
+        worker.pipe.close()
+        self.workers[self.workers.index(worker)] = self._spawn()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        memory = "; out of memory?" if code == -signal.SIGKILL else ""
+        return Failed(number, f"the worker process died ({how}{memory})", died=True)
+
+    def go(self, number: int) -> None:
+        self._send(self._of(number), ("go",))
+
+    def stop(self, number: int, save: Path | None) -> None:
+        self._send(self._of(number), ("stop", save))
+
+    def _of(self, number: int) -> _Worker:
+        return next(worker for worker in self.workers if worker.task is not None and worker.task.number == number)
+
+    def _send(self, worker: _Worker, message: tuple[Any, ...]) -> None:
+        with suppress(OSError):  # it died; `next` finds out from the closed pipe
+            worker.pipe.send(message)
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.pipe.close()
+            worker.process.kill()
+        for worker in self.workers:
+            worker.process.wait()
+
+
+def serve(pipe: Connection, splits: Splits) -> None:
+    """Train the tasks that come over the pipe until it is closed."""
+    run: _Run | None = None
+    while True:
+        try:
+            word, *rest = pipe.recv()
+        except EOFError:
+            return
+        if word == "start":
+            task: Task = rest[0]
+
+            def first(task: Task = task) -> Epoch:
+                nonlocal run
+                run = _Run(task, splits)
+                return run.step()
+
+            pipe.send(_attempt(first, task.number))
+        elif word == "go" and run is not None:
+            pipe.send(_attempt(run.step, run.task.number))
+        elif word == "stop" and run is not None:
+            pipe.send(_ending(run, rest[0]))
+            run = None
+
+
+def _ending(run: _Run, save: Path | None) -> Event:
+    try:
+        return Ended(run.task.number, run.end(save))
+    except Exception as error:
+        return Failed(run.task.number, one_line(error))
+
+
+def retrain(task: Task, splits: Splits, kept: int, save: Path) -> None:
+    """Train a trial again up to the epoch that it kept, and save those weights: the same, byte for byte."""
+    engine = InProcess(splits)
+    try:
+        engine.start(task)
+        while isinstance(event := engine.next(), Trained) and event.epoch.number < kept:
+            engine.go(task.number)
+        if not isinstance(event, Trained):
+            raise TunerError(f"trial {task.number} can't be trained again: {getattr(event, 'error', '')}")
+        engine.stop(task.number, save)
+    finally:
+        engine.close()
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to end this process when its parent ends; where it can't, the closed pipe does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main(argv: list[str]) -> None:
+    """Run one worker: the pipe's handle, the folder of the shared data, the parent's process number."""
+    _die_with(int(argv[2]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
+    from tuner.data.shared import open_shared
+
+    torch.set_num_threads(1)
+    serve(Connection(int(argv[0])), open_shared(Path(argv[1])))
+
+
+if __name__ == "__main__":
+    from tuner import workers  # messages must name classes of `tuner.workers`, not of `__main__`
+
+    workers.main(sys.argv[1:])
