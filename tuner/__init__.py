@@ -1,3 +1,42 @@
-"""tuner: search hyperparameters and regularization together, and stop networks from overfitting."""
+"""tuner: search hyperparameters and regularization together, and stop networks from overfitting.
+
+    study = tuner.tune("search_spaces/digits.yaml", trials=50, workers=2)
+    best = tuner.load_best("digits")
+
+Names are imported when they are first used, so that `import tuner` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tuner.best import BestConfig, load_best
+    from tuner.config import RunConfig
+    from tuner.errors import DataError, SpaceError, StorageError, TunerError, UsageError, UserCodeError
+    from tuner.tuning import Study, open_study, tune
+
+_HOMES = {
+    "BestConfig": "best", "load_best": "best", "RunConfig": "config",
+    "DataError": "errors", "SpaceError": "errors", "StorageError": "errors", "TunerError": "errors",
+    "UsageError": "errors", "UserCodeError": "errors",
+    "Study": "tuning", "open_study": "tuning", "tune": "tuning",
+}  # fmt: skip
+
+__all__ = [
+    "BestConfig", "DataError", "RunConfig", "SpaceError", "StorageError", "Study", "TunerError", "UsageError",
+    "UserCodeError", "__version__", "load_best", "open_study", "tune",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(f"tuner.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'tuner' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

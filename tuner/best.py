@@ -70,6 +70,11 @@ class BestConfig:
         """The names of the classes, in the order of the probabilities; empty for regression."""
         return self.encoder.shape.classes
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration and its figures as plain values, without the preprocessing."""
+        figures = {name: value for name, value in self.about.items() if name != "encoder"}
+        return {**figures, "config": self.config.flat(), "path": str(self.path), "model": str(self.model_path)}
+
     def build_model(self) -> nn.Module:
         """Return an untrained model of this configuration, for a training loop of your own."""
         from tuner.models import build_model

@@ -14,7 +14,7 @@ from typing import Any
 from tuner.curve import Measure
 from tuner.record import StudyRecord, TrialRecord, best_record
 from tuner.scoring import LOSS, LOWER_IS_BETTER
-from tuner.selection import without_gap_penalty
+from tuner.selection import beats_baseline, without_gap_penalty
 from tuner.stopping import KINDS
 
 FORMULA_LOSS = "score = 1 - L_val/L_0 - {penalty} * max(0, (L_val - L_train)/L_0 - {noise} SE{tolerance})"
@@ -55,7 +55,7 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
         "seconds": facts.get("seconds"),
         "best": figures(chosen, task), "baseline": figures(baseline, task), "without_gap_penalty": figures(free, task),
         "confirmed": None,
-        "test": _test(facts.get("test"), chosen),
+        "test": _test(facts.get("test"), chosen, study.metric),
         "versions": dict(study.versions),
         "config": facts.get("config"), "report": facts.get("report"), "model": facts.get("model"),
     }  # fmt: skip
@@ -77,12 +77,14 @@ def _epochs(records: Iterable[TrialRecord]) -> dict[str, int]:
     return {"run": sum(len(curve) for curve in curves), "budgeted": sum(curve.budget for curve in curves)}
 
 
-def _test(seen: Mapping[str, Any] | None, chosen: TrialRecord | None) -> dict[str, Any] | None:
+def _test(seen: Mapping[str, Any] | None, chosen: TrialRecord | None, metric: str) -> dict[str, Any] | None:
     if not seen:
         return None
     stale = chosen is None or chosen.number != seen["trial"]
-    return {**seen["metrics"], "looks": seen["looks"], "trial": seen["trial"], "rows": seen["rows"], "stale": stale,
-            "baseline": seen["baseline_metrics"], "difference": seen["difference"]}  # fmt: skip
+    return {
+        **seen["metrics"], "looks": seen["looks"], "trial": seen["trial"], "rows": seen["rows"], "stale": stale,
+        "verdict": beats_baseline(seen, metric), "baseline": seen["baseline_metrics"], "difference": seen["difference"],
+    }  # fmt: skip
 
 
 def figures(record: TrialRecord | None, task: str) -> dict[str, Any] | None:
@@ -117,7 +119,7 @@ def _finite(value: float) -> float | None:
 
 
 def trials_csv(records: Mapping[int, TrialRecord], task: str) -> str:
-    """Return one row a trial: its values and figures; a cell that a spreadsheet would run gets a quote in front."""
+    """Return one row a trial: its values and figures."""
     names = sorted({name for record in records.values() for name in record.all_values})
     rows = []
     for record in records.values():
@@ -133,7 +135,7 @@ def trials_csv(records: Mapping[int, TrialRecord], task: str) -> str:
         for part in ("train", "val", "gap"):
             row |= {f"{part}_{name}": value for name, value in (found[part] if found else {}).items()}
         rows.append(row | {"reason": record.reason})
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def curve_csv(record: TrialRecord) -> str:
@@ -144,10 +146,11 @@ def curve_csv(record: TrialRecord) -> str:
         for name in epoch.val.metrics:
             row |= {f"train_{name}": epoch.train.metrics[name], f"val_{name}": epoch.val.metrics[name]}
         rows.append(row | {"se_val": epoch.se_val, "se_gap": epoch.se_gap, "seconds": epoch.seconds})
-    return _csv(rows)
+    return csv_text(rows)
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def csv_text(rows: list[dict[str, Any]]) -> str:
+    """Return rows as CSV, the columns in the order in which they first occur; no cell runs as a formula."""
     names: dict[str, None] = {}
     for row in rows:
         names |= dict.fromkeys(row)

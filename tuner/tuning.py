@@ -101,10 +101,12 @@ def prepare(
         UsageError: settings of it don't go together.
         DataError: the data can't be used.
     """
-    started = time.monotonic()
-    if not isinstance(space, Space):
-        space = read_space(Path(space), overrides)
-    config = space.config
+    return plan_of(space if isinstance(space, Space) else read_space(Path(space), overrides), storage, studies_dir)
+
+
+def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = STUDIES) -> Plan:
+    """Return the plan of a space that has been read (see `prepare`)."""
+    started, config = time.monotonic(), space.config
     splits = load(config.data, space.folder)
     metric = _check_fit(space, splits)
     folder = Path(studies_dir) / config.study
@@ -220,16 +222,20 @@ def _open_store(plan: Plan) -> Store:
     return store
 
 
-def _setting(plan: Plan, store: Store) -> Setting:
-    splits, budget = plan.splits, plan.space.config.budget
-    shape, epochs = splits.shape, plan.space.config.training.epochs
+def blank_curve(config: RunConfig, splits: Splits) -> Curve:
+    """Return the curve of a run of this configuration before its first epoch."""
+    epochs, shape = config.training.epochs, splits.shape
     null = null_loss(splits.train.y, splits.val.y, shape.task, shape.outputs)
     n_val, n_train = len(splits.val), len(splits.train)
-    blank = Curve(epochs, min_epochs(epochs), null, n_val, min(n_val, n_train))
-    deadline = plan.started + budget.timeout if budget.timeout is not None else None
+    return Curve(epochs, min_epochs(epochs), null, n_val, min(n_val, n_train))
+
+
+def _setting(plan: Plan, store: Store) -> Setting:
+    config = plan.space.config
+    deadline = plan.started + config.budget.timeout if config.budget.timeout is not None else None
     return Setting(
-        plan.space, store, blank, shape.task, plan.folder / "weights", budget.trials, deadline,
-        {record.number: record for record in store.records()},
+        plan.space, store, blank_curve(config, plan.splits), plan.splits.shape.task, plan.folder / "weights",
+        config.budget.trials, deadline, {record.number: record for record in store.records()},
     )  # fmt: skip
 
 
@@ -249,7 +255,7 @@ def _conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     seen = None
     if chosen is not None:
         seen = _look(plan, store, setting, chosen)
-        _write_best(plan, setting, chosen, seen)
+        write_best(plan, plan.folder, chosen, setting.weights_of(chosen.number), seen)
     facts = _facts(store, plan.folder) | {"test": seen}
     study = Study(store.study, dict(records), report.summary(store.study, records, facts), plan.folder)
     _write(plan.folder / "space.yaml", dump_space(plan.space))
@@ -282,24 +288,25 @@ def _finalist(plan: Plan, setting: Setting, record: TrialRecord) -> Finalist:
     return Finalist(record, config, weights)
 
 
-def _write_best(plan: Plan, setting: Setting, chosen: TrialRecord, seen: Mapping[str, Any] | None) -> None:
-    found = report.figures(chosen, setting.task)
+def write_best(plan: Plan, folder: Path, chosen: TrialRecord, weights: Path, seen: Mapping[str, Any] | None) -> None:
+    """Write best.yaml, best.json and model.safetensors of a trial into a folder; best.yaml last."""
+    found = report.figures(chosen, plan.splits.shape.task)
     assert found is not None
-    test = {**seen["metrics"], "looks": seen["looks"]} if seen else None
     about = {
         **{name: found[name] for name in SHOWN},
-        "study": plan.study.name, "metric": plan.study.metric, "test": test,
+        "study": plan.study.name, "metric": plan.study.metric,
+        "test": {**seen["metrics"], "looks": seen["looks"]} if seen else None,
         "encoder": plan.splits.encoder.to_json(), "versions": dict(plan.study.versions), "created": plan.study.created,
     }  # fmt: skip
-    target = plan.folder / "best.yaml"
-    lines = [f"# Best configuration of study {plan.study.name}: trial {chosen.number}, epoch {found['epoch']}."]
-    metric = plan.study.metric
-    lines += [f"# {metric}: train {_short(found['train'][metric])}, validation {_short(found['val'][metric])}"]
-    text = "\n".join(lines) + "\n" + best_space(plan.space, chosen.all_values, plan.study.name, target)
-    weights = setting.weights_of(chosen.number).read_bytes()
-    _write(plan.folder / "model.safetensors", weights)
-    _write(plan.folder / "best.json", json.dumps(about, indent=1))
-    _write(target, text)
+    metric, target = plan.study.metric, folder / "best.yaml"
+    lines = [
+        f"# Best configuration of study {plan.study.name}: trial {chosen.number}, epoch {found['epoch']}.",
+        f"# {metric}: train {_short(found['train'][metric])}, validation {_short(found['val'][metric])}",
+        best_space(plan.space, chosen.all_values, plan.study.name, target),
+    ]
+    _write(folder / "model.safetensors", weights.read_bytes())
+    _write(folder / "best.json", json.dumps(about, indent=1))
+    _write(target, "\n".join(lines))
 
 
 def _short(value: float | None) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tuner.data import Splits, files
 from tuner.errors import DataError
@@ -82,7 +84,11 @@ FILES = {
         "d.npz: array y holds pickled Python objects, which are never read; save it with a dtype of numbers or text",
     ),
     "one-hot": ("d.npz", npz(X=X, y=np.zeros((40, 2))), "d.npz: y has shape (40, 2); one value a row is allowed"),
-    "text X": ("d.npz", npz(X=X.astype(str), y=Y), "d.npz: X holds <U32 values; an array of numbers is allowed"),
+    "text X": (
+        "d.npz",
+        npz(X=X.astype(str), y=Y),
+        "d.npz: X holds <U32 values; an array of numbers or a DataFrame is allowed",
+    ),
     "split": (
         "d.npz",
         npz(X=X, y=Y, split=["train"] * 39 + ["dev"]),
@@ -272,3 +278,52 @@ def test_a_column_that_tells_the_class_is_noted(read: Read, table: Make) -> None
 def test_control_characters_in_names_never_reach_the_terminal(read: Read, table: Make) -> None:
     message = said(read, table().rename(columns={"a": "\x1b[31mred"}), target="nope")
     assert "\x1b" not in message
+
+
+fields = st.sampled_from(
+    [
+        "1",
+        "2.5",
+        "",
+        "?",
+        "NA",
+        "1e308",
+        "-1e400",
+        "inf",
+        "true",
+        "2020-01-01",
+        "3,14",
+        "a",
+        '"x,y"',
+        '"',
+        "99" * 12,
+        "\0",
+    ]
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(fields, min_size=3, max_size=3), min_size=8, max_size=20), st.sampled_from("ab?1"))
+def test_any_text_is_read_or_refused_in_words(read: Read, rows: list[list[str]], label: str) -> None:
+    lines = [",".join([*row, str(i * 0.7), "ab"[i % 2] if label == "b" else row[0]]) for i, row in enumerate(rows)]
+    try:
+        splits = read("\n".join(["x,when,id,n,t", *lines]))
+    except DataError as error:
+        refusal = str(error)
+    else:
+        refusal = "d.csv: none"
+        assert np.isfinite(splits.train.x).all()
+    assert all(line.startswith("d.csv: ") for line in refusal.splitlines())
+
+
+def test_a_number_beyond_every_unit_is_refused(read: Read, table: Make) -> None:
+    frame = table(a=np.linspace(1, 60, 60) * 1e305)
+    assert said(read, frame) == "d.csv: column 'a': has values beyond 1e150; choose another unit or drop the column"
+
+
+def test_missing_numbers_of_an_array_are_filled_and_noted(read: Read) -> None:
+    x = X.copy()
+    x[::3, 1] = np.nan
+    splits = read({"X": x, "y": Y}, "d.npz")
+    assert splits.shape.input == (4,)
+    assert splits.notes[-1] == "filled missing values with the median in 1 column: x1"

@@ -55,7 +55,7 @@ def check_columns(data: Data, names: Sequence[str]) -> list[str]:
 
 
 def _among(name: str, names: Sequence[str]) -> str:
-    return f"{nearest(name, list(names))}; columns: {listed(names)}"
+    return f"{nearest(name, [listed([known]) for known in names])}; columns: {listed(names)}"
 
 
 def _propose(names: Sequence[str]) -> str:

@@ -30,6 +30,10 @@ ARRAYS = ("X", "y", "split", "classes")
 BOMB_BYTES = 2 * 1024**3
 BOMB_RATIO = 100
 CHUNK = 1 << 20
+NOTHING = (
+    "", "NA", "N/A", "n/a", "<NA>", "#NA", "#N/A", "#N/A N/A", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None",
+    "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
+)  # fmt: skip
 
 
 def format_of(path: Path) -> str:
@@ -71,7 +75,7 @@ def _neighbour(path: Path) -> str:
     if not path.parent.is_dir():
         return f": the folder {path.parent} does not exist"
     try:
-        names = sorted(entry.name for entry in path.parent.iterdir() if entry.is_file())
+        names = sorted(listed([entry.name]) for entry in path.parent.iterdir() if entry.is_file())
     except OSError:
         return ""
     return nearest(path.name, names) or f" in {path.parent.resolve()}"
@@ -122,9 +126,16 @@ def _read_csv(content: bytes, where: str, texts: frozenset[str]) -> pd.DataFrame
     dtypes: Any = {name: str for name in header if name in texts}
     try:
         # low_memory would guess a column's type piece by piece, with a warning where pieces disagree.
-        return pd.read_csv(io.StringIO(text), sep=separator, index_col=False, low_memory=False, dtype=dtypes)
+        frame = pd.read_csv(
+            io.StringIO(text), sep=separator, index_col=False, low_memory=False, dtype=dtypes,
+            keep_default_na=False, na_values=list(NOTHING),
+        )  # fmt: skip
     except (ValueError, OverflowError) as error:
         raise DataError(f"{where}: can't be read as CSV ({_one_line(error)})") from error
+    for name in frame.select_dtypes(exclude=["number", "bool"]).columns:
+        # pandas leaves these words in a column that has an integer too big for it.
+        frame[name] = frame[name].mask(frame[name].isin(NOTHING))
+    return frame
 
 
 def _decode(content: bytes, where: str) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tuner.config import Data
 from tuner.data import checks
-from tuner.data.columns import days_of, is_number, moments_of, numbers_of, role_of
+from tuner.data.columns import days_of, is_number, moments_of, numbers_of, role_of, texts_of
 from tuner.data.divide import By, Division, Unseen, divide
 from tuner.data.fingerprint import fingerprint, hash_rows
 from tuner.data.image import check_pixels, fit_images, layout_of
@@ -93,8 +93,8 @@ def _divide(data: Data, raw: Raw, by: By, goal: Goal, seed_of_split: int | None)
 def _groups(data: Data, raw: Raw) -> NDArray[np.int64] | None:
     if data.split.groups is None:
         return None
-    codes, _ = pd.factorize(_aside(raw, data.split.groups, "groups"))
-    return np.asarray(codes, dtype=np.int64)
+    codes, _ = texts_of(_aside(raw, data.split.groups, "groups"))
+    return codes
 
 
 def _times(data: Data, raw: Raw) -> NDArray[np.float64] | None:

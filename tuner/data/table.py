@@ -198,16 +198,18 @@ def _fit_numbers(column: pd.Series[Any], name: str) -> Iterator[Number]:
     for piece, values in _pieces(column, role_of(column) == "date").items():
         known = values[~np.isnan(values)]
         if len(known) and (known != known[0]).any():
-            yield _fit_number(name, piece, values, float(np.median(known)))
+            yield _fit_number(name, piece, values, known)
 
 
-def _fit_number(name: str, piece: Piece, values: NDArray[np.float64], fill: float) -> Number:
+def _fit_number(name: str, piece: Piece, values: NDArray[np.float64], known: NDArray[np.float64]) -> Number:
+    with np.errstate(all="ignore"):
+        fill = float(np.median(known))
     filled = np.where(np.isnan(values), fill, values)
     unit = _log_unit(filled) if piece == "value" else 0.0
     used = _log(filled, unit) if unit else filled
     with np.errstate(all="ignore"):
         center, scale = float(used.mean()), float(used.std())
-    if not (np.isfinite(center) and np.isfinite(scale)):
+    if not np.isfinite([fill, center, scale]).all():
         raise DataError(f"column {name!r}: has values beyond 1e150; choose another unit or drop the column")
     return Number(name, piece, fill, unit, center, scale if scale > 0 else 1.0)
 

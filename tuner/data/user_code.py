@@ -132,7 +132,7 @@ def array_of(x: Any, where: str) -> pd.DataFrame | NDArray[Any]:
     """
     array = plain_array(x, f"{where}: X")
     if array.dtype.kind not in "biuf":
-        raise DataError(f"{where}: X holds {array.dtype} values; an array of numbers is allowed")
+        raise DataError(f"{where}: X holds {array.dtype} values; an array of numbers or a DataFrame is allowed")
     if array.ndim not in (2, 3, 4):
         raise DataError(
             f"{where}: X has shape {array.shape}; (rows, columns) for a table and (rows, height, width), "

@@ -1,0 +1,83 @@
+"""check_space(): what a study would do, without doing it. Writes nothing and trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.grammar import Override, plain_domain, read_space
+from tuner.proposing import Proposer
+from tuner.space import Range, Space
+from tuner.terminal import clean, table
+from tuner.tuning import Plan, plan_of
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found, as lines for people and as a document."""
+
+    lines: list[str]
+    document: dict[str, Any]
+
+
+def check_space(path: Path, overrides: Sequence[Override], no_import: bool) -> Check:
+    """Read and check a space file and its data; with `no_import`, code that the space names isn't imported, and
+    neither are data that only such code can make.
+
+    Raises:
+        SpaceError, UsageError, DataError, UserCodeError: as a run would.
+    """
+    space = read_space(path, overrides)
+    own = _own_code(space)
+    plan = None if no_import and own else plan_of(space)
+    budget = space.config.budget
+    limit = Proposer(space, space.config.seed).limit
+    trials = budget.trials if limit is None else min(budget.trials, limit)
+    cap = _cap(space)
+    document = {
+        "study": space.config.study, "valid": True, "searched": {n: d.to_json() for n, d in space.domains.items()},
+        "trials": trials, "epochs_per_trial": cap, "epochs": trials * cap, "workers": budget.workers,
+        "data": dict(plan.study.data) if plan else None, "metric": plan.study.metric if plan else None,
+        "own_code": own, "imported": bool(plan and own), "notes": list(space.notes),
+    }  # fmt: skip
+    return Check(_lines(space, plan, document), document)
+
+
+def _own_code(space: Space) -> list[str]:
+    """Return the names of code of the user's own that the space names."""
+    domain = space.domains.get("model.family")
+    families = domain.to_json()["choices"] if domain is not None else [space.config.model.family]
+    source = space.config.data.source
+    sources = [source] if ":" in source and not source.startswith("sklearn:") and "/" not in source else []
+    return sources + [family for family in families if ":" in family]
+
+
+def _cap(space: Space) -> int:
+    domain = space.domains.get("training.epochs")
+    if domain is None:
+        return space.config.training.epochs
+    return int(domain.high if isinstance(domain, Range) else max(domain.to_json()["choices"]))
+
+
+def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[str]:
+    lines = [f"{space.config.study}: the space is valid"]
+    if plan is not None:
+        data = plan.study.data
+        shape = " x ".join(str(side) for side in data["input"])
+        rows = f"{data['train']} train, {data['val']} validation, {data['test']} test"
+        lines += [f"data: {data['kind']} {shape}, {data['task']} ({data['outputs']} outputs); rows: {rows}"]
+        lines += [f"scored by {plan.study.metric}, gap_penalty {space.config.score.gap_penalty:g}"]
+        lines += [f"note: {clean(note)}" for note in data["notes"]]
+    else:
+        lines += [f"not imported, so neither data nor model are checked: {', '.join(document['own_code'])}"]
+    lines += [f"note: {note}" for note in space.notes]
+    lines += ["", f"{len(space.domains)} values are searched:"] if space.domains else ["", "nothing is searched"]
+    lines += (
+        [f"  {line}" for line in table([(n, plain_domain(d)) for n, d in space.domains.items()])]
+        if space.domains
+        else []
+    )
+    cost = f"{document['trials']} trials x at most {document['epochs_per_trial']} epochs = {document['epochs']} epochs"
+    return [*lines, "", f"{cost}, with {document['workers']} worker(s); most trials end before their cap"]

@@ -1,0 +1,396 @@
+"""argv -> one call -> text and exit code. Decides nothing.
+
+Results go to stdout, progress to stderr. Whatever is imported here costs every command, so each command
+imports what it needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from tuner.errors import TunerError, UsageError
+
+if TYPE_CHECKING:
+    from tuner.grammar import Override
+    from tuner.tuning import Plan, Study
+
+app = typer.Typer(
+    name="tuner",
+    help="Search hyperparameters and regularization together, and stop networks from overfitting.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SpaceFile = Annotated[
+    Path, typer.Argument(metavar="SPACE", help="A space file, for example search_spaces/digits.yaml.")
+]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or the path of its folder.")]
+Set = Annotated[
+    list[str] | None, typer.Option("-S", metavar="KEY=VALUE", help="Put a value over the file's; repeatable.")
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(help="Storage URL; also OPTUNA_STORAGE. Default: sqlite, STUDIES_DIR/tuner.db.", show_default=False),
+]
+Studies = Annotated[Path, typer.Option(help="The folder that holds the studies.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
+Out = Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")]
+STUDIES = Path("studies")
+
+
+class Format(StrEnum):
+    """How `tuner best` prints a configuration."""
+
+    yaml = "yaml"
+    json = "json"
+    python = "python"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tuner import __version__
+
+        typer.echo(f"tuner {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
+    ] = False,
+) -> None:
+    """Search hyperparameters and regularization together, and stop networks from overfitting."""
+
+
+def _overrides(settings: list[str] | None, options: dict[str, tuple[str, Any]]) -> list[Override]:
+    """Return the values of `-S` and of options that stand for a key, as overrides that know their option."""
+    from tuner.grammar import Override
+
+    found = [Override.parse(text) for text in settings or []]
+    for option, (name, value) in options.items():
+        if value is not None:
+            found.append(Override(name, json.dumps(value), option))
+    return found
+
+
+def _emit(text: str, out: Path | None = None) -> None:
+    if out is None:
+        typer.echo(text.rstrip("\n"))
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text if text.endswith("\n") else text + "\n")
+    except OSError as error:
+        raise UsageError(f"--out {out}: {error.strerror}") from None
+    typer.echo(f"wrote {out}", err=True)
+
+
+def _document(document: Any) -> str:
+    return json.dumps(document, indent=2, default=str, allow_nan=False)
+
+
+@app.command()
+def run(
+    space: SpaceFile,
+    trials: Annotated[int | None, typer.Option(help="Trials of the study in all.", show_default=False)] = None,
+    timeout: Annotated[str | None, typer.Option(help="Time for this run: 90s, 10m, 2h.", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that train.", show_default=False)] = None,
+    study_name: Annotated[str | None, typer.Option(help="Name of the study.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search and of every trial.", show_default=False)] = None,
+    settings: Set = None,
+    storage: Storage = None,
+    studies_dir: Studies = STUDIES,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Start a study, or resume it: the same command again goes on where it ended.
+
+    Example: tuner run search_spaces/table.yaml -S data.source=my.csv -S data.target=y --trials 30
+    """
+    given = {
+        "--trials": ("budget.trials", trials), "--timeout": ("budget.timeout", timeout),
+        "--workers": ("budget.workers", workers), "--study-name": ("study", study_name), "--seed": ("seed", seed),
+    }  # fmt: skip
+    overrides = _overrides(settings, given)
+    from tuner import terminal
+    from tuner.tuning import prepare
+
+    plan = prepare(space, overrides=overrides, storage=storage, studies_dir=studies_dir)
+    with _terminable():
+        study = _drain(plan, quiet)
+    _emit(_document(study.document) if as_json else "\n".join(terminal.study_text(study.document)))
+
+
+def _drain(plan: Plan, quiet: bool) -> Study:
+    """Run a study to its end, telling of each trial on stderr."""
+    from tuner import terminal
+    from tuner.record import best_record
+    from tuner.tuning import conduct
+
+    task, metric = plan.study.data["task"], plan.study.metric
+
+    def say(text: str) -> None:
+        if not quiet:
+            typer.echo(text, err=True)
+
+    say(f"study {plan.study.name}: {plan.trials} trials, {plan.space.config.budget.workers} worker(s); Ctrl-C stops, "
+        "the same command resumes")  # fmt: skip
+    for note in (*plan.space.notes, *plan.study.data["notes"]):
+        say(f"note: {terminal.clean(note)}")
+    ended: dict[int, Any] = {}
+    conducting = conduct(plan)
+    try:
+        while True:
+            record = next(conducting)
+            if record.state != "running":
+                ended[record.number] = record
+                best = best_record(ended)
+                say(terminal.trial_line(record, task, metric, best.number if best else None))
+    except StopIteration as end:
+        study: Study = end.value
+        return study
+    finally:
+        conducting.close()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a study as Ctrl-C does: cleanly, to be resumed."""
+
+    def leave(*_: object) -> None:
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+@app.command()
+def check(
+    space: SpaceFile,
+    settings: Set = None,
+    no_import: Annotated[bool, typer.Option("--no-import", help="Don't import code that the space names.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a space file and its data, and say what the study would do. Writes nothing.
+
+    Example: tuner check search_spaces/digits.yaml
+    """
+    from tuner.checking import check_space
+
+    found = check_space(space, _overrides(settings, {}), no_import)
+    _emit(_document(found.document) if as_json else "\n".join(found.lines))
+
+
+@app.command("list")
+def list_command(storage: Storage = None, studies_dir: Studies = STUDIES, as_json: Json = False) -> None:
+    """List the studies.
+
+    Example: tuner list
+    """
+    from tuner import terminal
+    from tuner.tuning import list_studies
+
+    documents = [study.document for study in list_studies(storage=storage, studies_dir=studies_dir)]
+    _emit(_document(documents) if as_json else "\n".join(terminal.list_text(documents)))
+
+
+@app.command()
+def show(
+    study: StudyName,
+    trial: Annotated[int | None, typer.Option(help="Tell the life of this trial.", show_default=False)] = None,
+    storage: Storage = None,
+    studies_dir: Studies = STUDIES,
+    as_json: Json = False,
+) -> None:
+    """Show a study, or one of its trials.
+
+    Example: tuner show digits --trial 3
+    """
+    from tuner import terminal
+    from tuner.tuning import open_study
+
+    found = open_study(study, storage=storage, studies_dir=studies_dir)
+    if trial is None:
+        _emit(_document(found.document) if as_json else "\n".join(terminal.study_text(found.document)))
+        return
+    record = found.trials.get(trial)
+    if record is None:
+        raise UsageError(f"--trial {trial}: study {found.name} has the trials 0 to {len(found.trials) - 1}")
+    document = {"number": record.number, "state": record.state, **record.to_json()}
+    _emit(_document(document) if as_json else "\n".join(terminal.trial_text(record, found.record.data["task"])))
+
+
+@app.command()
+def best(
+    study: StudyName,
+    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.yaml,
+    out: Out = None,
+    studies_dir: Studies = STUDIES,
+) -> None:
+    """Print the best configuration: a space without ranges, to be run again or imported.
+
+    Example: tuner best digits --format python --out best_config.py
+    """
+    from tuner.best import as_python, load_best
+
+    found = load_best(study, studies_dir)
+    if form is Format.yaml:
+        _emit(found.path.read_text(), out)
+    elif form is Format.python:
+        _emit(as_python(found), out)
+    else:
+        _emit(_document(found.to_json()), out)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A space file without ranges, such as best.yaml.")],
+    settings: Set = None,
+    out: Annotated[Path | None, typer.Option(help="Write the configuration and the model into this folder.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one configuration, without a study. The test set stays closed.
+
+    Example: tuner train studies/digits/best.yaml --out my_model
+    """
+    from tuner import terminal
+    from tuner.single import train_one
+
+    def say(text: str) -> None:
+        if not quiet:
+            typer.echo(text, err=True)
+
+    with _terminable():
+        record, task = train_one(config, _overrides(settings, {}), out, say)
+    document = {"number": record.number, "state": record.state, **record.to_json()}
+    _emit(_document(document) if as_json else "\n".join(terminal.trial_text(record, task)))
+
+
+@app.command()
+def predict(
+    study: StudyName,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A file like the one trained on; a target is ignored.")],
+    out: Out = None,
+    studies_dir: Studies = STUDIES,
+) -> None:
+    """Predict with a study's best model; prints CSV, with a probability for each class.
+
+    Example: tuner predict digits new_rows.csv --out predictions.csv
+    """
+    from tuner.best import load_best
+    from tuner.predicting import predictions
+
+    _emit(predictions(load_best(study, studies_dir), data), out)
+
+
+@app.command()
+def dashboard(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Open this study's page.")] = None,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 8080,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Don't open a browser.")] = False,
+    allow_writes: Annotated[
+        bool, typer.Option("--allow-writes", help="Let the pages change and delete studies.")
+    ] = False,
+    storage: Storage = None,
+    studies_dir: Studies = STUDIES,
+) -> None:
+    """Open the studies in optuna-dashboard, on this machine only.
+
+    Example: tuner dashboard digits
+    """
+    from tuner.dashboard import serve
+    from tuner.storage import open_storage
+    from tuner.tuning import default_storage
+
+    rdb = open_storage(storage or os.environ.get("OPTUNA_STORAGE") or default_storage(studies_dir))
+    serve(
+        rdb, port=port, allow_writes=allow_writes, open_browser=not no_browser, study=study,
+        ready=lambda url: typer.echo(f"{url} (Ctrl-C ends)", err=True),
+    )  # fmt: skip
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a space file, for editors.
+
+    Example: tuner schema > space.schema.json
+    """
+    from tuner.schema import json_schema
+
+    _emit(_document(json_schema()))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; every error ends as one line and an exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        code = app(words, standalone_mode=False)
+        sys.stdout.flush()
+    except KeyboardInterrupt as error:
+        terminated = isinstance(error, _TerminatedError)
+        _complain("stopped; nothing that had ended is lost, and the same command goes on", debug)
+        sys.exit(143 if terminated else 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except TunerError as error:
+        _complain(str(error), debug)
+        sys.exit(error.exit_code)
+    except click.exceptions.ClickException as error:
+        _complain(_usage(error), debug)
+        sys.exit(2)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        _complain(f"tuner failed: {type(error).__name__}: {said} (a fault of the program; --debug shows where)", debug)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: click.exceptions.ClickException) -> str:
+    """Return a wrong command line's fault in one line, with the command whose --help tells more."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "tuner"
+    return f"{' '.join(error.format_message().split())} (see {command} --help)"
+
+
+def _complain(text: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    for line in text.splitlines():
+        shown = "".join(c if c.isprintable() else "?" for c in line)
+        print(f"tuner: {shown}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""train_one(): one configuration, trained without a study, judged by its own curve alone."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tuner.config import Stopping
+from tuner.curve import Epoch
+from tuner.errors import UsageError, UserCodeError
+from tuner.grammar import Override, read_space
+from tuner.record import TrialRecord
+from tuner.scoring import score
+from tuner.stopping import finished, judge
+from tuner.terminal import number
+from tuner.tuning import Plan, blank_curve, plan_of, write_best
+from tuner.workers import Ended, InProcess, Task, Trained
+
+
+def train_one(
+    path: Path, overrides: Sequence[Override], out: Path | None, say: Callable[[str], None]
+) -> tuple[TrialRecord, str]:
+    """Train a configuration; return its record and task. With `out`, write its best.yaml and model there.
+
+    The seed is the configuration's own, and the test set stays closed.
+
+    Raises:
+        UsageError: the file has ranges.
+        UserCodeError: code of the user's own failed.
+    """
+    space = read_space(path, overrides)
+    if space.domains:
+        names = ", ".join(list(space.domains)[:5]) + (", ..." if len(space.domains) > 5 else "")
+        raise UsageError(f"{path}: has ranges ({names}); `tuner run` searches them, -S key=value fixes one")
+    plan = plan_of(space)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "model.safetensors"
+        record = _train(plan, weights, say)
+        if out is not None and record.state == "complete":
+            write_best(plan, out, record, weights, None)
+            say(f"wrote {out / 'best.yaml'} and {out / 'model.safetensors'}")
+    return record, plan.splits.shape.task
+
+
+def _train(plan: Plan, weights: Path, say: Callable[[str], None]) -> TrialRecord:
+    config, splits, started = plan.space.config, plan.splits, time.monotonic()
+    engine, curve, verdict = InProcess(replace(splits, test=None)), blank_curve(config, splits), None
+    rules = config.stopping if config.training.schedule == "constant" else Stopping.off()
+    try:
+        engine.start(Task(0, config, config.seed, plan.space.folder))
+        while verdict is None:
+            event = engine.next()
+            if not isinstance(event, Trained):
+                raise UserCodeError(getattr(event, "error", "training ended without a word"))
+            curve = curve.then(event.epoch)
+            say(_epoch_line(event.epoch, curve.budget))
+            verdict = judge(curve, [], rules) or (finished(curve) if len(curve) == curve.budget else None)
+            if verdict is None:
+                engine.go(0)
+        engine.stop(0, weights)
+        ended = engine.next()
+    finally:
+        engine.close()
+    worth = score(curve, config.score, plan.study.metric)
+    model = ended.model if isinstance(ended, Ended) else {}
+    return TrialRecord(
+        0, verdict.outcome, {}, config.seed, "", {}, curve, worth, verdict, "", model, time.monotonic() - started
+    )
+
+
+def _epoch_line(epoch: Epoch, budget: int) -> str:
+    train, val = number(epoch.train.loss), number(epoch.val.loss)
+    return f"epoch {epoch.number:>3} of {budget}: train loss {train}, validation loss {val}"
