@@ -17,7 +17,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from tuner.errors import TunerError, UsageError
@@ -51,6 +50,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
 Out = Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")]
 STUDIES = Path("studies")
+# typer brings click's exceptions from click or from a copy of its own, depending on its version
+WrongLine: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 class Format(StrEnum):
@@ -365,10 +366,10 @@ def main(argv: list[str] | None = None) -> None:
     except TunerError as error:
         _complain(str(error), debug)
         sys.exit(error.exit_code)
-    except click.exceptions.ClickException as error:
+    except WrongLine as error:
         _complain(_usage(error), debug)
         sys.exit(2)
-    except click.exceptions.Abort:
+    except typer.Abort:
         sys.exit(130)
     except Exception as error:
         said = " ".join(str(error).split())[:300]
@@ -377,10 +378,9 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _usage(error: click.exceptions.ClickException) -> str:
+def _usage(error: Any) -> str:
     """Return a wrong command line's fault in one line, with the command whose --help tells more."""
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "tuner"
+    command = error.ctx.command_path if getattr(error, "ctx", None) is not None else "tuner"
     return f"{' '.join(error.format_message().split())} (see {command} --help)"
 
 

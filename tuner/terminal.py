@@ -134,7 +134,7 @@ def _places(document: Mapping[str, Any]) -> list[str]:
 def trial_text(record: TrialRecord, task: str) -> list[str]:
     """Return the life of one trial: its values, its figures, its epochs, and why it ended."""
     name = f"Trial {record.number}" + (f" ({record.label})" if record.label else "")
-    lines = [f"{name}: {record.state}. {clean(record.reason)}", ""]
+    lines = [f"{name}, {record.state}: {clean(record.reason) or 'under way'}", ""]
     lines += table([(key, number(value)) for key, value in record.all_values.items()]) if record.all_values else []
     found = figures(record, task)
     if found is not None:
