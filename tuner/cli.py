@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="tuner",
     help="Search hyperparameters and regularization together, and stop networks from overfitting.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -352,7 +351,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line; every error ends as one line and an exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    words = [word for word in words if word != "--debug"] or ["--help"]
     try:
         code = app(words, standalone_mode=False)
         sys.stdout.flush()

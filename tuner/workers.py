@@ -15,7 +15,6 @@ import os
 import signal
 import subprocess
 import sys
-import traceback
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from tuner.config import RunConfig
 from tuner.curve import Epoch
 from tuner.data.splits import Splits
 from tuner.errors import TunerError
+from tuner.own_code import one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +125,8 @@ class _Run:
         self.epochs.close()  # type: ignore[attr-defined]
 
 
-def one_line(error: BaseException) -> str:
-    """Return an error as one line with its type, and the file and line of the code that raised it."""
-    text = " ".join(str(error).split())
-    if isinstance(error, TunerError):
-        return text
-    inside = (str(Path(__file__).parent), "site-packages")
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(part in frame.filename for part in inside)]
-    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {text[:300]}{place}"
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) if isinstance(error, TunerError) else one_line(error)
 
 
 def _attempt(run: Any, number: int) -> Event:
@@ -144,7 +136,7 @@ def _attempt(run: Any, number: int) -> Event:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # user code may raise SystemExit
-        return Failed(number, one_line(error))
+        return Failed(number, _line(error))
 
 
 class InProcess:
@@ -290,7 +282,7 @@ def _ending(run: _Run, save: Path | None) -> Event:
     try:
         return Ended(run.task.number, run.end(save))
     except Exception as error:
-        return Failed(run.task.number, one_line(error))
+        return Failed(run.task.number, _line(error))
 
 
 def retrain(task: Task, splits: Splits, kept: int, save: Path) -> None:

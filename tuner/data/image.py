@@ -48,6 +48,8 @@ class ImageEncoder:
             DataError: they have another shape than those of training, or values that aren't pixels.
         """
         images = np.asarray(raw)
+        if images.ndim == 2 and images.shape[1] == np.prod(self.input):  # rows of pixels, as scikit-learn has them
+            images = images.reshape(len(images), *self.input)
         check_pixels(images)
         layouts: tuple[Layout, ...] = (self.layout, "NHW", "NHWC", "NCHW")
         for layout in layouts:

@@ -5,11 +5,7 @@ Knows the allowed results and whose fault an error is; knows nothing of their me
 
 from __future__ import annotations
 
-import importlib
-import sys
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tuner.data.raw import Raw, frame_of, listed, plain_array, series_of
-from tuner.errors import DataError, UserCodeError, nearest
+from tuner.errors import DataError
+from tuner.own_code import blaming, find_own
 
 KEYS = ("X", "y", "split", "classes")
 ALLOWED = "(X, y), a dict with X and y (split, classes), or a DataFrame together with data.target"
@@ -29,52 +26,10 @@ def call(name: str, folder: Path) -> Any:
     Raises:
         UserCodeError: it can't be imported or called, or raises; the message has type, file and line.
     """
-    module, attr = name.split(":")
-    with _looking_into(folder):
-        found = _import(module, name, folder)
-        if not hasattr(found, attr):
-            public = [known for known in vars(found) if not known.startswith("_")]
-            raise UserCodeError(f"{name}: the module {module} has no {attr!r}{nearest(attr, public)}")
-        function = getattr(found, attr)
-        if not callable(function):
-            raise UserCodeError(f"{name}: is a {type(function).__name__}, not a function; it must return {ALLOWED}")
-        try:
-            return function()
-        except (Exception, SystemExit) as error:
-            raise UserCodeError(_told(name, error, folder)) from error
-
-
-@contextmanager
-def _looking_into(folder: Path) -> Iterator[None]:
-    path = str(folder.resolve())
-    sys.path.insert(0, path)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        if path in sys.path:
-            sys.path.remove(path)
-
-
-def _import(module: str, name: str, folder: Path) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.split(".")[0] and error.name != module:
-            raise UserCodeError(_told(name, error, folder)) from error
-        raise UserCodeError(f"{name}: no module named {error.name!r} in {folder.resolve()} or installed") from error
-    except (Exception, SystemExit) as error:
-        raise UserCodeError(_told(name, error, folder)) from error
-
-
-def _told(name: str, error: BaseException, folder: Path) -> str:
-    said = " ".join(str(error).split())[:300]
-    if isinstance(error, SyntaxError):
-        return f"{name}: {type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if Path(frame.filename).is_relative_to(folder.resolve())]
-    last = (theirs or list(frames))[-1]
-    return f"{name}: {type(error).__name__}: {said} ({last.filename}, line {last.lineno})"
+    label = f"data.source {name}"
+    function = find_own(name, folder, label, f"a function that returns {ALLOWED}")
+    with blaming(label):
+        return function()
 
 
 def read_result(result: Any, where: str) -> Raw | pd.DataFrame:

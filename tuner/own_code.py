@@ -1,0 +1,84 @@
+"""`module:attr` -> the user's own object, and what goes wrong in the user's code -> one line.
+
+Decides where the user's modules are looked for and whose fault an error is. Knows nothing of what the code
+is for. Importing a module runs it, with the rights of whoever started the program.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import UserCodeError, nearest
+
+INSIDE = ("<frozen", f"{Path(__file__).parent}{os.sep}", f"{Path(importlib.__file__).parent}{os.sep}")
+INSTALLED = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib", "stdlib"))
+
+
+def find_own(name: str, folder: Path | None, label: str, wanted: str) -> Callable[..., Any]:
+    """Return the function that `module:attr` names; `label` opens every message, `wanted` says what it should be.
+
+    `folder` becomes the first place where modules are looked for, and stays on `sys.path` so that the user's code
+    may import its neighbours later, too.
+
+    Raises:
+        UserCodeError: it can't be imported, isn't there, or can't be called.
+    """
+    module_name, _, attr = name.partition(":")
+    if folder is not None and str(folder.resolve()) != sys.path[0]:
+        sys.path.insert(0, str(folder.resolve()))
+        importlib.invalidate_caches()
+    with blaming(label):
+        module = importlib.import_module(module_name)
+    found = getattr(module, attr, None)
+    where = getattr(module, "__file__", None) or ""
+    if found is None:
+        hint = nearest(attr, [word for word in vars(module) if not word.startswith("_")])
+        raise fault(label, f"AttributeError: the module {module_name} has no {attr}{hint}", where)
+    if not callable(found):
+        raise fault(label, f"TypeError: {attr} is a {type(found).__name__}, not {wanted}", where)
+    return found  # type: ignore[no-any-return]
+
+
+@contextmanager
+def blaming(label: str, fallback: str = "") -> Iterator[None]:
+    """Turn whatever the user's code raises into one line; `sys.exit` is a mistake like any other.
+
+    `fallback` is the place to name where the error has none in the user's files.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise fault(label, _said(error), place(error) or fallback) from error
+
+
+def fault(label: str, reason: str, where: str) -> UserCodeError:
+    """Return the error for a fault of the user's code, with the place it happened at."""
+    return UserCodeError(f"{label}: {reason}" + (f" ({where})" if where else ""))
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line: its type, what it says, and the user's file and line."""
+    where = place(error)
+    return _said(error) + (f" ({where})" if where else "")
+
+
+def place(error: BaseException) -> str:
+    """Return file:line of the innermost frame that is the user's, or nothing if there is none."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(INSIDE + INSTALLED)]
+    return f"{theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
+
+
+def _said(error: BaseException) -> str:
+    words = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {words}".removesuffix(": ")
