@@ -36,7 +36,13 @@ def find_own(name: str, folder: Path | None, label: str, wanted: str) -> Callabl
         sys.path.insert(0, str(folder.resolve()))
         importlib.invalidate_caches()
     with blaming(label):
-        module = importlib.import_module(module_name)
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            looked = f"; looked in {folder.resolve()} and in what is installed" if folder else ""
+            raise fault(label, f"no module named {error.name!r}{looked}", "") from error
     found = getattr(module, attr, None)
     where = getattr(module, "__file__", None) or ""
     if found is None:
@@ -55,6 +61,8 @@ def blaming(label: str, fallback: str = "") -> Iterator[None]:
     """
     try:
         yield
+    except UserCodeError:
+        raise
     except (Exception, SystemExit) as error:
         raise fault(label, _said(error), place(error) or fallback) from error
 

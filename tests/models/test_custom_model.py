@@ -119,7 +119,7 @@ def test_what_is_wrong_is_one_line_with_the_factory_the_reason_and_the_place(bui
 
 def test_a_module_that_is_missing_is_named(build):
     config = RunConfig.model_validate({"data": {"source": "sklearn:iris"}, "model": {"family": "no_such_net:make"}})
-    with pytest.raises(UserCodeError, match=r"no_such_net:make: ModuleNotFoundError: No module named 'no_such_net'$"):
+    with pytest.raises(UserCodeError, match=r"no_such_net:make: no module named 'no_such_net'$"):
         build_model(config, SHAPE)
 
 
