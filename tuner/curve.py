@@ -123,7 +123,7 @@ class Curve:
         return {
             "budget": self.budget, "first": self.first, "null_loss": self.null_loss,
             "n_val": self.n_val, "n_probe": self.n_probe,
-            "series": {key: [_round(value) for value in values] for key, values in series.items()},
+            "series": {key: [_written(value) for value in values] for key, values in series.items()},
         }  # fmt: skip
 
     @classmethod
@@ -149,9 +149,18 @@ class Curve:
         return replace(curve, epochs=tuple(epochs))
 
 
-def _round(value: float) -> float | str:
+def rounded(value: float) -> float:
+    """Return a number with the seven significant digits that are stored.
+
+    What is judged is rounded when it is measured, so that a study that was interrupted compares the same
+    numbers as one that wasn't.
+    """
+    return float(f"{value:.7g}")
+
+
+def _written(value: float) -> float | str:
     """Seven significant digits, and JSON's missing words for what isn't finite."""
-    return float(f"{value:.7g}") if math.isfinite(value) else str(value)
+    return rounded(value) if math.isfinite(value) else str(value)
 
 
 def _number(value: float | str) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CLIP = -math.log(1e-6)
+TINY = 1e-12
 Floats = NDArray[np.float64]
 
 
@@ -30,13 +31,14 @@ def per_example_loss(outputs: NDArray[Any], y: NDArray[Any], task: str) -> Float
 def null_loss(train_y: NDArray[Any], y: NDArray[Any], task: str, outputs: int) -> float:
     """Return the mean loss on `y` of a prediction that knows the training targets' distribution alone.
 
-    Cross-entropy of the training class frequencies, or the mean squared distance to the training mean.
+    Cross-entropy of the training class frequencies, or the mean squared distance to the training mean;
+    never 0, because losses are divided by it.
     """
     if task == "classification":
         share = np.bincount(train_y, minlength=outputs) / len(train_y)
         known = np.log(np.maximum(share, 1e-6))
-        return float(np.mean(-known[y]))
-    return max(float(np.mean((y.astype(np.float64) - train_y.mean(dtype=np.float64)) ** 2)), 1e-12)
+        return max(float(np.mean(-known[y])), TINY)
+    return max(float(np.mean((y.astype(np.float64) - train_y.mean(dtype=np.float64)) ** 2)), TINY)
 
 
 def metrics(

@@ -5,6 +5,7 @@ Knows how to become JSON and back, so that a study can be read without any other
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -51,7 +52,7 @@ class TrialRecord:
 
     @property
     def all_values(self) -> dict[str, Any]:
-        """The values that differ from the space's middle or default, searched or overridden."""
+        """Every value that the trial sets: the searched ones, and those outside the space over them."""
         return {**self.values, **self.overrides}
 
     def to_json(self) -> dict[str, Any]:
@@ -77,10 +78,14 @@ class TrialRecord:
 
 
 def best_record(records: Mapping[int, TrialRecord] | list[TrialRecord]) -> TrialRecord | None:
-    """Return the complete trial with the highest score, the earlier one of equals; None if there is none."""
-    rows = list(records.values()) if isinstance(records, Mapping) else records
-    complete = [row for row in rows if row.state == "complete" and row.score is not None]
-    return max(complete, key=lambda row: (row.score.value if row.score else 0.0, -row.number), default=None)
+    """Return the complete trial with the highest score, the earlier one of equals; None if none has a finite one."""
+    rows = records.values() if isinstance(records, Mapping) else records
+    complete = [row for row in rows if row.state == "complete" and math.isfinite(_worth(row))]
+    return max(complete, key=lambda row: (_worth(row), -row.number), default=None)
+
+
+def _worth(record: TrialRecord) -> float:
+    return record.score.value if record.score is not None else -math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from tuner.curve import Curve, Epoch, Measure
 CLASSIFICATION = ("log_loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc")
 REGRESSION = ("mse", "mae", "r2")
 LOSS = {"classification": "log_loss", "regression": "mse"}
+NUMBERS = ("value", "skill", "gap", "noise", "penalty")
 LOWER_IS_BETTER = frozenset({"log_loss", "mse", "mae"})
 
 
@@ -42,12 +43,13 @@ class Score:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return fields | {name: str(fields[name]) for name in NUMBERS if not math.isfinite(fields[name])}
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        return cls(**doc)
+        return cls(**{**doc, **{name: float(doc[name]) for name in NUMBERS}})
 
 
 def metric_of(rule: Rule, task: str) -> str:
@@ -70,13 +72,11 @@ def score(curve: Curve, rule: Rule, metric: str) -> Score:
 
 def score_at(curve: Curve, number: int, rule: Rule, metric: str) -> Score:
     """Return the score of one epoch; minus infinity where a number isn't finite."""
-    epoch = curve[number]
-    skill, gap, noise = _terms(curve, epoch, metric)
+    skill, gap, noise = _terms(curve, curve[number], metric)
+    if not all(math.isfinite(part) for part in (skill, gap, noise)):
+        return Score(-math.inf, number, metric, skill, gap, noise, 0.0)
     penalty = rule.gap_penalty * max(0.0, gap - rule.noise * noise - rule.tolerance)
-    value = skill - penalty
-    if not math.isfinite(value):
-        value = -math.inf
-    return Score(value, number, metric, skill, gap, noise, penalty)
+    return Score(skill - penalty, number, metric, skill, gap, noise, penalty)
 
 
 def _terms(curve: Curve, epoch: Epoch, metric: str) -> tuple[float, float, float]:

@@ -3,9 +3,10 @@
 Four rules, in this order, after the first max(5, 10 % of the cap) epochs:
 
     diverged  a loss that isn't finite, or L_val > 3 L_0 for 3 epochs                      -> failed
-    overfit   mean(L_val[t-2..t]) > 1.10 L_val(t*), by more than 0.02 L_0, while the training probe lies below
-              its value at t*, and the paired rise over the validation examples exceeds 2 SE -> stopped; pruned if
-              behind its peers at t*, else complete with epoch t* (generalization loss after Prechelt 1998)
+    overfit   mean(L_val[t-2..t]) > 1.10 L_val(t*), by more than 0.02 L_0, all three after t*, while the training
+              probe lies below its value at t*, and the paired rise over the validation examples exceeds 2 SE
+              -> stopped; pruned if behind its peers at t*, else complete with epoch t* (generalization loss after
+              Prechelt 1998)
     plateau   t - t* >= max(10, 15 % of the cap)                                             -> complete at t*
     behind    t > 5, at least 5 peers, best so far worse than the median of the peers' best so far at the same
               epoch, and not within 1 SE of the leader                                       -> pruned
@@ -33,6 +34,7 @@ FLOOR = 0.02
 PAIRED_SE = 2.0
 DIVERGED = 3.0
 MIN_PEERS = 5
+EARLY = 5
 PATIENCE, PATIENCE_SHARE = 10, 0.15
 
 
@@ -97,26 +99,37 @@ def judge(curve: Curve, peers: Sequence[Peer], rules: Stopping) -> Verdict | Non
 
 
 def finished(curve: Curve) -> Verdict:
-    """Return the verdict of a trial that ran its whole budget."""
+    """Return the verdict of a trial that ran its whole budget; of a single epoch even that may have diverged."""
     kept = curve.best
+    if (verdict := _not_finite(curve)) is not None:
+        return verdict
     reason = f"ran all {len(curve)} epochs, kept epoch {kept}: validation loss {curve[kept].val.loss:.3g}"
     return Verdict("finished", "complete", len(curve), kept, {"val_loss": curve[kept].val.loss}, reason)
 
 
 def _diverged(curve: Curve) -> Verdict | None:
+    if (verdict := _not_finite(curve)) is not None:
+        return verdict
     t, last = len(curve), curve.last
-    kept = curve.best
-    if not (math.isfinite(last.val.loss) and math.isfinite(last.train.loss)):
-        numbers = {"train_loss": last.train.loss, "val_loss": last.val.loss}
-        reason = f"diverged at epoch {t}: the loss is not a finite number; a lower learning rate may help"
-        return Verdict("diverged", "failed", t, kept, numbers, reason)
     if t < max(curve.first, 3) or min(epoch.val.loss for epoch in curve.epochs[-3:]) <= DIVERGED * curve.null_loss:
         return None
     ratio = last.val.loss / curve.null_loss
     reason = f"diverged at epoch {t}: for 3 epochs the validation loss was over 3 times that of knowing nothing"
-    return Verdict(
-        "diverged", "failed", t, kept, {"val_loss": last.val.loss, "ratio": ratio}, f"{reason} ({ratio:.3g})"
-    )
+    numbers = {"val_loss": last.val.loss, "ratio": ratio}
+    return Verdict("diverged", "failed", t, curve.best, numbers, f"{reason} ({ratio:.3g})")
+
+
+def _not_finite(curve: Curve) -> Verdict | None:
+    """Return the verdict on a loss that isn't finite; the one before too, as the first epoch gets no verdict."""
+    t = len(curve)
+    for epoch in curve.epochs[-2:]:
+        if not (math.isfinite(epoch.val.loss) and math.isfinite(epoch.train.loss)):
+            numbers = {"train_loss": epoch.train.loss, "val_loss": epoch.val.loss}
+            reason = (
+                f"diverged at epoch {epoch.number}: the loss is not a finite number; a lower learning rate may help"
+            )
+            return Verdict("diverged", "failed", t, curve.best, numbers, reason)
+    return None
 
 
 def _overfit(curve: Curve, peers: Sequence[Peer]) -> Verdict | None:
@@ -154,7 +167,7 @@ def _plateau(curve: Curve) -> Verdict | None:
 
 def _behind(curve: Curve, peers: Sequence[Peer]) -> Verdict | None:
     t = len(curve)
-    found = _comparison(curve, t, peers) if t > 5 else None
+    found = _comparison(curve, t, peers)
     if found is None:
         return None
     reason = (
@@ -167,7 +180,7 @@ def _behind(curve: Curve, peers: Sequence[Peer]) -> Verdict | None:
 def _comparison(curve: Curve, t: int, peers: Sequence[Peer]) -> dict[str, float] | None:
     """Return the numbers if the trial is behind its peers at epoch t, else None."""
     values = [value for other in peers if (value := other.at(t)) is not None]
-    if len(values) < MIN_PEERS:
+    if t <= EARLY or len(values) < MIN_PEERS:
         return None
     own, middle, leader = curve[t].standing.lowest, median(values), min(values)
     if own <= middle or own <= leader + curve[t].se_val:

@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from tuner.augment import augmentation
 from tuner.config import RunConfig, min_epochs
-from tuner.curve import Epoch, Measure, Standing
+from tuner.curve import Epoch, Measure, Standing, rounded
 from tuner.data.splits import Part, Splits, Standard
 from tuner.errors import DataError
 from tuner.metrics import metrics, per_example_loss
@@ -44,18 +45,19 @@ def train(
     Raises:
         UserCodeError: the space's own model can't be built.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        generator = torch.Generator().manual_seed(seed)
+    chance = _Chance(seed)
+    with chance.lent():
         model = build_model(config, splits.shape, folder)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        step = _Step(config, splits, model, generator)
-        average = _Average(model, step.per_epoch) if config.training.ema else None
-        network = average.network if average else model
-        probe = training_probe(splits, config.seed)
-        best, standing = np.zeros(len(splits.val)), None
-        for number in range(1, config.training.epochs + 1):
-            started = time.perf_counter()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    generator = torch.Generator().manual_seed(seed)
+    step = _Step(config, splits, model, generator)
+    average = _Average(model, step.per_epoch) if config.training.ema else None
+    network = average.network if average else model
+    probe = training_probe(splits, config.seed)
+    best, standing = np.zeros(len(splits.val)), None
+    for number in range(1, config.training.epochs + 1):
+        started = time.perf_counter()
+        with chance.lent():
             model.train()
             for rows in _batches(len(splits.train), step.batch, generator):
                 step(rows)
@@ -65,15 +67,32 @@ def train(
                 average.threshold(step.shrink)
             train_measure, train_losses = measure(network, probe, splits, config)
             val_measure, val_losses = measure(network, splits.val, splits, config)
-            standing = Standing.after(standing, number, val_measure.loss, min_epochs(config.training.epochs))
-            best = val_losses if standing.best == number else best
-            rise, rise_se = _mean_and_error(val_losses - best)
-            se_val, se_train = _mean_and_error(val_losses)[1], _mean_and_error(train_losses)[1]
-            yield (
-                Epoch(number, train_measure, val_measure, se_val, math.hypot(se_val, se_train), rise, rise_se,
-                      time.perf_counter() - started, standing),
-                network,
-            )  # fmt: skip
+        standing = Standing.after(standing, number, val_measure.loss, min_epochs(config.training.epochs))
+        best = val_losses if standing.best == number else best
+        rise, rise_se = _mean_and_error(val_losses - best)
+        se_val, se_train = _mean_and_error(val_losses)[1], _mean_and_error(train_losses)[1]
+        errors = rounded(se_val), rounded(math.hypot(se_val, se_train)), rounded(rise), rounded(rise_se)
+        seconds = rounded(time.perf_counter() - started)
+        yield Epoch(number, train_measure, val_measure, *errors, seconds, standing), network
+
+
+class _Chance:
+    """A run's own state of torch's global generator, lent to it while it works.
+
+    So a run neither disturbs its caller's random numbers nor is disturbed by them, nor by another run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.state = torch.Generator().manual_seed(seed).get_state()
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self.state)
+            try:
+                yield
+            finally:
+                self.state = torch.get_rng_state()
 
 
 def batch_size(config: RunConfig, examples: int) -> int:
@@ -87,11 +106,14 @@ def batch_size(config: RunConfig, examples: int) -> int:
 def training_probe(splits: Splits, seed: int) -> Part:
     """Return the training rows that the train series is measured on: min(n_train, n_val), one set a study.
 
-    Evenly spaced in random order within the sorted target, so that every class has its share.
+    Evenly spaced from a random start along the sorted target, equal targets in random order: every class has its
+    share to within one row, and every row the same chance.
     """
     y, n = splits.train.y, min(len(splits.train), len(splits.val))
-    order = np.lexsort((np.random.default_rng(seed).random(len(y)), y))
-    rows = np.sort(order[np.linspace(0, len(y) - 1, n).round().astype(np.int64)])
+    random = np.random.default_rng(seed)
+    order = np.lexsort((random.random(len(y)), y))
+    places = ((np.arange(n) + random.random()) * (len(y) / n)).astype(np.int64)
+    rows = np.sort(order[np.minimum(places, len(y) - 1)])
     return Part(splits.train.x[rows], y[rows], splits.train.rows[rows])
 
 
@@ -102,7 +124,7 @@ def measure(network: nn.Module, part: Part, splits: Splits, config: RunConfig) -
     losses = per_example_loss(outputs, part.y, task)
     roc_auc = config.score.metric == "roc_auc"
     found = metrics(outputs, part.y, task, splits.encoder.target.restore, roc_auc)
-    return Measure(float(losses.mean()), found), losses
+    return Measure(rounded(float(losses.mean())), {name: rounded(value) for name, value in found.items()}), losses
 
 
 def predict(network: nn.Module, x: NDArray[np.generic], standard: Standard, task: str) -> NDArray[np.float32]:
@@ -178,7 +200,7 @@ def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield each epoch's rows in random order; a last batch of one row is left out (it has no spread)."""
     order = torch.randperm(n, generator=generator)
     for rows in torch.split(order, size):
-        if len(rows) > 1 or n == 1:
+        if len(rows) > 1 or size == 1:
             yield rows
 
 
@@ -209,7 +231,7 @@ class _Step:
             fused=True,
         )
         self.batch = batch_size(config, len(splits.train))
-        self.per_epoch = max(1, sum(1 for _ in _batch_sizes(len(splits.train), self.batch)))
+        self.per_epoch = steps_per_epoch(len(splits.train), self.batch)
         self.rate = _schedule(config, self.per_epoch)
         self.count, self.shrink = 0, 0.0
 
@@ -239,8 +261,9 @@ def soft_threshold(weights: Sequence[Tensor], shrink: float) -> None:
         torch._foreach_sub_(tensors, inner)
 
 
-def _batch_sizes(n: int, size: int) -> Iterator[int]:
-    yield from (min(size, n - i) for i in range(0, n, size) if min(size, n - i) > 1 or n == 1)
+def steps_per_epoch(n: int, size: int) -> int:
+    """Return how many batches an epoch of n examples has, without a last one of one row."""
+    return n // size + (1 if n % size > 1 else 0)
 
 
 def _schedule(config: RunConfig, per_epoch: int) -> Callable[[int], float]:

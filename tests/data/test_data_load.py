@@ -345,7 +345,7 @@ def test_a_wrong_result_of_own_code_is_refused(own: Callable[..., Splits], attr:
 
 
 def test_own_code_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserCodeError, match=r"^data.source no_such_module:f: no module named 'no_such_module'; looked in "):
+    with pytest.raises(UserCodeError, match=r"^data.source no_such_module:f: no module named 'no_such_module'; looked"):
         load(Data(source="no_such_module:f"), tmp_path)
     (tmp_path / "own_broken.py").write_text("x = 1\ndef f(:\n")
     with pytest.raises(UserCodeError, match=r"^data.source own_broken:f: SyntaxError: .*own_broken.py:2\)$"):
