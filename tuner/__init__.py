@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from tuner.best import BestConfig, load_best
     from tuner.config import RunConfig
     from tuner.errors import DataError, SpaceError, StorageError, TunerError, UsageError, UserCodeError
-    from tuner.tuning import Study, open_study, tune
+    from tuner.study import Study, open_study
+    from tuner.tuning import tune
 
 _HOMES = {
     "BestConfig": "best", "load_best": "best", "RunConfig": "config",
     "DataError": "errors", "SpaceError": "errors", "StorageError": "errors", "TunerError": "errors",
     "UsageError": "errors", "UserCodeError": "errors",
-    "Study": "tuning", "open_study": "tuning", "tune": "tuning",
+    "Study": "study", "open_study": "study", "tune": "tuning",
 }  # fmt: skip
 
 __all__ = [

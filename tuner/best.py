@@ -193,11 +193,23 @@ def best_space(space: Space, values: Mapping[str, Any], study: str, target: Path
     for name in (*space.domains, *values):
         _put(tree, name, config[name])
     tree["study"] = f"{study[:59]}-best"
-    tree["folder"] = os.path.relpath(space.folder, target.parent)
+    tree["folder"] = _way(target.parent, space.folder)
     tree.get("search", {}).pop("enqueue", None)
     text = plain(json.loads(json.dumps({"study": tree["study"], "folder": tree["folder"], **tree})))
     parse_space(text, target.parent, str(target))
     return text
+
+
+def moved(best: BestConfig, folder: Path) -> str:
+    """Return the text of best.yaml as it must be to stand in another folder: paths in it start elsewhere then."""
+    line = plain({"folder": _way(folder, best.folder)})
+    return re.sub(
+        r"^folder: .*\n(?: .*\n)*", lambda _: line, best.path.read_text(encoding="utf-8"), count=1, flags=re.M
+    )
+
+
+def _way(start: Path, end: Path) -> str:
+    return os.path.relpath(end.resolve(), start.resolve())
 
 
 def _drop(tree: dict[str, Any], name: str) -> None:

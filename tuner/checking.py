@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tuner.grammar import Override, plain_domain, read_space
+from tuner.planning import Plan, own_families, plan_of
 from tuner.proposing import Proposer
 from tuner.space import Range, Space
-from tuner.terminal import clean, table
-from tuner.tuning import Plan, plan_of
+from tuner.terminal import clean, counted, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,9 @@ def check_space(path: Path, overrides: Sequence[Override], no_import: bool) -> C
 
 def _own_code(space: Space) -> list[str]:
     """Return the names of code of the user's own that the space names."""
-    domain = space.domains.get("model.family")
-    families = domain.to_json()["choices"] if domain is not None else [space.config.model.family]
     source = space.config.data.source
     sources = [source] if ":" in source and not source.startswith("sklearn:") and "/" not in source else []
-    return sources + [family for family in families if ":" in family]
+    return sources + own_families(space)
 
 
 def _cap(space: Space) -> int:
@@ -79,5 +77,5 @@ def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[st
         if space.domains
         else []
     )
-    cost = f"{document['trials']} trials x at most {document['epochs_per_trial']} epochs = {document['epochs']} epochs"
-    return [*lines, "", f"{cost}, with {document['workers']} worker(s); most trials end before their cap"]
+    cost = f"{counted(document['trials'], 'trial')} x at most {document['epochs_per_trial']} epochs = {document['epochs']} epochs"
+    return [*lines, "", f"{cost}, with {counted(document['workers'], 'worker')}; most trials end early"]

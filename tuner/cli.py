@@ -7,12 +7,13 @@ imports what it needs.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +24,8 @@ from tuner.errors import TunerError, UsageError
 
 if TYPE_CHECKING:
     from tuner.grammar import Override
-    from tuner.tuning import Plan, Study
+    from tuner.planning import Plan
+    from tuner.study import Study
 
 app = typer.Typer(
     name="tuner",
@@ -98,14 +100,23 @@ def _emit(text: str, out: Path | None = None) -> None:
         return
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text if text.endswith("\n") else text + "\n")
+        out.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"--out {out}: {error.strerror}") from None
+        raise UsageError(f"--out {out}: can't be written ({error.strerror})") from None
     typer.echo(f"wrote {out}", err=True)
 
 
 def _document(document: Any) -> str:
-    return json.dumps(document, indent=2, default=str, allow_nan=False)
+    return json.dumps(_finite(document), indent=2, default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """Return a document in which null stands for what JSON has no word for: the score of a diverged trial."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @app.command()
@@ -132,11 +143,10 @@ def run(
     }  # fmt: skip
     overrides = _overrides(settings, given)
     from tuner import terminal
-    from tuner.tuning import prepare
+    from tuner.planning import prepare
 
-    plan = prepare(space, overrides=overrides, storage=storage, studies_dir=studies_dir)
-    with _terminable():
-        study = _drain(plan, quiet)
+    with _stoppable(), _apart():
+        study = _drain(prepare(space, overrides=overrides, storage=storage, studies_dir=studies_dir), quiet)
     _emit(_document(study.document) if as_json else "\n".join(terminal.study_text(study.document)))
 
 
@@ -146,25 +156,19 @@ def _drain(plan: Plan, quiet: bool) -> Study:
     from tuner.record import best_record
     from tuner.tuning import conduct
 
-    task, metric = plan.study.data["task"], plan.study.metric
-
-    def say(text: str) -> None:
-        if not quiet:
-            typer.echo(text, err=True)
-
-    say(f"study {plan.study.name}: {plan.trials} trials, {plan.space.config.budget.workers} worker(s); Ctrl-C stops, "
-        "the same command resumes")  # fmt: skip
-    for note in (*plan.space.notes, *plan.study.data["notes"]):
-        say(f"note: {terminal.clean(note)}")
     ended: dict[int, Any] = {}
     conducting = conduct(plan)
+    told = quiet
     try:
         while True:
             record = next(conducting)
+            if not told:  # not before a trial runs, so that what refuses the study is told alone
+                told = True
+                _say(terminal.run_head(plan.study, plan.space, plan.trials))
             if record.state != "running":
                 ended[record.number] = record
                 best = best_record(ended)
-                say(terminal.trial_line(record, task, metric, best.number if best else None))
+                _say([terminal.trial_line(record, plan.study, best.number if best else None)] * (not quiet))
     except StopIteration as end:
         study: Study = end.value
         return study
@@ -172,22 +176,55 @@ def _drain(plan: Plan, quiet: bool) -> Study:
         conducting.close()
 
 
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line, err=True)
+
+
+class _StoppedError(BaseException):
+    """Ctrl-C or SIGTERM came; typer would swallow a KeyboardInterrupt."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a study as Ctrl-C does: cleanly, to be resumed."""
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM end what runs as Ctrl-C does: cleanly, to be resumed."""
+
+    class TerminatedError(KeyboardInterrupt):
+        """SIGTERM came."""
 
     def leave(*_: object) -> None:
-        raise _TerminatedError
+        raise TerminatedError
 
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
+    except TerminatedError:
+        raise _StoppedError(128 + signal.SIGTERM) from None
+    except KeyboardInterrupt:
+        raise _StoppedError(128 + signal.SIGINT) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM came."""
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Keep stdout for the result: what code of the user's prints goes to stderr, and closing it closes nothing."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    aside = os.fdopen(os.dup(2), "w", errors="replace")
+    try:
+        with redirect_stdout(aside):
+            yield
+    finally:
+        with suppress(OSError, ValueError):
+            aside.close()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @app.command()
@@ -203,7 +240,8 @@ def check(
     """
     from tuner.checking import check_space
 
-    found = check_space(space, _overrides(settings, {}), no_import)
+    with _apart():
+        found = check_space(space, _overrides(settings, {}), no_import)
     _emit(_document(found.document) if as_json else "\n".join(found.lines))
 
 
@@ -214,7 +252,7 @@ def list_command(storage: Storage = None, studies_dir: Studies = STUDIES, as_jso
     Example: tuner list
     """
     from tuner import terminal
-    from tuner.tuning import list_studies
+    from tuner.study import list_studies
 
     documents = [study.document for study in list_studies(storage=storage, studies_dir=studies_dir)]
     _emit(_document(documents) if as_json else "\n".join(terminal.list_text(documents)))
@@ -233,7 +271,7 @@ def show(
     Example: tuner show digits --trial 3
     """
     from tuner import terminal
-    from tuner.tuning import open_study
+    from tuner.study import open_study
 
     found = open_study(study, storage=storage, studies_dir=studies_dir)
     if trial is None:
@@ -257,11 +295,11 @@ def best(
 
     Example: tuner best digits --format python --out best_config.py
     """
-    from tuner.best import as_python, load_best
+    from tuner.best import as_python, load_best, moved
 
     found = load_best(study, studies_dir)
     if form is Format.yaml:
-        _emit(found.path.read_text(), out)
+        _emit(moved(found, out.parent if out else Path()), out)
     elif form is Format.python:
         _emit(as_python(found), out)
     else:
@@ -283,12 +321,8 @@ def train(
     from tuner import terminal
     from tuner.single import train_one
 
-    def say(text: str) -> None:
-        if not quiet:
-            typer.echo(text, err=True)
-
-    with _terminable():
-        record, task = train_one(config, _overrides(settings, {}), out, say)
+    with _stoppable(), _apart():
+        record, task = train_one(config, _overrides(settings, {}), out, lambda text: _say([text] * (not quiet)))
     document = {"number": record.number, "state": record.state, **record.to_json()}
     _emit(_document(document) if as_json else "\n".join(terminal.trial_text(record, task)))
 
@@ -307,7 +341,9 @@ def predict(
     from tuner.best import load_best
     from tuner.predicting import predictions
 
-    _emit(predictions(load_best(study, studies_dir), data), out)
+    with _apart():
+        text = predictions(load_best(study, studies_dir), data)
+    _emit(text, out)
 
 
 @app.command()
@@ -326,8 +362,8 @@ def dashboard(
     Example: tuner dashboard digits
     """
     from tuner.dashboard import serve
+    from tuner.planning import default_storage
     from tuner.storage import open_storage
-    from tuner.tuning import default_storage
 
     rdb = open_storage(storage or os.environ.get("OPTUNA_STORAGE") or default_storage(studies_dir))
     serve(
@@ -355,10 +391,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         code = app(words, standalone_mode=False)
         sys.stdout.flush()
-    except KeyboardInterrupt as error:
-        terminated = isinstance(error, _TerminatedError)
-        _complain("stopped; nothing that had ended is lost, and the same command goes on", debug)
-        sys.exit(143 if terminated else 130)
+    except _StoppedError as stopped:
+        _complain("stopped; no trial that had ended is lost, and the same command goes on from there", debug)
+        sys.exit(stopped.code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -1,8 +1,8 @@
 """YAML text -> a tree in which every value knows where it stands.
 
 Decides what counts as well-formed: one YAML 1.2 document of mappings, lists and plain scalars, no tags, no
-duplicate keys, at most 500 kB, 50 levels and 20,000 values; and which words are numbers (YAML 1.2's core schema,
-whatever a %YAML directive says). Whatever a problem quotes is made fit for one line of a terminal here.
+duplicate keys, at most 250 kB, 50 levels and 10,000 keys and values; and which words are numbers (YAML 1.2's core
+schema, whatever a %YAML directive says). Whatever a problem quotes is made fit for one line of a terminal here.
 Knows no key and no meaning.
 """
 
@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,14 @@ from ruamel.yaml.events import (
 
 from tuner.errors import Problem, SpaceError
 
-# The parser takes up to 1.5 s for a megabyte, and the square of the length for some lines.
-MAX_BYTES, MAX_LINE = 500_000, 100_000
-MAX_DEPTH, MAX_VALUES, MAX_KEY, MAX_MESSAGE = 50, 20_000, 100, 800
+# The parser takes up to 3 s for a megabyte, and the square of the length for some lines.
+MAX_BYTES, MAX_LINE, MAX_DIRECTIVES = 250_000, 50_000, 5
+MAX_DEPTH, MAX_VALUES, MAX_KEY, MAX_MESSAGE = 50, 10_000, 100, 800
 
 KEY = re.compile(r"[A-Za-z_][\w.-]*")
 INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+BARE = re.compile(r"[A-Za-z_/][\w./-]*( [\w./-]+)*(:[A-Za-z_][\w./-]*)?", re.ASCII)
 ENDLESS = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 WORDS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -161,7 +163,7 @@ def read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise refuse(f"can't be read: {getattr(error, 'strerror', None) or error}") from None
     if len(raw) > MAX_BYTES:
-        raise refuse("is larger than 500 kB; a space file holds only keys, ranges and values")
+        raise refuse("is larger than 250 kB; a space file holds only keys, ranges and values")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -222,11 +224,15 @@ def _unfit(text: str, file: str) -> Problem | None:
     """Say why the parser can't have the text: it refuses it, or would take long over it."""
     if found := NO_TEXT.search(text):
         rows = text[: found.start()].split("\n")
-        message = f"holds a character that isn't text (U+{ord(found[0]):04X}); save it as plain UTF-8 text"
+        message = f"holds a character that isn't text (U+{ord(found[0]):04X}); write plain UTF-8 text"
         return Mark(file, len(rows), len(rows[-1]) + 1).problem("", message)
     if len(text) > MAX_BYTES:
-        return Mark(file).problem("", "is larger than 500 kB; a space holds only keys, ranges and values")
-    for i, row in enumerate(text.split("\n")):
+        return Mark(file).problem("", "is larger than 250 kB; a space holds only keys, ranges and values")
+    rows = text.split("\n")
+    head = takewhile(lambda row: not row.strip() or row[0] in "#%", rows)
+    if sum(row.startswith("%") for row in head) > MAX_DIRECTIVES:
+        return Mark(file, 1, 1).problem("", "starts with many lines of %; remove them")
+    for i, row in enumerate(rows):
         if len(row) > MAX_LINE:
             return Mark(file, i + 1, 1).problem("", f"this line is longer than {MAX_LINE:,} characters; break it")
     return None
@@ -277,7 +283,11 @@ class _Builder:
     def _bound(self, mark: Mark, depth: int) -> None:
         self.count += 1
         if depth > MAX_DEPTH or self.count > MAX_VALUES:
-            what = f"nested more than {MAX_DEPTH} levels" if depth > MAX_DEPTH else f"more than {MAX_VALUES:,} values"
+            what = (
+                f"nested more than {MAX_DEPTH} levels"
+                if depth > MAX_DEPTH
+                else f"more than {MAX_VALUES:,} keys and values"
+            )
             raise SpaceError([*self.problems, mark.problem("", f"{what}; a space file is small and flat")])
 
     def build(self, event: Any, key: str, depth: int) -> Located:
@@ -289,8 +299,8 @@ class _Builder:
             self.anchors[event.anchor] = None
         tree = self._node(event, key, depth, mark)
         if event.tag:
-            tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
-            message = f"the tag {tag} isn't allowed; remove it, and put words in quotes where they look like numbers"
+            tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")[:60]
+            message = f"the tag {tag} isn't allowed; remove it (quotes make a word of a number)"
             self.problems.append(mark.problem(key, message))
             tree = Located(BROKEN, mark)
         if event.anchor:
@@ -332,8 +342,10 @@ class _Builder:
         mark = self._mark(event)
         if not isinstance(event, ScalarEvent) or event.tag:
             self.build(event, key, depth + 1)
-            self.problems.append(mark.problem(key, "a key must be a word; remove the brackets, tag or alias"))
+            if not getattr(event, "tag", None):
+                self.problems.append(mark.problem(key, "a key must be a word; remove the brackets or the alias"))
             return None
+        self._bound(mark, depth)
         name: str = event.value
         if KEY.fullmatch(name) and len(name) <= MAX_KEY:
             return name
@@ -392,6 +404,7 @@ def plain(value: Mapping[str, Any]) -> str:
     from io import StringIO
 
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
     def shaped(item: Any, depth: int) -> Any:
         if isinstance(item, Mapping):
@@ -403,7 +416,8 @@ def plain(value: Mapping[str, Any]) -> str:
             seq = CommentedSeq(shaped(child, depth + 2) for child in item)
             seq.fa.set_flow_style()
             return seq
-        return item
+        # ruamel leaves some texts bare that its own parser takes for something else, such as ?0 in a list.
+        return DoubleQuotedScalarString(item) if isinstance(item, str) and not BARE.fullmatch(item) else item
 
     yaml, out = YAML(), StringIO()
     yaml.width = 110

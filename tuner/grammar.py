@@ -7,23 +7,36 @@ Knows the keys only through `config`'s fields: a bound of a range must be a valu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from tuner.config import BUNDLED, FAMILIES, MODULE_ATTR, RunConfig, Section
-from tuner.document import Located, Mark, parse, parse_value, plain, read_text
+from tuner.config import (
+    MODULE_ATTR,
+    RunConfig,
+    Section,
+    Stopping,
+    checker,
+    explain,
+    is_searchable,
+    kind_of,
+    put,
+    section_of,
+)
+from tuner.document import Located, Mark, parse, parse_value, plain, printable, read_text
 from tuner.errors import Problem, SpaceError, nearest
-from tuner.ranges import is_domain, read_domain
-from tuner.space import Choice, Domain, Range, Space
+from tuner.ranges import read_domain
+from tuner.space import Domain, Range, Space
 
-FREE = ("model.options",)
-PATHS = ("data.source",)
+FREE = "model.options"
+PATHS = ("data.source", "folder")
+DOTTED = re.compile(r"\w+(\.\w+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +54,12 @@ class Override:
         Raises:
             SpaceError: it has another form.
         """
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            message = "write -S key=value, for example -S training.epochs=30"
-            raise SpaceError([Problem(f"-S {text}", 0, 0, "", message)])
-        return cls(name.strip(), value, f"-S {text}")
+        name, _, value = (part.strip() for part in text.partition("="))
+        if "=" not in text or not DOTTED.fullmatch(name):
+            shown = repr(text if len(text) <= 60 else text[:57] + "...")
+            message = f"{shown} isn't key=value; write for example -S training.epochs=30"
+            raise SpaceError([Mark("-S").problem("", message)])
+        return cls(name, value, "-S")
 
 
 def read_space(path: Path, overrides: Sequence[Override] = ()) -> Space:
@@ -54,10 +68,7 @@ def read_space(path: Path, overrides: Sequence[Override] = ()) -> Space:
     Raises:
         SpaceError: every problem of the file and of the overrides.
     """
-    try:
-        return _space(parse(read_text(path), str(path)), path.resolve().parent, overrides, path.stem)
-    except SpaceError as error:
-        raise SpaceError([_escape(problem) for problem in error.problems]) from None
+    return _space(read_text(path), str(path), Path(os.path.realpath(path)).parent, overrides, path.stem)
 
 
 def parse_space(text: str, folder: Path, file: str = "space", overrides: Sequence[Override] = ()) -> Space:
@@ -66,7 +77,7 @@ def parse_space(text: str, folder: Path, file: str = "space", overrides: Sequenc
     Raises:
         SpaceError: every problem.
     """
-    return _space(parse(text, file), folder, overrides, None)
+    return _space(text, file, folder, overrides, None)
 
 
 def dump_space(space: Space) -> str:
@@ -74,34 +85,43 @@ def dump_space(space: Space) -> str:
     return plain(json.loads(json.dumps(space.nested())))
 
 
-def _escape(problem: Problem) -> Problem:
-    shown = "".join(c if c.isprintable() or c in "\n" else f"\\x{ord(c):02x}" for c in problem.message)
-    return replace(problem, message=shown)
-
-
-def _space(tree: Located, folder: Path, overrides: Sequence[Override], stem: str | None) -> Space:
+def _space(text: str, file: str, folder: Path, overrides: Sequence[Override], stem: str | None) -> Space:
+    tree, problems = parse(text, file)
     for override in overrides:
-        _put_over(tree, override)
-    reader = _Reader()
+        problems += _put_over(tree, override)
+    reader = _Reader(problems)
     reader.section(tree, RunConfig, "")
-    if not reader.problems:
-        reader.conditions()
-    config = None if reader.problems else reader.configuration(tree, stem)
-    if reader.problems or config is None:
-        raise SpaceError(reader.problems)
+    reader.needs_source(tree)
+    reader.conditions()
+    config = None if problems else reader.configuration(tree, stem)
+    if config is None or problems:
+        here = printable(file)
+        raise SpaceError(sorted(problems, key=lambda problem: (problem.file != here, problem.line, problem.column)))
     domains = reader.ordered()
-    root = (folder / (config.folder or "")).resolve()
+    root = Path(os.path.realpath(folder / (config.folder or "")))
     space = Space(domains, reader.given, config, root, tuple(reader.notes))
-    middle = config.replace({n: v for n, v in space.middle().items() if n in domains})
-    return replace(space, config=middle)
+    return replace(space, config=config.replace(space.middle()))
 
 
-def _put_over(tree: Located, override: Override) -> None:
+def _put_over(tree: Located, override: Override) -> list[Problem]:
     """Put one value into the tree; a relative path in it is relative to the current folder."""
-    located = parse_value(override.value, override.option)
-    if override.name in PATHS and isinstance(located.value, str) and not _named(located.value):
-        located.value = str(Path(located.value).absolute())
+    try:
+        located, problems = parse_value(override.value, override.name, override.option)
+    except SpaceError as error:
+        return list(error.problems)
+    for path in PATHS:
+        _absolute(located, override.name, path)
     tree.set(override.name, located)
+    return problems
+
+
+def _absolute(node: Located, name: str, path: str) -> None:
+    """Make a path absolute if it stands in an override, also within a mapping."""
+    if name == path and isinstance(node.value, str) and node.value and not _named(node.value):
+        node.value = str(Path(node.value).absolute())
+    elif path.startswith(f"{name}.") and isinstance(node.value, dict):
+        for key, child in node.value.items():
+            _absolute(child, f"{name}.{key}", path)
 
 
 def _named(source: str) -> bool:
@@ -111,78 +131,97 @@ def _named(source: str) -> bool:
 class _Reader:
     """Walks a tree along the sections of RunConfig and collects domains, fixed values and problems."""
 
-    def __init__(self) -> None:
-        self.problems: list[Problem] = []
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
         self.notes: list[str] = []
         self.domains: dict[str, Domain] = {}
         self.given: dict[str, Any] = {}
-        self.marks: dict[str, Mark] = {}
+        self.nodes: dict[str, Located] = {}
+        self.fields: dict[str, FieldInfo | None] = dict(_fields(RunConfig, ""))
 
-    def section(self, node: Located, model: type[Section], prefix: str) -> None:
-        name = prefix.rstrip(".")
+    def section(self, node: Located, model: type[Section], name: str) -> None:
         if not isinstance(node.value, dict):
-            keys = ", ".join(model.model_fields)
-            self.problems.append(node.mark.problem(name, f"must be a mapping with keys of: {keys}"))
+            self.problems += [] if node.broken else [node.mark.problem(name, _no_section(model, node.value))]
             return
         for key, child in node.value.items():
-            field = model.model_fields.get(key)
+            dotted, field = f"{name}.{key}" if name else key, model.model_fields.get(key)
             if field is None:
                 self.problems.append(node.keys[key].problem(name, _unknown(key, model)))
-            elif (inner := _section_of(field)) is not None and not _word(child):
-                self.section(child, inner, f"{prefix}{key}.")
-            elif f"{prefix}{key}" in FREE:
-                self.free(child, f"{prefix}{key}")
+            elif dotted == FREE:
+                self.free(child)
+            elif (inner := section_of(field)) is None or _is_word(child, dotted, field):
+                self.leaf(child, dotted, field)
             else:
-                self.leaf(child, f"{prefix}{key}", field)
+                self.section(child, inner, dotted)
 
-    def free(self, node: Located, name: str) -> None:
+    def free(self, node: Located) -> None:
         if not isinstance(node.value, dict):
-            self.problems.append(node.mark.problem(name, "must be a mapping of names of your own to values"))
+            message = "must be a mapping of names of your own to values"
+            self.problems += [] if node.broken else [node.mark.problem(FREE, message)]
             return
         for key, child in node.value.items():
-            if "." in key or ":" in key:
-                self.problems.append(node.keys[key].problem(name, f"{key!r} can't be a name; use letters, digits, _"))
+            if key.isidentifier():
+                self.leaf(child, f"{FREE}.{key}", None)
             else:
-                self.leaf(child, f"{name}.{key}", None)
+                message = f"'{key}' can't be the name of an option; use letters, digits and _"
+                self.problems.append(node.keys[key].problem(FREE, message))
 
     def leaf(self, node: Located, name: str, field: FieldInfo | None) -> None:
-        self.marks[name] = node.mark
-        check = _checker(name, field)
-        if not is_domain(node):
-            problem = check(node.plain())
-            if problem:
-                self.problems.append(node.mark.problem(name, problem))
+        self.nodes[name], self.fields[name] = node, field
+        if node.broken:
+            return
+        check, searchable = checker(name, field), field is None or is_searchable(field)
+        if not isinstance(node.value, dict):
             self.given[name] = node.plain()
-        elif field is not None and field.json_schema_extra != {"searchable": True}:
-            self.problems.append(node.mark.problem(name, "holds one value for the whole study; it can't be searched"))
-        else:
-            self._domain(node, name, field, check)
+            if wrong := check(node.plain()):
+                wrong += (
+                    "; several go into {choices: [...]}"
+                    if field is not None and searchable and isinstance(node.value, list)
+                    else ""
+                )
+                self.problems.append(node.mark.problem(name, wrong))
+        elif not searchable:
+            self.problems.append(node.mark.problem(name, "can't be searched; give it one value for the whole study"))
+        elif domain := read_domain(node, name, check, kind_of(field), self.problems):
+            self._take(name, domain)
 
-    def _domain(self, node: Located, name: str, field: FieldInfo | None, check: Any) -> None:
-        domain = read_domain(node, name, check, _whole(field), self.problems)
+    def _take(self, name: str, domain: Domain) -> None:
         if isinstance(domain, Range) and domain.low == domain.high and not domain.has_alternative and not domain.when:
             self.notes.append(f"{name}: low == high, so it is the constant {domain.low}")
             self.given[name] = domain.middle()
-        elif domain is not None:
-            self.domains[name] = domain
+            return
+        if isinstance(domain, Range) and domain.top != domain.high:
+            self.notes.append(f"{name}: high ({domain.high}) is no step from low; the last one is {domain.top}")
+        self.domains[name] = domain
+
+    def needs_source(self, tree: Located) -> None:
+        """Check that there are data, unless what is there was refused already."""
+        data = tree.value.get("data")
+        if data is None or (isinstance(data.value, dict) and "source" not in data.value):
+            mark = tree.keys.get("data", Mark(tree.mark.file))
+            message = "is missing; name the data, for example `data: {source: sklearn:digits}`"
+            self.problems.append(mark.problem("data.source", message))
 
     def conditions(self) -> None:
-        """Check that every condition names a known value and that none waits for itself."""
-        known = [*self.domains, *RunConfig.model_construct(data=None).flat(), *self.given]  # type: ignore[arg-type]
+        """Check that every condition names a known value, can be true, and that none waits for itself."""
         for name, domain in self.domains.items():
             for parent, allowed in domain.when.items():
-                if parent not in known:
-                    message = f"when: unknown name {parent!r}{nearest(parent, known)}"
-                    self.problems.append(self.marks[name].problem(name, message))
-                elif isinstance(self.domains.get(parent), Choice) and not any(
-                    v in self.domains[parent] for v in allowed
-                ):
-                    choices = ", ".join(str(choice) for choice in self.domains[parent].to_json()["choices"])
-                    message = f"when: never true, {parent} is one of: {choices}"
-                    self.problems.append(self.marks[name].problem(name, message))
+                mark = self.nodes[name].value["when"].keys[parent]
+                if wrong := self._condition(name, parent, allowed):
+                    self.problems.append(mark.problem(name, f"when: {wrong}"))
         for name in self.domains:
             if self._cycle(name):
-                self.problems.append(self.marks[name].problem(name, "when: waits for itself; break the circle"))
+                self.problems.append(self.nodes[name].mark.problem(name, "when: waits for itself; break the circle"))
+
+    def _condition(self, name: str, parent: str, allowed: Sequence[Any]) -> str | None:
+        if parent not in self.fields:
+            return f"unknown name '{parent}'{nearest(parent, list(self.fields))}; write it in full, as model.family"
+        check, domain = checker(parent, self.fields[parent]), self.domains.get(parent)
+        if wrong := next((wrong for value in allowed if (wrong := check(value))), None):
+            return f"{parent}: {wrong}"
+        if domain is not None and not any(value in domain for value in allowed):
+            return f"never true, as {parent} is searched in {plain_domain(domain)}; name values of it"
+        return None
 
     def _cycle(self, start: str) -> bool:
         seen: set[str] = set()
@@ -209,40 +248,62 @@ class _Reader:
         """Return the configuration of the fixed values, or add what is missing to the problems."""
         nested: dict[str, Any] = {} if stem is None or "study" in self.given else {"study": _study_name(stem)}
         for name, value in self.given.items():
-            *path, leaf = name.split(".")
-            node = nested
-            for part in path:
-                node = node.setdefault(part, {})
-            node[leaf] = value
-        if "source" not in nested.get("data", {}):
-            message = "is missing; name the data, for example `data: {source: sklearn:digits}`"
-            self.problems.append(tree.keys.get("data", Mark(tree.mark.file)).problem("data.source", message))
-            return None
+            put(nested, name, value)
         try:
             config = RunConfig.model_validate(nested)
         except ValidationError as error:
-            self.problems += [_problem(item, self.marks, tree.mark) for item in error.errors()]
+            self.problems += [self._problem(item, tree.mark) for item in error.errors()]
             return None
+        self._idle(config)
         self._enqueued(config)
         return config
 
+    def _problem(self, error: Any, top: Mark) -> Problem:
+        name = ".".join(str(part) for part in error["loc"])
+        mark = self.nodes[name].mark if name in self.nodes else top
+        return mark.problem(name, explain([error], error["input"]))
+
+    def _idle(self, config: RunConfig) -> None:
+        """Note what is never searched, since a fixed value doesn't meet its condition."""
+        space = Space({}, {}, config)
+        for name, domain in self.domains.items():
+            for parent, allowed in domain.when.items():
+                if parent not in self.domains and not space.holds(parent, allowed, {}):
+                    value = words(dict(config.flat()).get(parent))
+                    self.notes.append(f"{name}: is never searched, as {parent} is {value}")
+
     def _enqueued(self, config: RunConfig) -> None:
+        space = Space(self.ordered(), {}, config)
         for i, point in enumerate(config.search.enqueue):
+            active = space.middle(point)
             for name, value in point.items():
-                key = f"search.enqueue[{i}].{name}"
-                mark = self.marks["search.enqueue"]
+                mark = self.nodes["search.enqueue"].value[i].value[name].mark
                 if name not in self.domains:
                     known = ", ".join(self.domains) or "nothing"
                     message = f"isn't searched{nearest(name, list(self.domains))}; searched: {known}"
-                    self.problems.append(mark.problem(key, message))
                 elif value not in self.domains[name]:
-                    message = f"{value!r} isn't in {plain_domain(self.domains[name])}"
-                    self.problems.append(mark.problem(key, message))
+                    message = f"{words(value)} isn't in {plain_domain(self.domains[name])}; take one of these"
+                elif name not in active:
+                    message = "isn't searched at this point, where its condition isn't true; remove it or mend that"
+                else:
+                    continue
+                self.problems.append(mark.problem(f"search.enqueue[{i}].{name}", message))
 
 
 def plain_domain(domain: Domain) -> str:
     """Return a domain in one line of a space file's words."""
-    return "{" + ", ".join(f"{key}: {value}" for key, value in domain.to_json().items()) + "}"
+    return words(domain.to_json())
+
+
+def words(value: Any) -> str:
+    """Return a plain value in one line of a space file's words."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {words(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(words(item) for item in value) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return printable(str(value))
 
 
 def _study_name(stem: str) -> str:
@@ -250,107 +311,31 @@ def _study_name(stem: str) -> str:
     return name or "study"
 
 
-def _word(node: Located) -> bool:
-    """Tell whether a word stands in the place of a section (`stopping: none`)."""
-    return isinstance(node.value, str) and node.value == "none"
+def _fields(model: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for key, field in model.model_fields.items():
+        if (inner := section_of(field)) is not None:
+            yield from _fields(inner, f"{prefix}{key}.")
+        elif prefix + key != FREE:
+            yield prefix + key, field
 
 
-def _section_of(field: FieldInfo) -> type[Section] | None:
-    for kind in _kinds(field.annotation):
-        if isinstance(kind, type) and issubclass(kind, Section):
-            return kind
-    return None
+def _is_word(node: Located, name: str, field: FieldInfo) -> bool:
+    """Tell whether a word stands in the place of a section that allows it (`stopping: none`)."""
+    return isinstance(node.value, str) and checker(name, field)(node.value) is None
 
 
-def _kinds(annotation: Any) -> Iterable[Any]:
-    if get_origin(annotation) in (Union, UnionType, Annotated):
-        for part in get_args(annotation):
-            yield from _kinds(part)
-    else:
-        yield annotation
-
-
-def _whole(field: FieldInfo | None) -> bool | None:
-    """Tell whether a field holds whole numbers (True), numbers (False), or whatever is written (None)."""
-    if field is None:
-        return None
-    kinds = list(_kinds(field.annotation))
-    return True if int in kinds else False if float in kinds else None
+def _no_section(model: type[Section], value: Any) -> str:
+    keys = ", ".join(model.model_fields)
+    if value is None:
+        return f"is empty; remove it, or give it keys of: {keys}"
+    return f"must be {'`none` or ' if model is Stopping else ''}a mapping with keys of: {keys}"
 
 
 def _unknown(key: str, model: type[Section]) -> str:
     if "." in key:
         return f"unknown key '{key}'; write it nested, one level for each dot"
     hint = nearest(key, list(model.model_fields))
-    elsewhere = [
-        f"{section}.{key}"
-        for section, field in RunConfig.model_fields.items()
-        if (inner := _section_of(field)) is not None and inner is not model and key in inner.model_fields
-    ]
+    elsewhere = [name for name, _ in _fields(RunConfig, "") if name.rpartition(".")[2] == key]
     if not hint and elsewhere:
         hint = f" (it belongs under {elsewhere[0]})"
     return f"unknown key '{key}'{hint}; known: {', '.join(model.model_fields)}"
-
-
-def _checker(name: str, field: FieldInfo | None) -> Any:
-    """Return the function that says what is wrong with one value of a key, or None."""
-    if field is None:
-        return lambda value: None if not isinstance(value, Mapping) else "must be a value, {low, high} or {choices}"
-    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    config: Any = None if _section_of(field) else {"strict": True, "allow_inf_nan": False}
-    adapter: TypeAdapter[Any] = TypeAdapter(kind, config=config)
-
-    def check(value: Any) -> str | None:
-        try:
-            adapter.validate_python(value)
-        except ValidationError as error:
-            return explain(error.errors()[0], value)
-        return _meaning(name, value)
-
-    return check
-
-
-def _meaning(name: str, value: Any) -> str | None:
-    """Say what is wrong with a well-typed value that names something."""
-    if name == "model.family" and value not in FAMILIES and not MODULE_ATTR.match(value):
-        return f"unknown family '{value}'{nearest(value, FAMILIES)}; one of {', '.join(FAMILIES)}, or module:attr"
-    if name == "data.source" and value.startswith("sklearn:") and value.removeprefix("sklearn:") not in BUNDLED:
-        word = value.removeprefix("sklearn:")
-        return f"scikit-learn bundles no '{word}'{nearest(word, BUNDLED)}; one of {', '.join(BUNDLED)}"
-    return None
-
-
-def explain(error: Any, value: Any) -> str:
-    """Return a pydantic error in the words of a space file."""
-    context, kind = error.get("ctx", {}), error["type"]
-    shown = repr(value) if not isinstance(value, (dict, list)) else "a mapping" if isinstance(value, dict) else "a list"
-    shown = {"None": "nothing", "True": "true", "False": "false"}.get(shown, shown)[:80]
-    wanted = {
-        "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
-        "bool_type": "true or false", "string_type": "a word", "finite_number": "a finite number",
-        "mapping_type": "a mapping", "tuple_type": "a list", "dict_type": "a mapping", "model_type": "a mapping",
-    }.get(kind)  # fmt: skip
-    if wanted:
-        return f"must be {wanted}, not {shown}"
-    bounds = {
-        "greater_than": "> {gt}",
-        "greater_than_equal": ">= {ge}",
-        "less_than": "< {lt}",
-        "less_than_equal": "<= {le}",
-    }
-    if kind in bounds:
-        return f"must be {bounds[kind].format(**context)}, not {shown}"
-    if kind == "literal_error":
-        options = context["expected"].replace("'", "").replace(" or ", ", ")
-        hint = nearest(str(value), options.split(", ")) if isinstance(value, str) else ""
-        return f"must be one of {options}, not {shown}{hint}"
-    if kind == "string_pattern_mismatch":
-        return f"{shown} isn't allowed; use 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front"
-    if kind == "string_too_short":
-        return "must not be empty"
-    return str(context.get("error") or error["msg"])
-
-
-def _problem(error: Any, marks: Mapping[str, Mark], top: Mark) -> Problem:
-    name = ".".join(str(part) for part in error["loc"])
-    return marks.get(name, top).problem(name, explain(error, error["input"]))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import sysconfig
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,23 +27,21 @@ INSTALLED = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", 
 def find_own(name: str, folder: Path | None, label: str, wanted: str) -> Callable[..., Any]:
     """Return the function that `module:attr` names; `label` opens every message, `wanted` says what it should be.
 
-    `folder` becomes the first place where modules are looked for, and stays on `sys.path` so that the user's code
-    may import its neighbours later, too.
+    `folder` becomes the first place where modules are looked for and the current folder the last; both stay on
+    `sys.path` so that the user's code may import its neighbours later, too.
 
     Raises:
         UserCodeError: it can't be imported, isn't there, or can't be called.
     """
     module_name, _, attr = name.partition(":")
-    if folder is not None and str(folder.resolve()) != sys.path[0]:
-        sys.path.insert(0, str(folder.resolve()))
-        importlib.invalidate_caches()
+    _look_into(folder)
     with blaming(label):
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
                 raise
-            looked = f"; looked in {folder.resolve()} and in what is installed" if folder else ""
+            looked = f"; looked in {folder.resolve()}, in what is installed and here" if folder else ""
             raise fault(label, f"no module named {error.name!r}{looked}", "") from error
     found = getattr(module, attr, None)
     where = getattr(module, "__file__", None) or ""
@@ -53,18 +53,51 @@ def find_own(name: str, folder: Path | None, label: str, wanted: str) -> Callabl
     return found  # type: ignore[no-any-return]
 
 
+def _look_into(folder: Path | None) -> None:
+    """Put the folder first and the current folder last on the search path."""
+    if folder is not None and str(folder.resolve()) != sys.path[0]:
+        sys.path.insert(0, str(folder.resolve()))
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    importlib.invalidate_caches()
+
+
 @contextmanager
 def blaming(label: str, fallback: str = "") -> Iterator[None]:
     """Turn whatever the user's code raises into one line; `sys.exit` is a mistake like any other.
 
-    `fallback` is the place to name where the error has none in the user's files.
+    What it changed of the process (see `contained`) is put back. `fallback` is the place to name where the error
+    has none in the user's files.
     """
     try:
-        yield
+        with contained():
+            yield
     except UserCodeError:
         raise
     except (Exception, SystemExit) as error:
         raise fault(label, _said(error), place(error) or fallback) from error
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Put back what code of the user's may change and the rest relies on: the current folder, what Ctrl-C and SIGTERM
+    do, and torch's default dtype and number of threads.
+    """
+    folder, torch = os.getcwd(), sys.modules.get("torch")
+    dtype, threads = (torch.get_default_dtype(), torch.get_num_threads()) if torch else (None, None)
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        for each, handler in handlers.items():
+            if handler is not None and signal.getsignal(each) is not handler:
+                signal.signal(each, handler)
+        if torch := sys.modules.get("torch"):  # it may have been the user's code that imported it
+            torch.set_default_dtype(dtype or torch.float32)
+            if threads is not None and torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 def fault(label: str, reason: str, where: str) -> UserCodeError:
@@ -88,5 +121,8 @@ def place(error: BaseException) -> str:
 
 
 def _said(error: BaseException) -> str:
-    words = " ".join(str(error).split())[:300]
+    try:
+        words = " ".join(str(error).split())[:300]
+    except Exception:  # its __str__ is the user's code, too
+        words = ""
     return f"{type(error).__name__}: {words}".removesuffix(": ")

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from optuna.trial import TrialState, create_trial
 from scipy.special import log_ndtr
 
 from tuner.record import TrialRecord
-from tuner.space import Choice, Domain, Range, Space
+from tuner.space import Choice, Domain, Range, Space, same
 
 OFF = ".off"
 Suggested = dict[str, tuple[Any, BaseDistribution]]
@@ -56,8 +55,8 @@ def first_trials(space: Space) -> list[Proposal]:
     """
     middle = space.middle()
     if "training.epochs" in middle and isinstance(epochs := space.domains["training.epochs"], Range):
-        middle["training.epochs"] = epochs.nearest(epochs.high)
-    found = [Proposal(_active(space, {**middle, **point}), "yours") for point in space.config.search.enqueue]
+        middle["training.epochs"] = epochs.top
+    found = [Proposal(space.middle({**middle, **point}), "yours") for point in space.config.search.enqueue]
     if not space.domains:
         found.append(Proposal({}, "configuration"))
     found.append(_baseline(space, middle))
@@ -74,7 +73,7 @@ def first_trials(space: Space) -> list[Proposal]:
 def _baseline(space: Space, middle: Mapping[str, Any]) -> Proposal:
     """Return the middle without any regularization; what the space can't switch off is overridden."""
     off = {name: 0.0 for name in NONE if name in middle and 0.0 in space.domains[name]}
-    values = _active(space, {**middle, **off})
+    values = space.middle({**middle, **off})
     config = space.at(values)
     overrides = {name: 0.0 for name in NONE if config[name] != 0}
     return Proposal({name: value for name, value in values.items() if name not in overrides}, BASELINE, overrides)
@@ -87,7 +86,7 @@ def _moved(space: Space, middle: Mapping[str, Any], wanted: Mapping[str, Any]) -
         domain = space.domains.get(name)
         if domain is not None and name in values:
             values[name] = _nearest(domain, value)
-    return _active(space, values)
+    return space.middle(values)
 
 
 def _nearest(domain: Domain, value: float) -> Any:
@@ -97,18 +96,9 @@ def _nearest(domain: Domain, value: float) -> Any:
     return min(numbers, key=lambda choice: abs(choice - value)) if numbers else domain.choices[0]
 
 
-def _active(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for name, domain in space.domains.items():
-        if space.active(name, kept) and (name in values or domain.when):
-            kept[name] = values.get(name, domain.middle())
-    return kept
-
-
 def _is_alternative(domain: Range, value: Any) -> bool:
     """Tell whether a value is the one outside the range; an alternative never lies inside it."""
-    same_kind = isinstance(value, bool) == isinstance(domain.alternative, bool)
-    return domain.has_alternative and same_kind and bool(value == domain.alternative)
+    return domain.has_alternative and same(value, domain.alternative)
 
 
 def _distinct(proposals: list[Proposal]) -> list[Proposal]:
@@ -237,15 +227,7 @@ def distribution(domain: Domain) -> BaseDistribution:
     if domain.integer:
         low, high, step = int(domain.low), int(domain.high), int(domain.step or 1)
         return IntDistribution(low, low + (high - low) // step * step, log=domain.log, step=step)
-    return FloatDistribution(domain.low, _top(domain), log=domain.log, step=domain.step)
-
-
-def _top(domain: Range) -> float:
-    """Return the highest value on the steps, counted in decimals as Optuna does it: .3, not .30000000000000004."""
-    if not domain.step:
-        return domain.high
-    low, high, step = (Decimal(str(value)) for value in (domain.low, domain.high, domain.step))
-    return float(low + (high - low) // step * step)
+    return FloatDistribution(domain.low, float(domain.top), log=domain.log, step=domain.step)
 
 
 def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Any:

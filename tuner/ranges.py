@@ -6,149 +6,183 @@ Decides what is wrong with a range. Knows no key: what a single value may be, it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from tuner.config import Check, Kind, show
 from tuner.document import Located
 from tuner.errors import Problem, nearest
-from tuner.space import Choice, Domain, Range, Value
+from tuner.space import Choice, Domain, Range, Value, same
 
 RANGE = ("low", "high", "log", "step", "or", "when")
 CHOICE = ("choices", "when")
-Check = Callable[[Any], str | None]
+EXACT = 2**53
+STEPS = 10**7
 
 
-def is_domain(node: Located) -> bool:
-    """Tell whether a value is written as a range or a choice (or tries to be): it is a mapping."""
-    return isinstance(node.value, dict)
-
-
-def read_domain(node: Located, name: str, check: Check, whole: bool | None, problems: list[Problem]) -> Domain | None:
-    """Read a range or a choice; None if `problems` grew. `whole`: whole numbers, numbers, or as written.
+def read_domain(node: Located, name: str, check: Check, kind: Kind, problems: list[Problem]) -> Domain | None:
+    """Read a range or a choice; None if `problems` grew.
 
     Each bound and each choice must pass `check`, the key's own test of a single value.
     """
     before = len(problems)
-    keys = CHOICE if "choices" in node.value else RANGE
-    for key in node.value:
-        if key not in keys:
-            hint = nearest(key, keys) or f"; a range has {', '.join(RANGE)}, a choice has {', '.join(CHOICE)}"
-            problems.append(node.keys[key].problem(name, f"unknown key '{key}'{hint}"))
-    if len(problems) > before:
+    reader = _Reader(node, name, check, kind, problems)
+    if not reader.known_keys():
         return None
-    when = _when(node, name, problems)
-    domain = (_choice if "choices" in node.value else _range)(node, name, check, whole, problems, when)
+    domain = reader.choice() if "choices" in node.value else reader.range()
     return domain if len(problems) == before else None
 
 
-def _when(node: Located, name: str, problems: list[Problem]) -> Mapping[str, tuple[Value, ...]]:
-    if "when" not in node.value:
-        return {}
-    inner = node.value["when"]
-    if not isinstance(inner.value, dict) or not inner.value:
-        problems.append(inner.mark.problem(name, "when: must be a mapping such as {model.family: cnn}"))
-        return {}
-    found: dict[str, tuple[Value, ...]] = {}
-    for parent, item in inner.value.items():
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads one mapping, adding what is wrong to `problems`."""
+
+    node: Located
+    name: str
+    check: Check
+    kind: Kind
+    problems: list[Problem]
+
+    def refuse(self, message: str, key: str = "") -> None:
+        """Add a problem, at the value of a key or at the mapping."""
+        mark = self.node.value.get(key, self.node).mark
+        self.problems.append(mark.problem(self.name, f"{key}: {message}" if key else message))
+
+    def known_keys(self) -> bool:
+        """Tell whether all keys belong to a range or to a choice, and enough of them are there."""
+        written = self.node.value
+        keys = CHOICE if "choices" in written else RANGE
+        wrong = [key for key in written if key not in keys]
+        for key in wrong:
+            hint = (
+                nearest(key, [*RANGE, *CHOICE]) or f"; a range has {', '.join(RANGE)}; a choice has {', '.join(CHOICE)}"
+            )
+            message = (
+                f"{key} can't go with choices; remove one of them" if key in RANGE else f"unknown key '{key}'{hint}"
+            )
+            self.problems.append(self.node.keys[key].problem(self.name, message))
+        if not wrong and not {"low", "high", "choices"} & set(written):
+            self.refuse("must be a value, a range {low: ..., high: ...} or a choice {choices: [...]}")
+            return False
+        if not wrong and self.kind == "word" and "choices" not in written:
+            self.refuse("holds no numbers, so it can't have a range; write {choices: [...]}")
+            return False
+        return not wrong
+
+    def when(self) -> Mapping[str, tuple[Value, ...]]:
+        """Return the conditions."""
+        if "when" not in self.node.value:
+            return {}
+        inner = self.node.value["when"]
+        if not isinstance(inner.value, dict) or not inner.value:
+            self.refuse("must be a mapping such as {model.family: cnn}", "when")
+            return {}
+        return {parent: self._allowed(parent, item) for parent, item in inner.value.items()}
+
+    def _allowed(self, parent: str, item: Located) -> tuple[Value, ...]:
         values = item.plain() if isinstance(item.value, list) else [item.plain()]
+        message = None
         if not values or any(isinstance(value, (dict, list)) for value in values):
-            problems.append(item.mark.problem(name, f"when: {parent} needs one value or a list of values"))
+            message = f"when: {parent} needs one value or a list of values"
+        elif twice := [value for i, value in enumerate(values) if any(same(value, other) for other in values[:i])]:
+            message = f"when: {parent} names {show(twice[0])} twice; keep one"
+        if message:
+            self.problems.append(item.mark.problem(self.name, message))
+        return tuple(values)
+
+    def choice(self) -> Choice:
+        """Return the choice."""
+        inner = self.node.value["choices"]
+        items = inner.value if isinstance(inner.value, list) else []
+        if not items:
+            self.refuse("must be a list with at least one value, such as [16, 32]", "choices")
+        values: list[Value] = []
+        for item in items:
+            value = item.plain()
+            if isinstance(value, (dict, list)):
+                wrong: str | None = f"must be plain values, not {show(value)}"
+            elif (wrong := self.check(value)) is None:
+                # Optuna finds a value by ==, so true and 1 would be one to it.
+                twins = [other for other in values if value == other]
+                wrong = f"{show(value)} is the same as {show(twins[0])} before it; keep one" if twins else None
+                values.append(float(value) if self.kind == "number" and isinstance(value, int) else value)
+            if wrong:
+                self.problems.append(item.mark.problem(self.name, f"choices: {wrong}"))
+        return Choice(tuple(values), self.when())
+
+    def range(self) -> Range | None:
+        """Return the range."""
+        when, low, high, log = self.when(), self._bound("low"), self._bound("high"), self._log()
+        if low is None or high is None:
+            return None
+        integer = self.kind == "whole" or (self.kind == "free" and isinstance(low, int) and isinstance(high, int))
+        number: type[int] | type[float] = int if integer else float
+        low, high = number(low), number(high)
+        if low > high:
+            self.refuse(f"low ({low}) is above high ({high}); swap them")
+        elif log and low <= 0:
+            self.refuse(f"must be > 0 where log is true, not {low}; write a small one, and `or: 0` for 0 too", "low")
+        elif not math.isfinite(high - low):
+            self.refuse("low and high are further apart than numbers go; narrow the range")
+        elif integer and max(-low, high) > EXACT:
+            self.refuse("whole numbers beyond 2**53 lose digits in the search; narrow the range")
         else:
-            found[parent] = tuple(values)
-    return found
-
-
-def _choice(node: Located, name: str, check: Check, whole: bool | None, problems: list[Problem], when: Any) -> Choice:
-    inner = node.value["choices"]
-    items = inner.value if isinstance(inner.value, list) else []
-    if not items:
-        problems.append(inner.mark.problem(name, "choices: must be a list with at least one value"))
-    values: list[Value] = []
-    for item in items:
-        value = item.plain()
-        if isinstance(value, (dict, list)):
-            problems.append(item.mark.problem(name, "choices: must be plain values, not lists or mappings"))
-            continue
-        if whole is False and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if (problem := check(value)) is not None:
-            problems.append(item.mark.problem(name, f"choices: {problem}"))
-        elif any(type(value) is type(other) and value == other for other in values):
-            problems.append(item.mark.problem(name, f"choices: {value!r} stands there twice"))
-        values.append(value)
-    return Choice(tuple(values), when)
-
-
-def _range(
-    node: Located, name: str, check: Check, whole: bool | None, problems: list[Problem], when: Any
-) -> Range | None:
-    low, high = (_bound(node, key, name, check, problems) for key in ("low", "high"))
-    log = _flag(node, "log", name, problems)
-    if low is None or high is None:
+            found = Range(low, high, log, self._step(low, high, integer, log), integer, when=when)
+            return self._with_alternative(found)
         return None
-    integer = whole if whole is not None else isinstance(low, int) and isinstance(high, int)
-    step = _step(node, name, low, high, integer, log, problems)
-    if low > high:
-        problems.append(node.mark.problem(name, f"low ({low}) is above high ({high}); swap them"))
-    if log and low <= 0:
-        problems.append(node.value["low"].mark.problem(name, f"log: true needs low > 0, not {low}; for 0 add `or: 0`"))
-    kind: type[int] | type[float] = int if integer else float
-    has_alternative = "or" in node.value
-    alternative = _alternative(node, name, check, low, high, integer, problems) if has_alternative else None
-    return Range(kind(low), kind(high), log, step, integer, alternative, has_alternative, when)
 
-
-def _bound(node: Located, key: str, name: str, check: Check, problems: list[Problem]) -> Any:
-    if key not in node.value:
-        problems.append(node.mark.problem(name, f"a range needs low and high; {key} is missing"))
+    def _bound(self, key: str) -> Any:
+        if key not in self.node.value:
+            self.refuse(f"a range needs low and high; {key} is missing")
+            return None
+        value = self.node.value[key].plain()
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            self.refuse(f"must be a finite number, not {show(value)}", key)
+        elif (wrong := self.check(value)) is not None:
+            self.refuse(wrong, key)
+        else:
+            return value
         return None
-    value, mark = node.value[key].plain(), node.value[key].mark
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        problems.append(mark.problem(name, f"{key} must be a finite number, not {value!r}"))
+
+    def _log(self) -> bool:
+        value = self.node.value["log"].plain() if "log" in self.node.value else False
+        if not isinstance(value, bool):
+            self.refuse(f"must be true or false, not {show(value)}", "log")
+        return value is True
+
+    def _step(self, low: float, high: float, integer: bool, log: bool) -> float | None:
+        if "step" not in self.node.value:
+            return None
+        step = self.node.value["step"].plain()
+        number = isinstance(step, (int, float)) and not isinstance(step, bool) and math.isfinite(step)
+        if not number or step <= 0:
+            self.refuse(f"must be a number > 0, not {show(step)}", "step")
+        elif integer and not isinstance(step, int):
+            self.refuse(f"must be a whole number in a range of whole numbers, not {step}", "step")
+        elif log:
+            self.refuse("can't go with log: true; remove one of them", "step")
+        elif step > high - low:
+            self.refuse(f"{step} is longer than the range ({high - low:g}); take a smaller one", "step")
+        elif not integer and max(-low, high) / step > STEPS:
+            self.refuse(f"{step} is too fine beside the bounds (over {STEPS:,} steps); leave it out", "step")
+        elif not integer and (found := Range(low, high, step=step)).top != Range(low, found.top, step=step).top:
+            self.refuse(f"{low} and {step} have too many digits to count in steps; round them", "step")
+        else:
+            return int(step) if integer else float(step)
         return None
-    if (problem := check(value)) is not None:
-        problems.append(mark.problem(name, f"{key} {problem}"))
-        return None
-    return value
 
-
-def _flag(node: Located, key: str, name: str, problems: list[Problem]) -> bool:
-    if key not in node.value:
-        return False
-    value = node.value[key].plain()
-    if not isinstance(value, bool):
-        problems.append(node.value[key].mark.problem(name, f"{key} must be true or false, not {value!r}"))
-    return value is True
-
-
-def _step(
-    node: Located, name: str, low: float, high: float, integer: bool, log: bool, problems: list[Problem]
-) -> float | None:
-    if "step" not in node.value:
-        return None
-    step, mark = node.value["step"].plain(), node.value["step"].mark
-    number = isinstance(step, (int, float)) and not isinstance(step, bool) and math.isfinite(step)
-    if not number or step <= 0:
-        problems.append(mark.problem(name, f"step must be a number > 0, not {step!r}"))
-    elif integer and not isinstance(step, int):
-        problems.append(mark.problem(name, f"step must be a whole number in a whole-number range, not {step}"))
-    elif log:
-        problems.append(mark.problem(name, "step can't go with log: true; remove one of them"))
-    elif step > high - low:
-        problems.append(mark.problem(name, f"step ({step}) is longer than the range ({high - low})"))
-    else:
-        return int(step) if integer else float(step)
-    return None
-
-
-def _alternative(
-    node: Located, name: str, check: Check, low: float, high: float, integer: bool, problems: list[Problem]
-) -> Value:
-    value, mark = node.value["or"].plain(), node.value["or"].mark
-    if (problem := check(value)) is not None:
-        problems.append(mark.problem(name, f"or: {problem}"))
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        if low <= value <= high:
-            problems.append(mark.problem(name, f"or: {value} lies inside the range; remove it"))
-        return value if integer else float(value)
-    return value if isinstance(value, (str, bool)) or value is None else None
+    def _with_alternative(self, found: Range) -> Range:
+        """Return the range with its `or`, if it has one."""
+        if "or" not in self.node.value:
+            return found
+        value = self.node.value["or"].plain()
+        wrong = f"must be one plain value, not {show(value)}" if isinstance(value, (dict, list)) else self.check(value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if wrong is None and number and found.low <= value <= found.high:
+            wrong = f"{value} lies inside the range; remove it"
+        if wrong:
+            self.refuse(wrong, "or")
+            return found
+        value = float(value) if number and not found.integer else value
+        return Range(found.low, found.high, found.log, found.step, found.integer, value, True, found.when)

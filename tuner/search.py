@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.config import RunConfig, min_epochs
 from tuner.curve import Curve
-from tuner.errors import UserCodeError
+from tuner.errors import StorageError, TunerError, UserCodeError
 from tuner.proposing import Proposer, trial_seed
 from tuner.record import TrialRecord, best_record
 from tuner.scoring import metric_of, score, score_at
 from tuner.space import Space
 from tuner.stopping import Peer, Verdict, finished, judge, peer
 from tuner.storage import Store
-from tuner.workers import Ended, Engine, Failed, Task, Trained
+from tuner.workers import Ended, Engine, Event, Task, Trained, Unsaved
 
 WRITE_SECONDS = 1.0
 SAME_ERRORS = 3
@@ -66,8 +66,8 @@ def search(setting: Setting, engine: Engine) -> Iterator[TrialRecord]:
     generator is closed, or the deadline passes, trials under way are given back to be run again.
 
     Raises:
-        StorageError: the study can't be written.
-        UserCodeError: the first three trials failed with one and the same error, or every trial failed.
+        StorageError: the study, or the weights of a trial, can't be written.
+        UserCodeError: the first three trials failed with one and the same error.
     """
     loop = _Loop(setting, engine)
     try:
@@ -80,7 +80,6 @@ def search(setting: Setting, engine: Engine) -> Iterator[TrialRecord]:
                 break
     finally:
         loop.give_back()
-    loop.check_failures(final=True)
 
 
 class _Loop:
@@ -151,7 +150,7 @@ class _Loop:
         self.running[record.number] = _Running(record, config, now, wrote=now)
         self.engine.start(Task(record.number, config, record.seed, self.setting.space.folder))
 
-    def handle(self, event: Trained | Ended | Failed) -> TrialRecord | None:
+    def handle(self, event: Event) -> TrialRecord | None:
         """Take one event of the engine to its end; return the record if there is news to show."""
         run = self.running[event.number]
         if isinstance(event, Trained):
@@ -159,10 +158,12 @@ class _Loop:
         if isinstance(event, Ended):
             run.record = replace(run.record, model=event.model)
             return self._end(run)
+        if isinstance(event, Unsaved):
+            raise StorageError(f"the weights of trial {event.number} can't be written: {event.error}")
         if event.died and run.deaths == 0:
             self._again(run)
             return None
-        run.record = replace(run.record, state="failed", error=event.error)
+        run.record = replace(run.record, state="failed", score=None, verdict=None, error=event.error)
         return self._end(run)
 
     def _judge(self, run: _Running, event: Trained) -> TrialRecord:
@@ -198,8 +199,9 @@ class _Loop:
         """Run a trial from its start after its worker died, once."""
         run.deaths += 1
         self.setting.store.adopt(run.record.number)
-        run.record = replace(run.record, curve=replace(self._curve(run), epochs=()))
-        run.written = 0
+        curve = replace(self._curve(run), epochs=())
+        run.record = replace(run.record, state="running", curve=curve, score=None, verdict=None)
+        run.verdict, run.written = None, 0
         self.engine.start(Task(run.record.number, run.config, run.record.seed, self.setting.space.folder))
 
     def _write_progress(self, run: _Running) -> None:
@@ -214,15 +216,20 @@ class _Loop:
         return {step: score_at(curve, step, self.rule, self.metric).value for step in steps}
 
     def _end(self, run: _Running) -> TrialRecord:
-        record, number = run.record, run.record.number
-        self.setting.store.finish(record, self._unwritten(run), shown(record))
+        number = run.record.number
+        self.setting.store.finish(run.record, self._unwritten(run), shown(run.record))
+        # as it will be read again, so that a resumed study judges by the very same numbers
+        record = TrialRecord.from_json(number, run.record.state, run.record.to_json())
         del self.running[number]
+        keeps = self._keeps(record)
         self.records[number] = record
         self.proposer.tell(record)
         self._remember_peer(record)
-        if self._keeps(record):
+        if keeps:
             self._new_best()
-        self.check_failures(final=False)
+        elif record.label != BASELINE:
+            self.setting.weights_of(number).unlink(missing_ok=True)
+        self._give_up()
         return record
 
     def _new_best(self) -> None:
@@ -237,22 +244,39 @@ class _Loop:
         if record.curve is not None and len(record.curve) and record.state in ("complete", "pruned"):
             self.peers[record.number] = peer(record.curve, record.state == "pruned")
 
-    def check_failures(self, final: bool) -> None:
-        """Raise if the user's code makes every trial fail."""
+    def _give_up(self) -> None:
+        """Raise if the first trials all failed, with one and the same error: the next ones would, too."""
         ended = [record for record in self.records.values() if record.state != "running"]
-        failed = [record for record in ended if record.state == "failed" and record.error]
-        if not failed or len(failed) < len(ended) or not (final or len(failed) >= SAME_ERRORS):
-            return
-        if final or len({record.error for record in failed}) == 1:
-            raise UserCodeError(
-                f"every trial failed ({len(failed)} of {len(ended)}), the first with: {failed[0].error}"
-            )
+        errors = {record.error if record.state == "failed" else "" for record in ended}
+        if len(ended) >= SAME_ERRORS and len(errors) == 1 and "" not in errors:
+            raise UserCodeError(f"the first {len(ended)} trials all failed with: {errors.pop()}")
 
     def give_back(self) -> None:
         """Give back the trials under way, so that none is left running."""
-        for number in list(self.running):
-            self.setting.store.release(number)
-            self.records[number] = replace(self.running.pop(number).record, state="running")
+        for number, run in self.running.items():
+            self.records[number] = replace(run.record, state="running")
+        self.running.clear()
+        # not only those of `running`: Ctrl-C may have come between the writing of a trial and its start
+        for record in self.setting.store.records():
+            if record.state == "running":
+                self.setting.store.release(record.number)
+
+
+def refuse_failures(records: Iterable[TrialRecord], own_code: bool) -> None:
+    """Raise if trials have ended and not one of them was of use.
+
+    Raises:
+        UserCodeError: every trial failed, at least one by an error or with a model of the user's own.
+        TunerError: every trial diverged.
+    """
+    ended = [record for record in records if record.state != "running"]
+    if not ended or any(record.state != "failed" for record in ended):
+        return
+    error = next((record.error for record in ended if record.error), "")
+    if error:
+        raise UserCodeError(f"every trial failed ({len(ended)} of {len(ended)}), the first with: {error}")
+    kind = UserCodeError if own_code else TunerError
+    raise kind(f"every trial diverged ({len(ended)} of {len(ended)}); trial {ended[0].number}: {ended[0].reason}")
 
 
 def shown(record: TrialRecord) -> dict[str, object]:

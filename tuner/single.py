@@ -12,11 +12,12 @@ from tuner.config import Stopping
 from tuner.curve import Epoch
 from tuner.errors import UsageError, UserCodeError
 from tuner.grammar import Override, read_space
+from tuner.planning import Plan, blank_curve, plan_of
 from tuner.record import TrialRecord
 from tuner.scoring import score
 from tuner.stopping import finished, judge
 from tuner.terminal import number
-from tuner.tuning import Plan, blank_curve, plan_of, write_best
+from tuner.tuning import write_best
 from tuner.workers import Ended, InProcess, Task, Trained
 
 

@@ -11,12 +11,20 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from tuner.config import RunConfig
+from tuner.config import RunConfig, put
 
 Value = bool | int | float | str | None
+
+
+def same(one: object, other: object) -> bool:
+    """Tell whether two values are the same in a space file: 1 is 1.0, and true is no number."""
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +48,43 @@ class Range:
         """Return the alternative if there is one, else the middle of the range on its own scale."""
         if self.has_alternative:
             return self.alternative
-        middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        # The roots first: the product may be beyond what floating point holds.
+        middle = math.sqrt(self.low) * math.sqrt(self.high) if self.log else self.low / 2 + self.high / 2
         return self.nearest(middle)
+
+    @property
+    def top(self) -> int | float:
+        """The greatest member: `high`, or the last step below it (in decimals, as Optuna counts)."""
+        if self.step is None:
+            return self.high
+        if self.integer:
+            return self.low + (self.high - self.low) // self.step * self.step
+        low, high, step = (Decimal(str(float(bound))) for bound in (self.low, self.high, self.step))
+        return float(low + (high - low) // step * step) if (high - low) % step else self.high
 
     def nearest(self, value: float) -> int | float:
         """Return the member nearest to a number, within the bounds and on the steps."""
-        step = self.step or (1 if self.integer and not self.log else None)
-        if step is not None:
-            value = self.low + round((value - self.low) / step) * step
-            top = self.low + math.floor((self.high - self.low) / step + 1e-9) * step
-            value = min(max(value, self.low), top)
-        value = min(max(value, self.low), self.high)
-        return round(value) if self.integer else float(value)
+        value = min(max(value, self.low), self.top)
+        if self.integer:
+            # Fractions, since whole numbers beyond 2**53 don't survive a float.
+            step = 1 if self.log else int(self.step or 1)
+            steps = round((Fraction(value) - int(self.low)) / step)
+            return min(int(self.low) + steps * step, int(self.top))
+        if self.step is None or value == self.top:
+            return float(value)
+        return float(min(self.low + round((value - self.low) / self.step) * self.step, self.top))
 
     def __contains__(self, value: object) -> bool:
-        if self.has_alternative and type(value) is not bool and value == self.alternative:
+        if self.has_alternative and same(value, self.alternative):
             return True
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
             return False
-        if self.integer and value != int(value):
-            return False
-        return self.low <= value <= self.high and math.isclose(value, self.nearest(value), rel_tol=1e-9)
+        if self.integer:
+            return value == int(value) and (int(value) - int(self.low)) % int(self.step or 1) == 0
+        if self.step is None:
+            return True
+        steps = (value - self.low) / self.step
+        return value <= self.top and abs(steps - round(steps)) < 1e-8
 
     def to_json(self) -> dict[str, Any]:
         """Return the range in the words of a space file."""
@@ -83,7 +107,7 @@ class Choice:
         return self.choices[0]
 
     def __contains__(self, value: object) -> bool:
-        return any(type(value) is type(choice) and value == choice for choice in self.choices)
+        return any(same(value, choice) for choice in self.choices)
 
     def to_json(self) -> dict[str, Any]:
         """Return the choice in the words of a space file."""
@@ -116,28 +140,36 @@ class Space:
 
     def active(self, name: str, values: Mapping[str, Any]) -> bool:
         """Tell whether a domain's condition holds, given the values of its parents."""
-        return all(self._holds(parent, allowed, values) for parent, allowed in self.domains[name].when.items())
+        return all(self.holds(parent, allowed, values) for parent, allowed in self.domains[name].when.items())
 
-    def _holds(self, parent: str, allowed: tuple[Value, ...], values: Mapping[str, Any]) -> bool:
-        if parent in self.domains:
-            return parent in values and values[parent] in allowed
-        return self.config[parent] in allowed
+    def holds(self, parent: str, allowed: tuple[Value, ...], values: Mapping[str, Any]) -> bool:
+        """Tell whether one part of a condition holds: the parent is active and has one of the allowed values."""
+        if parent in self.domains and parent not in values:
+            return False
+        value = values[parent] if parent in self.domains else self.config[parent]
+        return any(same(value, other) for other in allowed)
 
-    def middle(self) -> dict[str, Any]:
-        """Return the values of the active domains at the middle of each."""
+    def middle(self, given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        """Return the values of the active domains: those given, and the middle of each other."""
         values: dict[str, Any] = {}
         for name, domain in self.domains.items():
             if self.active(name, values):
-                values[name] = domain.middle()
+                values[name] = given[name] if name in given else domain.middle()
         return values
 
     def at(self, values: Mapping[str, Any]) -> RunConfig:
-        """Return the configuration at a point; names without a value keep what the file or the default says.
+        """Return the configuration at a point.
+
+        An active domain without a value stands at its middle; an inactive one is as if the file didn't name it.
 
         Raises:
             pydantic.ValidationError: a value isn't allowed for its key.
         """
-        return self.config.replace(values)
+        tree: dict[str, Any] = {}
+        for name, value in self.config.flat().items():
+            if name not in self.domains:
+                put(tree, name, value)
+        return RunConfig.model_validate(tree).replace({**self.middle(values), **values})
 
     def nested(self) -> dict[str, Any]:
         """Return the space as a nested mapping in the words and the order of a space file."""
@@ -145,9 +177,9 @@ class Space:
         tree: dict[str, Any] = {}
         for name in self.config.flat():
             if name in flat:
-                _put(tree, name, flat.pop(name))
+                put(tree, name, flat.pop(name))
         for name, value in flat.items():
-            _put(tree, name, value)
+            put(tree, name, value)
         return tree
 
     def identity(self) -> dict[str, Any]:
@@ -166,13 +198,6 @@ class Space:
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
 
 
-def _put(tree: dict[str, Any], name: str, value: Any) -> None:
-    *path, leaf = name.split(".")
-    for part in path:
-        tree = tree.setdefault(part, {})
-    tree[leaf] = value
-
-
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return one line for each value in which two identities differ."""
     lines = []
@@ -186,4 +211,5 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _show(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_show(item)}" for key, item in value.items()) + "}"
-    return "none" if value is None else str(value)
+    text = "none" if value is None else str(value)
+    return text if text.isprintable() else repr(text)

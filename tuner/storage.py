@@ -15,7 +15,7 @@ import math
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,13 @@ from tuner.record import State, StudyRecord, TrialRecord
 models: Any = _models  # its columns are typed for SQLAlchemy 1, not for the 2 that is installed
 BUSY_SECONDS = 30.0
 KEY = "tuner"
-TABLES = {"studies", "trials", "trial_params", "trial_values", "trial_intermediate_values", "trial_user_attributes",
-          "trial_system_attributes", "study_system_attributes", "study_directions", "version_info"}  # fmt: skip
+SCHEMA = "SELECT schema_version FROM version_info"
+OTHER_SCHEMA = "its tables were made by another version of Optuna; use that version"
+TABLES = set(models.BaseModel.metadata.tables)
+DRIVERS = {
+    "sqlite": "sqlite", "sqlite+pysqlite": "sqlite", "postgresql": "postgresql",
+    "postgresql+psycopg": "postgresql", "postgresql+psycopg2": "postgresql",
+}  # fmt: skip
 STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "running", TrialState.WAITING: "running", TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
@@ -46,11 +51,22 @@ Suggested = Mapping[str, tuple[Any, BaseDistribution]]
 
 
 def masked(url: str) -> str:
-    """Return a storage URL with its password hidden, for people's eyes."""
+    """Return a storage URL without its password and its options, which may hold one, for people's eyes."""
     try:
-        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
+        return _parse(url).set(query={}).render_as_string(hide_password=True)
+    except UsageError:
         return "an unreadable URL"
+
+
+def _parse(url: str) -> sqlalchemy.engine.URL:
+    """Return the parts of a URL; no error repeats it, for it may hold a password."""
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise UsageError("--storage: isn't a URL; write sqlite:///studies/tuner.db or postgresql://...") from None
+    if "@" in (parsed.host or ""):
+        raise UsageError("--storage: the URL has two @; write one that belongs to the password as %40")
+    return parsed
 
 
 def open_storage(url: str, *, create: bool = False) -> RDBStorage:
@@ -60,14 +76,13 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
         StorageError: it is missing, unreachable, damaged, of another schema, or can't be written.
         UsageError: the URL isn't one that is supported.
     """
-    try:
-        parsed = sqlalchemy.engine.make_url(url)
-    except sqlalchemy.exc.ArgumentError:
-        raise UsageError("--storage: isn't a URL; write sqlite:///studies/tuner.db or postgresql://...") from None
-    scheme = parsed.drivername.split("+")[0]
-    if scheme not in ("sqlite", "postgresql"):
-        known = ("sqlite", "postgresql")
-        raise UsageError(f"--storage: unknown scheme {scheme!r}{nearest(scheme, known)}; one of sqlite, postgresql")
+    parsed = _parse(url)
+    scheme = DRIVERS.get(parsed.drivername)
+    if scheme is None:
+        hint = nearest(parsed.drivername, tuple(DRIVERS))
+        raise UsageError(f"--storage: unknown scheme {parsed.drivername!r}{hint}; one of sqlite, postgresql")
+    if scheme == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise UsageError("--storage: a study needs a file that outlives the program; write sqlite:///studies/tuner.db")
     with _spoken(masked(url)):
         return _open_sqlite(Path(parsed.database or ""), create) if scheme == "sqlite" else _open_server(url, create)
 
@@ -80,12 +95,10 @@ def _open_sqlite(path: Path, create: bool) -> RDBStorage:
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path.with_name(path.name + ".lock")) if create else nullcontext():
-        fresh = not path.exists()
-        if fresh:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        else:
-            _check_file(path)
-        return _rdb(f"sqlite:///{path}", path, fresh or create)
+        if not path.exists():
+            _make_file(path)
+        _check_file(path)
+        return _rdb(path, create)
 
 
 @contextmanager
@@ -96,6 +109,24 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
+def _make_file(path: Path) -> None:
+    """Make a database with its tables beside its place and put it there: whoever is killed leaves no empty one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        rdb = RDBStorage(_url(part))
+        rdb.scoped_session.remove()
+        rdb.engine.dispose()
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _url(path: Path) -> str:
+    return sqlalchemy.engine.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
 def _check_file(path: Path) -> None:
     """Refuse a file that Optuna would silently take for an empty or a whole database."""
     with open(path, "rb") as file:
@@ -104,17 +135,19 @@ def _check_file(path: Path) -> None:
         raise StorageError(f"{path}: is empty (0 bytes), so its studies are gone; restore a copy or remove it")
     if head != b"SQLite format 3\x00":
         raise StorageError(f"{path}: isn't a SQLite database; name another with --storage")
-    with sqlite3.connect(path, timeout=BUSY_SECONDS) as connection:
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
         broken = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    connection.close()
+        known = "version_info" not in found or (models.SCHEMA_VERSION,) in connection.execute(SCHEMA)
     if broken != "ok":
         raise StorageError(f"{path}: is damaged ({broken.splitlines()[0]}); restore a copy")
-    if found and (missing := sorted(TABLES - found)):
+    if missing := sorted(TABLES - found):
         raise StorageError(f"{path}: lacks the tables {', '.join(missing)}; restore a copy")
+    if not known:
+        raise StorageError(f"{path}: {OTHER_SCHEMA}")
 
 
-def _rdb(url: str, path: Path, make: bool) -> RDBStorage:
+def _rdb(path: Path, write: bool) -> RDBStorage:
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
@@ -122,8 +155,8 @@ def _rdb(url: str, path: Path, make: bool) -> RDBStorage:
         connection.execute("PRAGMA synchronous=FULL")
         return connection
 
-    rdb = RDBStorage(url, {"creator": connect}, skip_table_creation=not make)
-    start = "BEGIN IMMEDIATE" if make else "BEGIN"
+    rdb = RDBStorage(_url(path), {"creator": connect}, skip_table_creation=True)
+    start = "BEGIN IMMEDIATE" if write else "BEGIN"
     sqlalchemy.event.listen(rdb.engine, "begin", lambda connection: connection.exec_driver_sql(start))
     return rdb
 
@@ -157,7 +190,7 @@ def _spoken(where: str) -> Iterator[None]:
     except RuntimeError as error:
         if "version" not in str(error):
             raise
-        raise StorageError(f"{where}: its tables were made by another version of Optuna; use that version") from error
+        raise StorageError(f"{where}: {OTHER_SCHEMA}") from error
     except OSError as error:
         raise StorageError(f"{where}: {error.strerror or error}") from error
 
@@ -211,8 +244,16 @@ class Store:
         return cls(rdb, study, study_id)
 
     @contextmanager
+    def _spoken(self) -> Iterator[None]:
+        try:
+            with _spoken(self.where):
+                yield
+        except KeyError:  # Optuna's word for a study that isn't there
+            raise StorageError(f"{self.where}: study {self.study.name} is gone; was it deleted?") from None
+
+    @contextmanager
     def _session(self) -> Iterator[Any]:
-        with _spoken(self.where), _create_scoped_session(self.rdb.scoped_session) as session:
+        with self._spoken(), _create_scoped_session(self.rdb.scoped_session) as session:
             yield session
 
     def get(self, key: str) -> Any:
@@ -225,20 +266,28 @@ class Store:
 
     def put(self, key: str, value: Any) -> None:
         """Keep a fact of the study."""
-        with _spoken(self.where):
+        with self._spoken():
             self.rdb.set_study_system_attr(self.study_id, f"{KEY}:{key}", value)
 
     def records(self) -> list[TrialRecord]:
-        """Return every trial, by number."""
+        """Return every trial, by number.
+
+        Raises:
+            StorageError: a trial is there that tuner didn't write.
+        """
         trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
         with self._session() as session:
             rows = (
                 session.query(trial.number, trial.state, attribute.value_json)
-                .join(attribute, attribute.trial_id == trial.trial_id)
-                .filter(trial.study_id == self.study_id, attribute.key == KEY)
+                .outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == KEY))
+                .filter(trial.study_id == self.study_id)
                 .order_by(trial.number)
                 .all()
             )
+        foreign = [str(number) for number, _, text in rows if text is None]
+        if foreign:
+            message = f"study {self.study.name} has trials that tuner didn't write ({', '.join(foreign[:5])})"
+            raise StorageError(f"{self.where}: {message}; choose another --study-name")
         return [TrialRecord.from_json(number, STATES[state], json.loads(text)) for number, state, text in rows]
 
     def begin(self, record: TrialRecord, suggested: Suggested) -> None:
@@ -311,7 +360,10 @@ class Store:
 
     def _row(self, session: Any, number: int) -> Any:
         trial = models.TrialModel
-        return session.query(trial).filter(trial.study_id == self.study_id, trial.number == number).one()
+        row = session.query(trial).filter(trial.study_id == self.study_id, trial.number == number).one_or_none()
+        if row is None:
+            raise StorageError(f"{self.where}: trial {number} of study {self.study.name} is gone; was it deleted?")
+        return row
 
     def close(self) -> None:
         """Close the connections."""

@@ -6,12 +6,16 @@ Text that came from a user's data is shown without control characters, so that n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
-from tuner.record import TrialRecord
+from tuner.record import StudyRecord, TrialRecord
 from tuner.report import figures
 from tuner.scoring import LOSS
+from tuner.space import Space
 
+WIDTH = 118  # columns of a line of words
 HEADLINE = {
     "classification": ("log_loss", "accuracy", "balanced_accuracy", "f1"),
     "regression": ("mse", "mae", "r2"),
@@ -42,15 +46,45 @@ def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) ->
     return ["  ".join(cell(i, text) for i, text in enumerate(row)).rstrip() for row in rows]
 
 
-def trial_line(record: TrialRecord, task: str, metric: str, best: int | None) -> str:
-    """Return what is said of a trial that has ended."""
-    found = figures(record, task)
-    name = f"trial {record.number:>3}" + (f" ({record.label})" if record.label else "")
+def counted(count: int, noun: str) -> str:
+    """Return a number of things."""
+    return f"{count} {noun}" + "s" * (count != 1)
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time as people say it."""
+    if seconds is None:
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def run_head(study: StudyRecord, space: Space, trials: int) -> list[str]:
+    """Return what is said before the first trial: what runs, how to stop it, and the head of the trials' columns."""
+    counts = f"{counted(trials, 'trial')}, {counted(space.config.budget.workers, 'worker')}"
+    lines = [f"study {study.name}: {counts}; Ctrl-C stops, the same command goes on from there"]
+    lines += [line for note in (*space.notes, *study.data["notes"]) for line in _note(note)]
+    head = _columns("trial", "", "score", f"val {study.metric}", f"train {study.metric}", "kept", "run", "ended")
+    return [*lines, head]
+
+
+def trial_line(record: TrialRecord, study: StudyRecord, best: int | None) -> str:
+    """Return what is said of a trial that has ended; `kept` and `run` are epochs."""
+    found = figures(record, study.data["task"])
     if found is None or record.state == "failed":
-        return f"{name}: failed, {clean(record.reason)}"
-    star = ", the best so far" if record.number == best else ""
-    shown = f"{metric} val {number(found['val'][metric])} train {number(found['train'][metric])}"
-    return f"{name}: {record.state}, score {number(found['score'])}{star}; {shown}; {clean(record.reason)}"
+        return _columns(str(record.number), record.label, "-", "-", "-", "-", "-", f"failed: {clean(record.reason)}")
+    kind = record.verdict.kind if record.verdict else ""
+    ended = f"{record.state}: {kind}" + ("  <- best so far" if record.number == best else "")
+    val, train = (number(found[part].get(study.metric)) for part in ("val", "train"))
+    epochs = str(len(record.curve)) if record.curve else "-"
+    return _columns(str(record.number), record.label, number(found["score"]), val, train, str(found["epoch"]), epochs,
+                    ended)  # fmt: skip
+
+
+def _columns(trial: str, label: str, score: str, val: str, train: str, kept: str, run: str, ended: str) -> str:
+    return f"{trial:>5}  {label:<13}{score:>9}{val:>14}{train:>16}{kept:>6}{run:>5}  {ended}"
 
 
 def study_text(document: Mapping[str, Any]) -> list[str]:
@@ -77,14 +111,18 @@ def _counts(document: Mapping[str, Any]) -> list[str]:
     saved = 1 - epochs["run"] / epochs["budgeted"] if epochs["budgeted"] else 0.0
     shape = " x ".join(str(side) for side in data["input"])
     lines = [
-        f"Study {document['study']}: {trials['total']} trials ({states or 'none'}) in {number(document['seconds'])} s",
+        f"Study {document['study']}: {counted(trials['total'], 'trial')} ({states or 'none'}) in {duration(document['seconds'])}",
         f"  data: {data['kind']} {shape}, {data['task']}; rows: {data['train']} train, {data['val']} validation, "
         f"{data['test']} test",
     ]
     lines += (
         [f"  ended: {kinds}; {epochs['run']} of {epochs['budgeted']} epochs run, {saved:.0%} saved"] if kinds else []
     )
-    return lines + [f"  note: {clean(note)}" for note in data["notes"]]
+    return lines + [line for note in data["notes"] for line in _note(note, "  note: ")]
+
+
+def _note(text: str, opening: str = "note: ") -> list[str]:
+    return wrap(opening + clean(text), WIDTH, subsequent_indent=" " * len(opening), break_on_hyphens=False)
 
 
 def _figures(document: Mapping[str, Any]) -> list[str]:
@@ -121,14 +159,17 @@ def _said(document: Mapping[str, Any]) -> list[str]:
         lines += [test["verdict"], f"The test set has been looked at {looks}."]
     elif document["data"]["test"] == 0:
         lines.append("There is no test set; the validation figures are those of a search and so too good.")
-    return lines
+    return [part for line in lines for part in wrap(clean(line), WIDTH, subsequent_indent="  ")]
 
 
 def _places(document: Mapping[str, Any]) -> list[str]:
-    study = document["study"]
+    study, folder = document["study"], str(Path(document["config"]).parent) if document["config"] else ""
+    usual = folder in ("", f"studies/{study}")
     rows = [("configuration", document["config"]), ("model", document["model"]), ("storage", document["storage"])]
-    lines = table([(name, str(place)) for name, place in rows if place])
-    return [*lines, f"dashboard      tuner dashboard {study}", f'in Python      tuner.load_best("{study}")']
+    rows += [("one trial", f"tuner show {study if usual else folder} --trial {document['best']['trial']}")]
+    rows += [("dashboard", f"tuner dashboard {study}" + ("" if usual else f" --studies-dir {Path(folder).parent}"))]
+    rows += [("in Python", f'tuner.load_best("{study if usual else folder}")')]
+    return table([(name, clean(place)) for name, place in rows if place])
 
 
 def trial_text(record: TrialRecord, task: str) -> list[str]:

@@ -16,11 +16,14 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any, Protocol
+
+from safetensors import SafetensorError
 
 from tuner.config import RunConfig
 from tuner.curve import Epoch
@@ -64,7 +67,15 @@ class Failed:
     died: bool = False
 
 
-Event = Trained | Ended | Failed
+@dataclass(frozen=True, slots=True)
+class Unsaved:
+    """A trial's weights could not be written: no fault of the trial, so it is to be run again."""
+
+    number: int
+    error: str
+
+
+Event = Trained | Ended | Failed | Unsaved
 
 
 class Engine(Protocol):
@@ -97,8 +108,13 @@ class _Run:
     """One task being trained, and the weights of its best epoch so far."""
 
     def __init__(self, task: Task, splits: Splits) -> None:
+        import torch
+
         from tuner.training import train
 
+        # code of the user's may have changed it in an earlier trial: a trial is the same whatever ran before it
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(1)
         self.task = task
         self.epochs = train(task.config, splits, task.seed, task.folder)
         self.weights: dict[str, Any] = {}
@@ -129,14 +145,26 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split()) if isinstance(error, TunerError) else one_line(error)
 
 
-def _attempt(run: Any, number: int) -> Event:
+def _attempt(run: Callable[[], Epoch], number: int) -> Event:
     """Return what became of one step; whatever the user's code raises ends the trial and nothing else."""
     try:
         return Trained(number, run())
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # user code may raise SystemExit
+    except (
+        BaseException
+    ) as error:  # the user's code may raise SystemExit, or KeyboardInterrupt where Ctrl-C raises none
+        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            raise
         return Failed(number, _line(error))
+
+
+def _ending(run: _Run, save: Path | None) -> Event:
+    """Return what became of a trial's end."""
+    try:
+        return Ended(run.task.number, run.end(save))
+    except (OSError, SafetensorError) as error:
+        return Unsaved(run.task.number, f"{save}: {getattr(error, 'strerror', None) or error}")
+    except (Exception, SystemExit) as error:
+        return Failed(run.task.number, _line(error))
 
 
 class InProcess:
@@ -169,7 +197,7 @@ class InProcess:
 
     def stop(self, number: int, save: Path | None) -> None:
         assert self.run is not None
-        self.events.append(Ended(number, self.run.end(save)))
+        self.events.append(_ending(self.run, save))
 
     def close(self) -> None:
         import torch
@@ -191,14 +219,14 @@ class Processes:
     """Trains in `slots` worker processes that map the data of one folder; a worker that died is replaced."""
 
     def __init__(self, slots: int, data: Path) -> None:
-        self.slots, self.data = slots, data
+        self.slots, self.data = slots, data.absolute()
         self.workers = [self._spawn() for _ in range(slots)]
 
     def _spawn(self) -> _Worker:
         ours, theirs = Pipe()
         handle = theirs.fileno()
         process = subprocess.Popen(
-            [sys.executable, "-m", "tuner.workers", str(handle), str(self.data), str(os.getpid())],
+            [sys.executable, "-P", "-m", "tuner.workers", str(handle), str(self.data), str(os.getpid())],
             pass_fds=[handle], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TUNER_WORKER": "1"},
         )  # fmt: skip
@@ -237,7 +265,8 @@ class Processes:
         self._send(self._of(number), ("go",))
 
     def stop(self, number: int, save: Path | None) -> None:
-        self._send(self._of(number), ("stop", save))
+        # absolute: the user's code may have left the folder that relative paths start at
+        self._send(self._of(number), ("stop", save.absolute() if save is not None else None))
 
     def _of(self, number: int) -> _Worker:
         return next(worker for worker in self.workers if worker.task is not None and worker.task.number == number)
@@ -278,13 +307,6 @@ def serve(pipe: Connection, splits: Splits) -> None:
             run = None
 
 
-def _ending(run: _Run, save: Path | None) -> Event:
-    try:
-        return Ended(run.task.number, run.end(save))
-    except Exception as error:
-        return Failed(run.task.number, _line(error))
-
-
 def retrain(task: Task, splits: Splits, kept: int, save: Path) -> None:
     """Train a trial again up to the epoch that it kept, and save those weights: the same, byte for byte."""
     engine = InProcess(splits)
@@ -310,6 +332,7 @@ def _die_with(parent: int) -> None:
 def main(argv: list[str]) -> None:
     """Run one worker: the pipe's handle, the folder of the shared data, the parent's process number."""
     _die_with(int(argv[2]))
+    os.set_inheritable(int(argv[0]), False)  # a program that the user's code starts must not hold the pipe open
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 

@@ -1,0 +1,74 @@
+"""What `import tuner` promises: its names, and how little it costs."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import tuner as command
+from command import write
+
+import tuner
+
+NAMES = [
+    "BestConfig", "DataError", "RunConfig", "SpaceError", "StorageError", "Study", "TunerError", "UsageError",
+    "UserCodeError", "__version__", "load_best", "open_study", "tune",
+]  # fmt: skip
+HEAVY = ("torch", "sklearn", "optuna", "pandas", "sqlalchemy", "plotly", "numpy")
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(tuner.__all__) == sorted(NAMES)
+    assert sorted(dir(tuner)) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(tuner, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'tuna'"):
+        tuner.tuna  # noqa: B018
+
+
+def imported(code: str, cwd: Path) -> list[str]:
+    """Return which heavy modules a fresh Python has imported after some code."""
+    script = f"import sys\n{code}\nprint(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stderr.splitlines()[-1].split()
+
+
+def main(*words: str) -> str:
+    return f"from tuner.cli import main\ntry:\n    main({list(words)!r})\nexcept SystemExit as end:\n    assert not end.code"
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import tuner", main("--help"), main("--version"), main("run", "--help"), main("schema")],
+    ids=["import tuner", "--help", "--version", "run --help", "schema"],
+)
+def test_this_imports_nothing_heavy(code: str, tmp_path: Path) -> None:
+    assert imported(code, tmp_path) == []
+
+
+def test_best_and_load_best_import_nothing_heavy(tmp_path: Path) -> None:
+    said = command("run", write(tmp_path / "small.yaml"), "--quiet", "--trials", "1", cwd=tmp_path)
+    assert said.code == 0, said.err
+    assert imported(main("best", "small"), tmp_path) == []
+    assert imported(main("best", "small", "--format", "python"), tmp_path) == []
+    assert imported("import tuner\ntuner.load_best('small').params", tmp_path) == []
+
+
+def test_help_answers_at_once(tmp_path: Path) -> None:
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = spent()
+    subprocess.run([sys.executable, "-m", "tuner", "--help"], cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    assert spent() - before < 1.0  # seconds of this process's CPU, not of a clock that others share

@@ -1,0 +1,91 @@
+"""Study, open_study(), list_studies(): studies that are there, to be read. Runs nothing and writes nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner import report
+from tuner.best import STUDIES, BestConfig, load_best
+from tuner.config import STUDY_NAME
+from tuner.errors import UsageError, nearest
+from tuner.planning import default_storage
+from tuner.record import StudyRecord, TrialRecord
+from tuner.storage import Store, masked, open_storage, study_names
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study as it stands: its record, its trials by number, and the document of its figures."""
+
+    record: StudyRecord
+    trials: Mapping[int, TrialRecord]
+    document: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.record.name
+
+    @property
+    def best(self) -> BestConfig:
+        """The best configuration, as `load_best` reads it.
+
+        Raises:
+            UsageError: no trial is complete.
+        """
+        return load_best(self.folder / "best.yaml")
+
+
+def open_study(study: str, *, storage: str | None = None, studies_dir: str | Path = STUDIES) -> Study:
+    """Return a study that is there, by its name or the path of its folder.
+
+    Raises:
+        UsageError: there is no such study; the message lists those there are.
+        StorageError: the storage can't be read.
+    """
+    path = Path(study)
+    if os.sep in study and path.is_dir():
+        study, studies_dir = path.name, path.parent
+    if not re.match(STUDY_NAME, study):
+        raise UsageError(f"{study!r} is no study name; use 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front")
+    rdb = open_storage(storage or os.environ.get("OPTUNA_STORAGE") or default_storage(Path(studies_dir)))
+    try:
+        store = Store.load(rdb, study)
+        if store is None:
+            known = study_names(rdb)
+            there = f"; there are: {', '.join(known[:20])}" if known else "; there are none yet"
+            raise UsageError(f"no study {study!r}{nearest(study, known)}{there}")
+        records = {record.number: record for record in store.records()}
+        folder = Path(studies_dir) / study
+        return Study(store.study, records, report.summary(store.study, records, facts_of(store, folder)), folder)
+    finally:
+        rdb.engine.dispose()
+
+
+def list_studies(*, storage: str | None = None, studies_dir: str | Path = STUDIES) -> list[Study]:
+    """Return every study of a storage; none if there is no database yet."""
+    url = storage or os.environ.get("OPTUNA_STORAGE")
+    if url is None and not (Path(studies_dir) / "tuner.db").exists():
+        return []
+    rdb = open_storage(url or default_storage(Path(studies_dir)))
+    names = study_names(rdb)
+    rdb.engine.dispose()
+    return [open_study(name, storage=storage, studies_dir=studies_dir) for name in names]
+
+
+def facts_of(store: Store, folder: Path) -> dict[str, Any]:
+    """Return what the document of a study says beside its records."""
+
+    def there(name: str) -> str | None:
+        return str(folder / name) if (folder / name).exists() else None
+
+    return {
+        "storage": masked(store.rdb.url), "seconds": store.get("seconds"), "test": store.get("test"),
+        "config": there("best.yaml"), "model": there("model.safetensors"), "report": there("report.html"),
+    }  # fmt: skip
