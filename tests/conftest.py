@@ -1,13 +1,18 @@
-"""What the tests of several modules build on: curves from lists of losses."""
+"""What the tests of several modules build on: curves from lists of losses, and how hypothesis looks for examples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tuner.config import min_epochs
 from tuner.curve import Curve, Epoch, Measure, Standing, rounded
+
+# The same examples every time, and none fails for being slow: tests are of what the code does, not of the machine.
+settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 MakeCurve = Callable[..., Curve]
 

@@ -253,7 +253,7 @@ def test_check_tells_what_a_run_would_do_and_writes_nothing(
     said = call(capsys, "check", space)
     assert (said.code, said.err) == (0, "")
     assert "8 values are searched" in said.out
-    assert "3 trials x at most 4 epochs = 12 epochs" in said.out
+    assert "3 trials x at most 4 epochs = 12, with 1 worker" in said.out
     document = call(capsys, "check", space, "--json").document
     assert document["valid"] is True
     assert document["metric"] == "log_loss"

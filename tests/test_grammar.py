@@ -612,7 +612,7 @@ def shuffled(value, order: random.Random):
 
 
 @given(spaces())
-@settings(CALM, max_examples=80)
+@settings(CALM, max_examples=50)
 def test_a_space_that_is_written_and_read_again_is_the_same(found):
     again = parse_space(dump_space(found), Path("/tmp"))
     assert replace(again, notes=()) == replace(found, notes=())
@@ -642,7 +642,7 @@ ANYTHING = st.recursive(
 
 
 @given(documents(), st.data())
-@settings(CALM, max_examples=120)
+@settings(CALM, max_examples=70)
 def test_a_mutated_space_is_a_space_or_a_space_error(flat, data):
     names = [
         *FIELDS,
@@ -661,7 +661,7 @@ def test_a_mutated_space_is_a_space_or_a_space_error(flat, data):
 
 
 @given(documents(), st.data())
-@settings(CALM, max_examples=120)
+@settings(CALM, max_examples=70)
 def test_a_torn_space_file_is_a_space_or_a_space_error(flat, data):
     text = plain(nested(flat))
     start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(text))] * 2)))
@@ -669,7 +669,7 @@ def test_a_torn_space_file_is_a_space_or_a_space_error(flat, data):
 
 
 @given(st.text(max_size=60) | st.text("model: {width} [low] seed\n,&*!'0123.e-", max_size=80))
-@settings(CALM, max_examples=150)
+@settings(CALM, max_examples=100)
 def test_any_text_is_a_space_or_a_space_error(text):
     check_refused_or_read(text)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as sk
@@ -34,7 +34,6 @@ def classified(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.int64]]
     return log_softmax(np.round(logits, draw(st.sampled_from([0, 6])))), y.astype(np.int64)
 
 
-@settings(deadline=None)
 @given(classified())
 def test_classification_metrics_are_scikit_learns(case: tuple[NDArray[np.float32], NDArray[np.int64]]) -> None:
     outputs, y = case
@@ -52,7 +51,6 @@ def test_classification_metrics_are_scikit_learns(case: tuple[NDArray[np.float32
     assert found == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(classified())
 def test_the_confusion_matrix_has_true_classes_in_rows(case: tuple[NDArray[np.float32], NDArray[np.int64]]) -> None:
     outputs, y = case
@@ -60,7 +58,6 @@ def test_the_confusion_matrix_has_true_classes_in_rows(case: tuple[NDArray[np.fl
     assert (confusion(outputs, y) == sk.confusion_matrix(y, outputs.argmax(1), labels=labels)).all()
 
 
-@settings(deadline=None)
 @given(classified())
 def test_the_area_under_the_roc_curve_is_scikit_learns_mean_over_the_classes_that_occur(
     case: tuple[NDArray[np.float32], NDArray[np.int64]],
@@ -86,7 +83,6 @@ def test_with_one_class_the_area_under_the_roc_curve_is_not_a_number() -> None:
     assert math.isnan(area_under_roc(log_softmax(np.eye(3)), np.zeros(3, np.int64)))
 
 
-@settings(deadline=None)
 @given(classified())
 def test_log_loss_is_scikit_learns_with_probabilities_not_below_a_millionth(
     case: tuple[NDArray[np.float32], NDArray[np.int64]],

@@ -10,10 +10,9 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers._tpe import _truncnorm
 
 from tuner import proposing
 from tuner.config import RunConfig
@@ -171,6 +170,7 @@ def spaces(draw: st.DrawFn) -> Space:
     return space_of(chosen, regularization__l1=0.05 if L1 not in chosen else 0.0)
 
 
+@settings(max_examples=60)
 @given(spaces())
 def test_first_trials_lie_in_the_space_and_are_distinct_and_one_is_unregularized(space: Space) -> None:
     found = first_trials(space)
@@ -361,15 +361,14 @@ def test_a_range_of_one_value_is_proposed() -> None:
     assert [proposer.propose(number)[0].values for number in range(4)] == [{RATE: 1e-3, WIDTH: 8}] * 4
 
 
-def test_the_borrowed_function_is_where_optuna_looks_for_it_and_gives_the_same_points(
-    monkeypatch: pytest.MonkeyPatch, make_curve: Callable[..., Curve]
-) -> None:
-    own = _truncnorm._log_ndtr
-    fast = Run(space_of(SEARCHED), 0, make_curve).go(20)
-    assert _truncnorm._log_ndtr is own
-    monkeypatch.setattr(proposing, "log_ndtr", own)
-    slow = Run(space_of(SEARCHED), 0, make_curve).go(20)
-    assert fast == [pytest.approx(values, rel=1e-9) for values in slow]
+def test_of_a_long_history_the_sampler_sees_the_best_and_the_newest_and_all_that_run() -> None:
+    study = optuna.create_study(direction="maximize", storage=proposing._Copy())
+    for number in range(500):
+        study.add_trial(optuna.trial.create_trial(value=-abs(number - 50.0)))
+    running = study.ask()
+    seen = {trial.number for trial in study.get_trials(deepcopy=False)}
+    assert seen == {*range(21, 80), 20} | set(range(260, 500)) | {running.number}
+    assert len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))) == 300
 
 
 def test_the_copy_in_memory_is_not_announced(capfd: pytest.CaptureFixture[str]) -> None:

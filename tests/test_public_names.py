@@ -44,7 +44,8 @@ def imported(code: str, cwd: Path) -> list[str]:
 
 
 def main(*words: str) -> str:
-    return f"from tuner.cli import main\ntry:\n    main({list(words)!r})\nexcept SystemExit as end:\n    assert not end.code"
+    call = f"main({list(words)!r})"
+    return f"from tuner.cli import main\ntry:\n    {call}\nexcept SystemExit as end:\n    assert not end.code"
 
 
 @pytest.mark.parametrize(

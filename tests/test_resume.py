@@ -128,7 +128,8 @@ def test_a_killed_study_is_finished_by_the_same_command(
     assert said.document["trials"]["total"] == said.document["trials"]["complete"] == 5
     assert said.document["test"]["looks"] == 1
     check_database(tmp_path, 5)
-    assert not told & {int(match[1]) for line in said.err.splitlines() if (match := ENDED.match(line))}
+    again = {int(match[1]) for line in said.err.splitlines() if (match := ENDED.match(line))}
+    assert not told & again
     assert not list((tmp_path / "studies").rglob("*.part"))
     assert trials_of(tmp_path) == left_alone
 

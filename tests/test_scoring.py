@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tuner.config import Metric
@@ -68,6 +68,7 @@ def test_the_kept_epoch_is_scored_and_not_the_one_with_the_best_score() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 class TestEveryMetric:
+    @settings(max_examples=25)
     @given(train=st.floats(0, 1), val=st.floats(0, 1), low=LAMBDAS, more=LAMBDAS)
     def test_a_higher_price_of_the_gap_never_raises_a_score(
         self, metric: str, train: float, val: float, low: float, more: float
@@ -75,6 +76,7 @@ class TestEveryMetric:
         curve = one(metric, train, val)
         assert worth(curve, metric, gap_penalty=low + more).value <= worth(curve, metric, gap_penalty=low).value
 
+    @settings(max_examples=25)
     @given(train=st.floats(0, 1), val=st.floats(0, 1), by=st.floats(0, 1), price=LAMBDAS)
     def test_a_worse_validation_value_never_scores_better(
         self, metric: str, train: float, val: float, by: float, price: float
@@ -88,6 +90,7 @@ class TestEveryMetric:
             <= worth(one(metric, train, val), metric, **rule).value + slack
         )
 
+    @settings(max_examples=25)
     @given(train=st.floats(0, 1), val=st.floats(0, 1), price=LAMBDAS)
     def test_a_gap_within_the_noise_costs_nothing(self, metric: str, train: float, val: float, price: float) -> None:
         found = worth(one(metric, train, val), metric, gap_penalty=price, noise=100.0)

@@ -51,7 +51,7 @@ NUMBERS = st.integers(-(2**60), 2**60) | st.floats(allow_nan=False)
 
 
 @given(RANGES, NUMBERS)
-@settings(CALM, max_examples=400)
+@settings(CALM, max_examples=200)
 def test_nearest_is_always_contained_and_is_its_own_nearest(found, value):
     member = found.nearest(value)
     assert member in found
@@ -60,7 +60,7 @@ def test_nearest_is_always_contained_and_is_its_own_nearest(found, value):
 
 
 @given(RANGES)
-@settings(CALM, max_examples=300)
+@settings(CALM, max_examples=200)
 def test_the_middle_is_contained_and_optuna_has_the_same_bounds(found):
     assert found.middle() in found
     kind = distribution(found)
@@ -69,7 +69,7 @@ def test_the_middle_is_contained_and_optuna_has_the_same_bounds(found):
 
 
 @given(RANGES, NUMBERS, st.integers(0, 100))
-@settings(CALM, max_examples=400)
+@settings(CALM, max_examples=200)
 def test_optuna_agrees_about_what_a_range_contains(found, value, steps):
     kind = distribution(found)
     for number in (

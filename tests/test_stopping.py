@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.config import Stopping
@@ -135,6 +135,7 @@ class TestEveryRule:
 LOSS = st.floats(0, 10) | st.sampled_from([math.nan, math.inf])
 
 
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(LOSS, LOSS), min_size=1, max_size=40),
     st.lists(st.lists(st.floats(0, 3), min_size=1, max_size=30), max_size=8),

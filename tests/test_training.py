@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -335,7 +335,6 @@ class TestSchedule:
 
 
 class TestProbe:
-    @settings(deadline=None)
     @given(st.integers(1, 80), st.integers(1, 80), st.integers(0, 50), st.integers(1, 5))
     def test_it_has_as_many_rows_as_validation_and_every_class_its_share(
         self, n_train: int, n_val: int, seed: int, k: int

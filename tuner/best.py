@@ -168,7 +168,7 @@ def find_best(study: str | Path, studies_dir: Path) -> Path:
             raise UsageError(f"{path}: no such file")
         return path
     if not (path.is_dir() and os.sep in text):
-        if not re.match(STUDY_NAME, text):
+        if not re.fullmatch(STUDY_NAME, text):
             raise UsageError(f"{text!r} is no study name; use 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front")
         path = studies_dir / text
     if not path.is_dir():
@@ -190,7 +190,7 @@ def best_space(space: Space, values: Mapping[str, Any], study: str, target: Path
     for name in space.domains:
         _drop(tree, name)
     config = space.at(values)
-    for name in (*space.domains, *values):
+    for name in (*space.middle(values), *values):
         _put(tree, name, config[name])
     tree["study"] = f"{study[:59]}-best"
     tree["folder"] = _way(target.parent, space.folder)

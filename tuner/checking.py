@@ -77,5 +77,6 @@ def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[st
         if space.domains
         else []
     )
-    cost = f"{counted(document['trials'], 'trial')} x at most {document['epochs_per_trial']} epochs = {document['epochs']} epochs"
-    return [*lines, "", f"{cost}, with {counted(document['workers'], 'worker')}; most trials end early"]
+    cost = f"{counted(document['trials'], 'trial')} x at most {counted(document['epochs_per_trial'], 'epoch')}"
+    workers = counted(document["workers"], "worker")
+    return [*lines, "", f"{cost} = {document['epochs']}, with {workers}; most trials end early"]

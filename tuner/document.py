@@ -379,6 +379,8 @@ class _Builder:
             return self._number(text, key, mark)
         if event.style is None and ENDLESS.fullmatch(text):
             return float(text.replace(".", ""))
+        # JSON, which YAML 1.2 includes, escapes a character beyond U+FFFF as two.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in text):
             self.problems.append(mark.problem(key, "holds a control character; write plain text"))
             return BROKEN

@@ -7,8 +7,9 @@ storage: it asks an in-memory copy of the study, which costs milliseconds where 
 
 from __future__ import annotations
 
+import heapq
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,14 +19,14 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.samplers._tpe import _truncnorm
-from optuna.trial import TrialState, create_trial
-from scipy.special import log_ndtr
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.record import TrialRecord
 from tuner.space import Choice, Domain, Range, Space, same
 
 OFF = ".off"
+BEST, NEWEST = 60, 240
 Suggested = dict[str, tuple[Any, BaseDistribution]]
 ENDED = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
@@ -118,6 +119,26 @@ def trial_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
+class _Copy(InMemoryStorage):
+    """The in-memory copy of a study. Of more than 300 finished trials the sampler sees the 60 best and the 240 newest.
+
+    What a proposal costs grows with what the sampler sees. TPE models the best 25 trials against all others, so the
+    best ones are all there, and the newest stand for the others.
+    """
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        trials = super().get_all_trials(study_id, deepcopy, states)
+        if len(trials) <= BEST + NEWEST:
+            return trials
+        ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
+        best = heapq.nlargest(BEST, complete, key=lambda trial: (trial.value or 0.0, -trial.number))
+        kept = {trial.number for trial in (*best, *ended[-NEWEST:])}
+        return [trial for trial in trials if trial.number in kept or not trial.state.is_finished()]
+
+
 class Proposer:
     """Proposes points, given every trial so far in the order of their numbers."""
 
@@ -125,7 +146,7 @@ class Proposer:
         self.space, self.seed = space, seed
         self.first = first_trials(space)
         with _quiet():
-            self.study = optuna.create_study(direction="maximize", storage=optuna.storages.InMemoryStorage())
+            self.study = optuna.create_study(direction="maximize", storage=_Copy())
         self.storage, self.study_id = self.study._storage, self.study._study_id
 
     @property
@@ -148,11 +169,10 @@ class Proposer:
             return proposal, suggested
         self.study.sampler = self._sampler(trial_seed(self.seed + 1, number))
         values: dict[str, Any] = {}
-        with _fast():
-            trial = self.study.ask()
-            for name, domain in self.space.domains.items():
-                if self.space.active(name, values):
-                    values[name] = _suggest(trial, name, domain)
+        trial = self.study.ask()
+        for name, domain in self.space.domains.items():
+            if self.space.active(name, values):
+                values[name] = _suggest(trial, name, domain)
         return Proposal(values), self.suggested(values)
 
     def tell(self, record: TrialRecord) -> None:
@@ -203,21 +223,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(level)
-
-
-@contextmanager
-def _fast() -> Iterator[None]:
-    """Lend Optuna SciPy's logarithm of the normal distribution.
-
-    Its own is a loop in Python over every pair of a candidate and a past trial, the larger part of what a proposal
-    costs after some hundred trials. The numbers are the same but for rounding.
-    """
-    own = _truncnorm._log_ndtr
-    _truncnorm._log_ndtr = log_ndtr
-    try:
-        yield
-    finally:
-        _truncnorm._log_ndtr = own
 
 
 def distribution(domain: Domain) -> BaseDistribution:

@@ -156,10 +156,13 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
         names |= dict.fromkeys(row)
     out = io.StringIO()
     writer = csv.DictWriter(out, list(names), restval="", lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({name: _cell(name) for name in names})
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return out.getvalue()
 
 
 def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")  # csv quotes a line feed and, before 3.13, no other end
+    return f"'{text}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else text

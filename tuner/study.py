@@ -52,7 +52,7 @@ def open_study(study: str, *, storage: str | None = None, studies_dir: str | Pat
     path = Path(study)
     if os.sep in study and path.is_dir():
         study, studies_dir = path.name, path.parent
-    if not re.match(STUDY_NAME, study):
+    if not re.fullmatch(STUDY_NAME, study):
         raise UsageError(f"{study!r} is no study name; use 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front")
     rdb = open_storage(storage or os.environ.get("OPTUNA_STORAGE") or default_storage(Path(studies_dir)))
     try:

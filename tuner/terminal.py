@@ -111,7 +111,8 @@ def _counts(document: Mapping[str, Any]) -> list[str]:
     saved = 1 - epochs["run"] / epochs["budgeted"] if epochs["budgeted"] else 0.0
     shape = " x ".join(str(side) for side in data["input"])
     lines = [
-        f"Study {document['study']}: {counted(trials['total'], 'trial')} ({states or 'none'}) in {duration(document['seconds'])}",
+        f"Study {document['study']}: {counted(trials['total'], 'trial')}{f' ({states})' if states else ''} in "
+        f"{duration(document['seconds'])}",
         f"  data: {data['kind']} {shape}, {data['task']}; rows: {data['train']} train, {data['val']} validation, "
         f"{data['test']} test",
     ]

@@ -257,7 +257,7 @@ def tune(
         "seed": seed,
     }
     values = {**{name: value for name, value in given.items() if value is not None}, **(overrides or {})}
-    listed = [Override(name, json.dumps(value), name) for name, value in values.items()]
+    listed = [Override(name, json.dumps(value), "tune()") for name, value in values.items()]
     run = conduct(prepare(space, overrides=listed, storage=storage, studies_dir=studies_dir))
     try:
         while True:

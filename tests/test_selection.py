@@ -1,0 +1,114 @@
+"""The choice and the one look at the test set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import write
+
+from tuner.planning import Plan, prepare
+from tuner.selection import Finalist, beats_baseline, look, without_gap_penalty
+from tuner.study import Study
+from tuner.tuning import tune
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Study]:
+    folder = tmp_path_factory.mktemp("selection")
+    path = write(folder / "small.yaml")
+    study = tune(path, studies_dir=folder / "studies")
+    return prepare(path, studies_dir=folder / "studies"), study
+
+
+def finalist(plan: Plan, study: Study, number: int) -> Finalist:
+    record = study.trials[number]
+    return Finalist(record, plan.space.at(record.all_values), plan.folder / "weights" / f"{number:05d}.safetensors")
+
+
+def see(run: tuple[Plan, Study], baseline: bool = True, earlier: Any = None) -> dict[str, Any]:
+    plan, study = run
+    best, base = study.document["best"]["trial"], study.document["baseline"]["trial"]
+    second = finalist(plan, study, base) if baseline else None
+    seen = look(finalist(plan, study, best), second, plan.splits, "log_loss", plan.space.folder, earlier)
+    assert seen is not None
+    return seen
+
+
+def test_a_look_holds_each_metric_with_its_interval(run: tuple[Plan, Study]) -> None:
+    seen = see(run)
+    for figure in seen["metrics"].values():
+        assert figure["low"] <= figure["value"] <= figure["high"]
+    assert seen["metrics"].keys() >= {"log_loss", "accuracy", "f1"}
+    assert seen["looks"] == 1
+    assert len(seen["test_hash"]) == 64
+
+
+def test_two_looks_at_the_same_are_the_same_figures(run: tuple[Plan, Study]) -> None:
+    first, second = see(run), see(run)
+    assert first | {"at": ""} == second | {"at": ""}
+
+
+def test_the_same_trial_and_rows_are_not_looked_at_again(run: tuple[Plan, Study], monkeypatch: Any) -> None:
+    first = see(run)
+    monkeypatch.setattr("tuner.selection._figures", lambda *_: pytest.fail("the test set was opened"))
+    assert see(run, earlier=first) == first
+
+
+@pytest.mark.parametrize("change", [{"trial": 99}, {"test_hash": "other"}])
+def test_another_trial_or_other_rows_are_a_look_more(run: tuple[Plan, Study], change: dict[str, Any]) -> None:
+    assert see(run, earlier=see(run) | change | {"looks": 4})["looks"] == 5
+
+
+def test_the_difference_is_positive_where_the_chosen_is_better(run: tuple[Plan, Study]) -> None:
+    seen = see(run)
+    loss = seen["baseline_metrics"]["log_loss"]["value"] - seen["metrics"]["log_loss"]["value"]
+    rate = seen["metrics"]["accuracy"]["value"] - seen["baseline_metrics"]["accuracy"]["value"]
+    assert seen["difference"]["log_loss"]["value"] == pytest.approx(loss)
+    assert seen["difference"]["accuracy"]["value"] == pytest.approx(rate)
+
+
+def test_without_a_baseline_there_is_no_difference(run: tuple[Plan, Study]) -> None:
+    seen = see(run, baseline=False)
+    assert seen["difference"] == {}
+    assert beats_baseline(seen, "log_loss") == "There is no baseline to compare with."
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ((0.1, 0.05, 0.2), "It beat the unregularized baseline (test accuracy better by 0.1"),
+        ((0.1, -0.05, 0.2), "Tuning did not beat the unregularized baseline beyond noise"),
+        ((-0.1, -0.2, -0.05), "Tuning did not help: it is worse"),
+    ],
+)
+def test_whether_tuning_helped_is_said_plainly(interval: tuple[float, float, float], said: str) -> None:
+    difference = {"accuracy": dict(zip(("value", "low", "high"), interval, strict=True))}
+    seen = {"trial": 5, "baseline": 0, "difference": difference}
+    assert beats_baseline(seen, "accuracy").startswith(said)
+    assert "the unregularized baseline itself was chosen" in beats_baseline(seen | {"trial": 0}, "accuracy")
+
+
+def test_without_the_gap_penalty_the_greatest_skill_is_chosen(run: tuple[Plan, Study]) -> None:
+    study = run[1]
+    free = without_gap_penalty(study.trials)
+    assert free is not None
+    skills = [record.score.skill for record in study.trials.values() if record.score is not None]
+    assert free.score is not None
+    assert free.score.skill == np.max(skills)
+    assert without_gap_penalty({}) is None
+
+
+def test_a_study_never_needs_the_test_set_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = []
+    for size in (0.2, 0.0):
+        monkeypatch.setattr("tuner.tuning.look", lambda *_: None)
+        study = tune(
+            write(tmp_path / f"{size}" / "small.yaml"), studies_dir=tmp_path / f"{size}",
+            overrides={"data.split.test": size, "data.split.val": 0.2},
+        )  # fmt: skip
+        chosen.append(study.document["best"]["trial"])
+        assert study.document["test"] is None
+    assert chosen[0] in study.trials

@@ -1,0 +1,132 @@
+"""Engines: what a trial's worker may do, a trial is what it is and none is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import SMALL, write
+
+import tuner.tuning
+from tuner.planning import Plan, prepare
+from tuner.tuning import conduct, tune
+from tuner.workers import Ended, Failed, InProcess, Task, Trained, Unsaved, retrain
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return prepare(write(tmp_path / "small.yaml"), studies_dir=tmp_path / "studies")
+
+
+def first_task(plan: Plan) -> Task:
+    return Task(0, plan.space.config, 7, plan.space.folder)
+
+
+def test_an_engine_gives_one_event_for_each_order(plan: Plan, tmp_path: Path) -> None:
+    engine = InProcess(plan.splits)
+    assert engine.next() is None
+    engine.start(first_task(plan))
+    event = engine.next()
+    assert isinstance(event, Trained)
+    assert event.epoch.number == 1
+    assert engine.next() is None, "it waits to be told"
+    engine.go(0)
+    engine.next()
+    engine.stop(0, tmp_path / "w.safetensors")
+    ended = engine.next()
+    assert isinstance(ended, Ended)
+    assert ended.model["parameters"] > 0
+    assert (tmp_path / "w.safetensors").exists()
+    engine.close()
+
+
+def test_weights_that_cant_be_written_are_no_fault_of_the_trial(plan: Plan, tmp_path: Path) -> None:
+    engine = InProcess(plan.splits)
+    engine.start(first_task(plan))
+    engine.next()
+    write(tmp_path / "file", "")
+    engine.stop(0, tmp_path / "file" / "w.safetensors")
+    event = engine.next()
+    assert isinstance(event, Unsaved)
+    assert "w.safetensors" in event.error
+    engine.close()
+
+
+def test_a_trial_trained_again_has_the_same_weights(plan: Plan, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        retrain(first_task(plan), plan.splits, 2, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_torchs_settings_are_put_back_when_an_engine_closes(plan: Plan) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    engine = InProcess(plan.splits)
+    engine.start(first_task(plan))
+    assert torch.get_num_threads() == 1
+    engine.close()
+    assert torch.get_num_threads() == before
+
+
+class Dying(InProcess):
+    """Stands for a worker that dies when it is told to stop, some times."""
+
+    deaths = 1
+
+    def stop(self, number: int, save: Path | None) -> None:
+        if Dying.deaths > 0:
+            Dying.deaths -= 1
+            self.events.append(Failed(number, "the worker process died (signal SIGKILL)", died=True))
+        else:
+            super().stop(number, save)
+
+
+def test_a_trial_whose_worker_died_at_its_end_runs_again_and_is_told_once(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = tune(tmp_path / "small.yaml", studies_dir=tmp_path / "alone")
+    monkeypatch.setattr(tuner.tuning, "InProcess", Dying)
+    monkeypatch.setattr(Dying, "deaths", 1)
+    ended = [record for record in conduct(plan) if record.state != "running"]
+    assert [record.number for record in ended] == [0, 1, 2]
+    assert [record.score for record in ended] == [record.score for record in alone.trials.values()]
+
+
+def test_a_trial_whose_worker_died_twice_has_failed_and_the_search_goes_on(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner.tuning, "InProcess", Dying)
+    monkeypatch.setattr(Dying, "deaths", 2)
+    ended = [record for record in conduct(plan) if record.state != "running"]
+    assert [record.state for record in ended] == ["failed", "complete", "complete"]
+    assert ended[0].reason == "the worker process died (signal SIGKILL)"
+    assert ended[0].score is None
+
+
+def test_every_trial_that_diverges_ends_the_study_with_a_word(tmp_path: Path) -> None:
+    space = SMALL.replace("wine", "diabetes").replace("{low: 3e-3, high: 3e-2, log: true}", "10.0")
+    space = space.replace("{low: 2, high: 4}", "30").replace("training: {", "training: {warmup: 0.0, ")
+    space = space.replace("depth: {low: 1, high: 2}", "depth: {low: 7, high: 8}")
+    path = write(tmp_path / "small.yaml", space)
+    for _ in range(2):  # the same again, when there is nothing left to run
+        with pytest.raises(tuner.TunerError, match=r"every trial diverged \(2 of 2\); trial 0: ") as said:
+            tune(path, trials=2, studies_dir=tmp_path / "studies")
+        assert said.value.exit_code == 1
+
+
+def test_the_test_rows_are_never_given_to_what_trains(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    class Watching(InProcess):
+        def __init__(self, splits: Any) -> None:
+            seen.append(splits.test)
+            super().__init__(splits)
+
+    monkeypatch.setattr(tuner.tuning, "InProcess", Watching)
+    for _ in conduct(replace(plan)):
+        pass
+    assert plan.splits.test is not None
+    assert seen == [None]
