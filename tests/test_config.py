@@ -10,19 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from tuner.config import (
-    MODULE_ATTR,
-    RunConfig,
-    Section,
-    Stopping,
-    checker,
-    is_searchable,
-    kind_of,
-    min_epochs,
-    put,
-    section_of,
-    show,
-)
+from tuner.config import MODULE_ATTR, RunConfig, Section, Stopping, min_epochs, put
+from tuner.errors import show
+from tuner.values import checker, is_searchable, kind_of, section_of
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 

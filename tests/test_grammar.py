@@ -12,11 +12,12 @@ from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.config import RunConfig, is_searchable, kind_of, put, section_of
+from tuner.config import RunConfig, put
 from tuner.document import plain
 from tuner.errors import SpaceError
 from tuner.grammar import Override, dump_space, parse_space, plain_domain, read_space
 from tuner.space import Choice, Range
+from tuner.values import is_searchable, kind_of, section_of
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 DATA = "data: {source: sklearn:digits}\n"

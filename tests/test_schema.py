@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 from test_grammar import CALM, DATA, FIELDS, SEARCHABLE, documents, nested, spaces
 
-from tuner.config import kind_of
 from tuner.document import parse
 from tuner.grammar import dump_space, parse_space
 from tuner.schema import json_schema
+from tuner.values import kind_of
 
 SCHEMA = json_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)

@@ -13,10 +13,10 @@ A message is written for the one who reads it: where, what, what is allowed, how
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TunerError(Exception):
@@ -76,3 +76,12 @@ def nearest(word: str, known: Sequence[str]) -> str:
     """Return " (did you mean 'x'?)" for the known word nearest to `word`, or nothing if none is near."""
     matches = get_close_matches(word, known, n=1, cutoff=0.6)
     return f" (did you mean '{matches[0]}'?)" if matches else ""
+
+
+def show(value: Any) -> str:
+    """Return a value in the words of a space file, short."""
+    if isinstance(value, (Mapping, list, tuple)):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -17,22 +17,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from tuner.config import (
-    MODULE_ATTR,
-    RunConfig,
-    Section,
-    Stopping,
-    checker,
-    explain,
-    is_searchable,
-    kind_of,
-    put,
-    section_of,
-)
+from tuner.config import MODULE_ATTR, RunConfig, Section, Stopping, put
 from tuner.document import Located, Mark, parse, parse_value, plain, printable, read_text
 from tuner.errors import Problem, SpaceError, nearest
 from tuner.ranges import read_domain
 from tuner.space import Domain, Range, Space
+from tuner.values import checker, explain, is_searchable, kind_of, section_of
 
 FREE = "model.options"
 PATHS = ("data.source", "folder")

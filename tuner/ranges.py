@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.config import Check, Kind, show
 from tuner.document import Located
-from tuner.errors import Problem, nearest
+from tuner.errors import Problem, nearest, show
 from tuner.space import Choice, Domain, Range, Value, same
+from tuner.values import Check, Kind
 
 RANGE = ("low", "high", "log", "step", "or", "when")
 CHOICE = ("choices", "when")

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tuner.config import BUNDLED, FAMILIES, MODULE_ATTR, RunConfig, Section, checker, is_searchable, section_of
+from tuner.config import BUNDLED, FAMILIES, MODULE_ATTR, RunConfig, Section
+from tuner.values import checker, is_searchable, section_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 PLAIN: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
