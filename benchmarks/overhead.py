@@ -23,7 +23,8 @@ from tuner.record import StudyRecord, TrialRecord
 from tuner.scoring import score, score_at
 from tuner.search import shown
 from tuner.stopping import finished
-from tuner.storage import Store, open_storage
+from tuner.storage import open_storage
+from tuner.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 

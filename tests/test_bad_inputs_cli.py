@@ -309,13 +309,15 @@ def test_a_locked_database_is_told(here: Path, capsys: Any, monkeypatch: pytest.
 SECRET = "s3cr3t-of-mine"
 
 
-def test_a_password_in_the_storage_url_is_shown_nowhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_in_the_storage_url_is_shown_nowhere(
+    here: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(here / "small.yaml")
-    env = {"OPTUNA_STORAGE": f"postgresql://me:{SECRET}@127.0.0.1:9/db"}
-    for words in (["run", "small.yaml"], ["--debug", "list"]):
-        said = tuner(*words, cwd=here, env=env)
-        assert said.code == 4
-        assert SECRET not in said.out + said.err
+    monkeypatch.setenv("OPTUNA_STORAGE", f"postgresql://me:{SECRET}@127.0.0.1:9/db")
+    for words in (["run", "small.yaml"], ["--debug", "list"], ["--debug", "show", "small"]):
+        said = call(capsys, *words)
+        assert (said.code, said.out) == (4, "")
+        assert SECRET not in said.err
     assert not [path for path in here.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 

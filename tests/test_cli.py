@@ -47,7 +47,7 @@ def rows(text: str) -> list[dict[str, str]]:
 def test_run_json_prints_one_document_with_every_documented_key(finished: tuple[Path, Said]) -> None:
     document = finished[1].document
     assert document.keys() >= DOCUMENTED
-    assert document["trials"] == {"total": 3, "complete": 3, "pruned": 0, "failed": 0, "running": 0}
+    assert document["trials"] == {"total": 3, "complete": 3, "pruned": 0, "failed": 0, "running": 0, "waiting": 0}
     assert document["verdicts"].keys() == {"overfit", "plateau", "behind", "diverged", "finished"}
     assert document["epochs"].keys() == {"run", "budgeted"}
     for part in ("best", "baseline", "without_gap_penalty"):

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import tuner as command
 from command import write
 
 import tuner
@@ -58,8 +57,7 @@ def test_this_imports_nothing_heavy(code: str, tmp_path: Path) -> None:
 
 
 def test_best_and_load_best_import_nothing_heavy(tmp_path: Path) -> None:
-    said = command("run", write(tmp_path / "small.yaml"), "--quiet", "--trials", "1", cwd=tmp_path)
-    assert said.code == 0, said.err
+    tuner.tune(write(tmp_path / "small.yaml"), trials=1, studies_dir=tmp_path / "studies")
     assert imported(main("best", "small"), tmp_path) == []
     assert imported(main("best", "small", "--format", "python"), tmp_path) == []
     assert imported("import tuner\ntuner.load_best('small').params", tmp_path) == []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import SECONDS, SMALL, call, spawn, tuner, write
+from command import SECONDS, SMALL, call, spawn, write
 
 from tuner.planning import prepare
 from tuner.record import TrialRecord
@@ -108,8 +108,9 @@ def left_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[int, TrialRecor
     ("workers", "kills"), [(2, ((0, kill_group), (2, kill_main))), (1, ((0, kill_group), (2, kill_group)))]
 )
 def test_a_killed_study_is_finished_by_the_same_command(
-    tmp_path: Path, workers: int, kills: Any, left_alone: dict[int, TrialRecord]
+    tmp_path: Path, workers: int, kills: Any, left_alone: dict[int, TrialRecord], capsys: Any, monkeypatch: Any
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     write(tmp_path / "small.yaml", LONG)
     words = ["run", "small.yaml", "--trials", "5", "--workers", str(workers)]
     told: set[int] = set()
@@ -123,7 +124,7 @@ def test_a_killed_study_is_finished_by_the_same_command(
         kill(process)
         process.communicate(timeout=SECONDS)
         await_none(tmp_path)
-    said = tuner(*words, "--json", cwd=tmp_path)
+    said = call(capsys, *words, "--json")
     assert said.code == 0, said.err
     assert said.document["trials"]["total"] == said.document["trials"]["complete"] == 5
     assert said.document["test"]["looks"] == 1

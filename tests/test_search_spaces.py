@@ -68,7 +68,7 @@ def test_a_ready_space_runs(path: Path, tmp_path: Path, monkeypatch: pytest.Monk
     said = call(capsys, "run", path, "--json", "--trials", "3", *words)
     assert said.code == 0, said.err
     document = said.document
-    assert document["trials"] == {"total": 3, "complete": 3, "pruned": 0, "failed": 0, "running": 0}
+    assert document["trials"] == {"total": 3, "complete": 3, "pruned": 0, "failed": 0, "running": 0, "waiting": 0}
     assert document["study"] == read_space(path).config.study
     assert document["test"]["looks"] == 1
     assert call(capsys, "best", document["study"]).code == 0

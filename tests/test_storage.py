@@ -31,7 +31,8 @@ from tuner.errors import StorageError, TunerError, UsageError
 from tuner.record import StudyRecord, TrialRecord
 from tuner.scoring import score
 from tuner.stopping import finished
-from tuner.storage import Store, masked, open_storage, study_names
+from tuner.storage import masked, open_storage
+from tuner.store import Store, study_names
 
 SECRET = "hunter2"
 STUDY = StudyRecord("digits", "study: digits\n", "/", {"seed": 0}, "log_loss", 0, {}, "f", "t", {}, "2026-01-01")
@@ -177,7 +178,7 @@ class TestTrials:
             act(0)
             assert rows(path, "SELECT state FROM trials") == [(state,)]
             assert rows(path, "SELECT * FROM trial_intermediate_values") == []
-            assert store.records() == [begun(0)]
+            assert store.records() == [replace(begun(0), state=state.lower())]
 
     def test_a_trial_whose_number_is_taken_does_not_begin(self, store: Store) -> None:
         store.begin(begun(0), SUGGESTED)
@@ -450,7 +451,8 @@ def test_a_writer_waits_for_another_to_be_done(store: Store, path: Path) -> None
 WRITER = """
 import sys
 from tuner.record import TrialRecord
-from tuner.storage import Store, open_storage
+from tuner.storage import open_storage
+from tuner.store import Store
 from tuner.errors import StorageError
 from optuna.distributions import FloatDistribution
 store = Store.load(open_storage("sqlite:///" + sys.argv[1], create=True), "digits")

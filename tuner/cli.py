@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuner.errors import TunerError, UsageError
+from tuner.guard import StoppedError, apart, stoppable
 
 if TYPE_CHECKING:
     from tuner.grammar import Override
@@ -145,7 +144,7 @@ def run(
     from tuner import terminal
     from tuner.planning import prepare
 
-    with _stoppable(), _apart():
+    with stoppable(), apart():
         study = _drain(prepare(space, overrides=overrides, storage=storage, studies_dir=studies_dir), quiet)
     _emit(_document(study.document) if as_json else "\n".join(terminal.study_text(study.document)))
 
@@ -181,52 +180,6 @@ def _say(lines: Iterable[str]) -> None:
         typer.echo(line, err=True)
 
 
-class _StoppedError(BaseException):
-    """Ctrl-C or SIGTERM came; typer would swallow a KeyboardInterrupt."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM end what runs as Ctrl-C does: cleanly, to be resumed."""
-
-    class TerminatedError(KeyboardInterrupt):
-        """SIGTERM came."""
-
-    def leave(*_: object) -> None:
-        raise TerminatedError
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    except TerminatedError:
-        raise _StoppedError(128 + signal.SIGTERM) from None
-    except KeyboardInterrupt:
-        raise _StoppedError(128 + signal.SIGINT) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Keep stdout for the result: what code of the user's prints goes to stderr, and closing it closes nothing."""
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    aside = os.fdopen(os.dup(2), "w", errors="replace")
-    try:
-        with redirect_stdout(aside):
-            yield
-    finally:
-        with suppress(OSError, ValueError):
-            aside.close()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
 @app.command()
 def check(
     space: SpaceFile,
@@ -240,7 +193,7 @@ def check(
     """
     from tuner.checking import check_space
 
-    with _apart():
+    with apart():
         found = check_space(space, _overrides(settings, {}), no_import)
     _emit(_document(found.document) if as_json else "\n".join(found.lines))
 
@@ -321,7 +274,7 @@ def train(
     from tuner import terminal
     from tuner.single import train_one
 
-    with _stoppable(), _apart():
+    with stoppable(), apart():
         record, task = train_one(config, _overrides(settings, {}), out, lambda text: _say([text] * (not quiet)))
     document = {"number": record.number, "state": record.state, **record.to_json()}
     _emit(_document(document) if as_json else "\n".join(terminal.trial_text(record, task)))
@@ -341,7 +294,7 @@ def predict(
     from tuner.best import load_best
     from tuner.predicting import predictions
 
-    with _apart():
+    with apart():
         text = predictions(load_best(study, studies_dir), data)
     _emit(text, out)
 
@@ -391,7 +344,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         code = app(words, standalone_mode=False)
         sys.stdout.flush()
-    except _StoppedError as stopped:
+    except StoppedError as stopped:
         _complain("stopped; no trial that had ended is lost, and the same command goes on from there", debug)
         sys.exit(stopped.code)
     except BrokenPipeError:

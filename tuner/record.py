@@ -14,7 +14,7 @@ from tuner.curve import Curve, Epoch
 from tuner.scoring import Score
 from tuner.stopping import Verdict
 
-State = Literal["running", "complete", "pruned", "failed"]
+State = Literal["running", "waiting", "complete", "pruned", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ class TrialRecord:
     error: str = ""
     model: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the trial is over; one that is waiting was cut off and is to be run again."""
+        return self.state not in ("running", "waiting")
 
     @property
     def kept(self) -> Epoch | None:

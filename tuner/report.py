@@ -64,7 +64,7 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
 def _counts(records: Iterable[TrialRecord]) -> dict[str, int]:
     states = [record.state for record in records]
     return {"total": len(states)} | {
-        state: states.count(state) for state in ("complete", "pruned", "failed", "running")
+        state: states.count(state) for state in ("complete", "pruned", "failed", "running", "waiting")
     }
 
 
@@ -73,7 +73,7 @@ def _verdicts(records: Iterable[TrialRecord]) -> list[str]:
 
 
 def _epochs(records: Iterable[TrialRecord]) -> dict[str, int]:
-    curves = [record.curve for record in records if record.curve is not None and record.state != "running"]
+    curves = [record.curve for record in records if record.curve is not None and record.ended]
     return {"run": sum(len(curve) for curve in curves), "budgeted": sum(curve.budget for curve in curves)}
 
 

@@ -20,7 +20,7 @@ from tuner.record import TrialRecord, best_record
 from tuner.scoring import metric_of, score, score_at
 from tuner.space import Space
 from tuner.stopping import Peer, Verdict, finished, judge, peer
-from tuner.storage import Store
+from tuner.store import Store
 from tuner.workers import Ended, Engine, Event, Task, Trained, Unsaved
 
 WRITE_SECONDS = 1.0
@@ -97,7 +97,7 @@ class _Loop:
         for record in setting.store.records():
             self.records[record.number] = record
             self.proposer.remember(record)
-            if record.state == "running":
+            if not record.ended:
                 self.left.append(record)
             else:
                 self._remember_peer(record)
@@ -246,7 +246,7 @@ class _Loop:
 
     def _give_up(self) -> None:
         """Raise if the first trials all failed, with one and the same error: the next ones would, too."""
-        ended = [record for record in self.records.values() if record.state != "running"]
+        ended = [record for record in self.records.values() if record.ended]
         errors = {record.error if record.state == "failed" else "" for record in ended}
         if len(ended) >= SAME_ERRORS and len(errors) == 1 and "" not in errors:
             raise UserCodeError(f"the first {len(ended)} trials all failed with: {errors.pop()}")
@@ -254,7 +254,7 @@ class _Loop:
     def give_back(self) -> None:
         """Give back the trials under way, so that none is left running."""
         for number, run in self.running.items():
-            self.records[number] = replace(run.record, state="running")
+            self.records[number] = replace(run.record, state="waiting")
         self.running.clear()
         # not only those of `running`: Ctrl-C may have come between the writing of a trial and its start
         for record in self.setting.store.records():
@@ -269,7 +269,7 @@ def refuse_failures(records: Iterable[TrialRecord], own_code: bool) -> None:
         UserCodeError: every trial failed, at least one by an error or with a model of the user's own.
         TunerError: every trial diverged.
     """
-    ended = [record for record in records if record.state != "running"]
+    ended = [record for record in records if record.ended]
     if not ended or any(record.state != "failed" for record in ended):
         return
     error = next((record.error for record in ended if record.error), "")

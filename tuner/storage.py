@@ -1,40 +1,28 @@
-"""Opens a study's storage safely, and keeps its trials: each written in one transaction when it begins and in
-one when it ends, so that a trial is either there whole or not.
+"""Opens a storage safely: SQLite or a PostgreSQL server.
 
-Decides how SQLite is opened (write-ahead log, BEGIN IMMEDIATE, a busy timeout, tables made under a lock) and
-what of a trial lies in which of Optuna's columns, so that optuna-dashboard and `optuna.load_study` read it.
-Optuna's public storage methods write each value in a transaction of its own; here Optuna's own tables are
-written through its own session. Knows nothing of how trials are judged.
+Decides how SQLite is opened (write-ahead log, BEGIN IMMEDIATE, a busy timeout, tables made under a lock), which
+files are refused, and what a database's error is in one line. Knows nothing of what studies hold.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
-import math
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as _models
-from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
 
 from tuner.errors import StorageError, UsageError, nearest
-from tuner.record import State, StudyRecord, TrialRecord
 
 models: Any = _models  # its columns are typed for SQLAlchemy 1, not for the 2 that is installed
 BUSY_SECONDS = 30.0
-KEY = "tuner"
 SCHEMA = "SELECT schema_version FROM version_info"
 OTHER_SCHEMA = "its tables were made by another version of Optuna; use that version"
 TABLES = set(models.BaseModel.metadata.tables)
@@ -42,12 +30,6 @@ DRIVERS = {
     "sqlite": "sqlite", "sqlite+pysqlite": "sqlite", "postgresql": "postgresql",
     "postgresql+psycopg": "postgresql", "postgresql+psycopg2": "postgresql",
 }  # fmt: skip
-STATES: dict[TrialState, State] = {
-    TrialState.RUNNING: "running", TrialState.WAITING: "running", TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
-}  # fmt: skip
-ENDED = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-Suggested = Mapping[str, tuple[Any, BaseDistribution]]
 
 
 def masked(url: str) -> str:
@@ -83,7 +65,7 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
         raise UsageError(f"--storage: unknown scheme {parsed.drivername!r}{hint}; one of sqlite, postgresql")
     if scheme == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise UsageError("--storage: a study needs a file that outlives the program; write sqlite:///studies/tuner.db")
-    with _spoken(masked(url)):
+    with spoken(masked(url)):
         return _open_sqlite(Path(parsed.database or ""), create) if scheme == "sqlite" else _open_server(url, create)
 
 
@@ -171,7 +153,7 @@ def _open_server(url: str, create: bool) -> RDBStorage:
 
 
 @contextmanager
-def _spoken(where: str) -> Iterator[None]:
+def spoken(where: str) -> Iterator[None]:
     """Turn a database's error into one line."""
     try:
         yield
@@ -193,197 +175,3 @@ def _spoken(where: str) -> Iterator[None]:
         raise StorageError(f"{where}: {OTHER_SCHEMA}") from error
     except OSError as error:
         raise StorageError(f"{where}: {error.strerror or error}") from error
-
-
-def study_names(rdb: RDBStorage) -> list[str]:
-    """Return the names of the studies that were made by tuner."""
-    with _spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
-        query = (
-            session.query(models.StudyModel.study_name)
-            .join(models.StudySystemAttributeModel)
-            .filter(models.StudySystemAttributeModel.key == KEY)
-            .order_by(models.StudyModel.study_id)
-        )
-        return [row[0] for row in query]
-
-
-class Store:
-    """One study in a storage: its record, its trials, and facts that grow (`get`, `put`)."""
-
-    def __init__(self, rdb: RDBStorage, study: StudyRecord, study_id: int) -> None:
-        self.rdb, self.study, self.study_id, self.where = rdb, study, study_id, masked(rdb.url)
-
-    @classmethod
-    def load(cls, rdb: RDBStorage, name: str) -> Store | None:
-        """Return the study of this name, or None if there is none.
-
-        Raises:
-            StorageError: a study of this name is there that tuner didn't make.
-        """
-        with _spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
-            row = models.StudyModel.find_by_name(name, session)
-            if row is None:
-                return None
-            attribute = models.StudySystemAttributeModel.find_by_study_and_key(row, KEY, session)
-            if attribute is None:
-                raise StorageError(f"{masked(rdb.url)}: study {name} wasn't made by tuner; choose another --study-name")
-            return cls(rdb, StudyRecord.from_json(json.loads(attribute.value_json)), row.study_id)
-
-    @classmethod
-    def create(cls, rdb: RDBStorage, study: StudyRecord, shown: Mapping[str, Any]) -> Store:
-        """Make a study in one transaction; `shown` are the attributes that the dashboard shows of it."""
-        with _spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
-            direction = models.StudyDirectionModel(objective=0, direction=StudyDirection.MAXIMIZE)
-            row = models.StudyModel(study_name=study.name, directions=[direction])
-            session.add(row)
-            session.flush()
-            system = {KEY: study.to_json(), "study:metric_names": [f"score ({study.metric})"]}
-            _add(session, models.StudySystemAttributeModel, {"study_id": row.study_id}, system)
-            _add(session, models.StudyUserAttributeModel, {"study_id": row.study_id}, shown)
-            study_id = row.study_id
-        return cls(rdb, study, study_id)
-
-    @contextmanager
-    def _spoken(self) -> Iterator[None]:
-        try:
-            with _spoken(self.where):
-                yield
-        except KeyError:  # Optuna's word for a study that isn't there
-            raise StorageError(f"{self.where}: study {self.study.name} is gone; was it deleted?") from None
-
-    @contextmanager
-    def _session(self) -> Iterator[Any]:
-        with self._spoken(), _create_scoped_session(self.rdb.scoped_session) as session:
-            yield session
-
-    def get(self, key: str) -> Any:
-        """Return a fact of the study, or None."""
-        with self._session() as session:
-            row = models.StudySystemAttributeModel.find_by_study_and_key(
-                models.StudyModel(study_id=self.study_id), f"{KEY}:{key}", session
-            )
-            return None if row is None else json.loads(row.value_json)
-
-    def put(self, key: str, value: Any) -> None:
-        """Keep a fact of the study."""
-        with self._spoken():
-            self.rdb.set_study_system_attr(self.study_id, f"{KEY}:{key}", value)
-
-    def records(self) -> list[TrialRecord]:
-        """Return every trial, by number.
-
-        Raises:
-            StorageError: a trial is there that tuner didn't write.
-        """
-        trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
-        with self._session() as session:
-            rows = (
-                session.query(trial.number, trial.state, attribute.value_json)
-                .outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == KEY))
-                .filter(trial.study_id == self.study_id)
-                .order_by(trial.number)
-                .all()
-            )
-        foreign = [str(number) for number, _, text in rows if text is None]
-        if foreign:
-            message = f"study {self.study.name} has trials that tuner didn't write ({', '.join(foreign[:5])})"
-            raise StorageError(f"{self.where}: {message}; choose another --study-name")
-        return [TrialRecord.from_json(number, STATES[state], json.loads(text)) for number, state, text in rows]
-
-    def begin(self, record: TrialRecord, suggested: Suggested) -> None:
-        """Write a trial that starts to run, with its parameters, in one transaction.
-
-        Raises:
-            StorageError: somebody else added a trial to the study meanwhile.
-        """
-        with self._session() as session:
-            models.StudyModel.find_or_raise_by_id(self.study_id, session, for_update=True)
-            row = models.TrialModel(
-                study_id=self.study_id, number=record.number, state=TrialState.RUNNING, datetime_start=datetime.now()
-            )
-            session.add(row)
-            session.flush()
-            if row.count_past_trials(session) != record.number:
-                raise StorageError(f"{self.where}: study {self.study.name} got a trial from elsewhere; run it again")
-            rows = [
-                {"trial_id": row.trial_id, "param_name": name, "param_value": kind.to_internal_repr(value),
-                 "distribution_json": distribution_to_json(kind)}
-                for name, (value, kind) in suggested.items()
-            ]  # fmt: skip
-            _insert(session, models.TrialParamModel, rows)
-            _add(session, models.TrialSystemAttributeModel, {"trial_id": row.trial_id}, {KEY: record.to_json()})
-            if record.label:
-                _add(session, models.TrialUserAttributeModel, {"trial_id": row.trial_id}, {"label": record.label})
-
-    def progress(self, number: int, values: Mapping[int, float]) -> None:
-        """Add intermediate values of a running trial, in one transaction."""
-        with self._session() as session:
-            _insert(session, models.TrialIntermediateValueModel, _steps(self._row(session, number).trial_id, values))
-
-    def finish(self, record: TrialRecord, values: Mapping[int, float], shown: Mapping[str, Any]) -> bool:
-        """Write the end of a trial in one transaction; False if it had ended already.
-
-        `values` are the intermediate values that aren't written yet, `shown` the attributes that people sort by.
-        """
-        with self._session() as session:
-            row = self._row(session, record.number)
-            if row.state.is_finished():
-                return False
-            of = {"trial_id": row.trial_id}
-            row.state, row.datetime_complete = ENDED[record.state], datetime.now()
-            if record.score is not None and record.state != "failed":
-                stored, kind = models.TrialValueModel.value_to_stored_repr(record.score.value)
-                _insert(session, models.TrialValueModel, [{**of, "objective": 0, "value": stored, "value_type": kind}])
-            _insert(session, models.TrialIntermediateValueModel, _steps(row.trial_id, values))
-            _add(session, models.TrialUserAttributeModel, of, shown)
-            attribute = models.TrialSystemAttributeModel
-            text = json.dumps(record.to_json())
-            where = (attribute.trial_id == row.trial_id, attribute.key == KEY)
-            session.query(attribute).filter(*where).update({"value_json": text}, synchronize_session=False)
-            return True
-
-    def release(self, number: int) -> None:
-        """Give back a trial that didn't end: it waits to be run again, from its start."""
-        self._set_back(number, TrialState.WAITING)
-
-    def adopt(self, number: int) -> None:
-        """Take a trial that was given back or whose process died: it runs again, from its start."""
-        self._set_back(number, TrialState.RUNNING)
-
-    def _set_back(self, number: int, state: TrialState) -> None:
-        with self._session() as session:
-            row = self._row(session, number)
-            if not row.state.is_finished():
-                row.state, row.datetime_start = state, datetime.now()
-                steps = models.TrialIntermediateValueModel
-                session.query(steps).filter(steps.trial_id == row.trial_id).delete(synchronize_session=False)
-
-    def _row(self, session: Any, number: int) -> Any:
-        trial = models.TrialModel
-        row = session.query(trial).filter(trial.study_id == self.study_id, trial.number == number).one_or_none()
-        if row is None:
-            raise StorageError(f"{self.where}: trial {number} of study {self.study.name} is gone; was it deleted?")
-        return row
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.rdb.scoped_session.remove()
-        self.rdb.engine.dispose()
-
-
-def _insert(session: Any, model: Any, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        session.execute(sqlalchemy.insert(model), rows)
-
-
-def _add(session: Any, model: Any, of: Mapping[str, int], values: Mapping[str, Any]) -> None:
-    _insert(session, model, [{**of, "key": key, "value_json": json.dumps(value)} for key, value in values.items()])
-
-
-def _steps(trial_id: int, values: Mapping[int, float]) -> list[dict[str, Any]]:
-    represent = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
-    rows = []
-    for step, value in values.items():
-        stored, kind = represent(value if not math.isinf(value) else math.nan)
-        rows.append({"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind})
-    return rows

@@ -15,7 +15,8 @@ from tuner.config import STUDY_NAME
 from tuner.errors import UsageError, nearest
 from tuner.planning import default_storage
 from tuner.record import StudyRecord, TrialRecord
-from tuner.storage import Store, masked, open_storage, study_names
+from tuner.storage import masked, open_storage
+from tuner.store import Store, study_names
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def study_text(document: Mapping[str, Any]) -> list[str]:
 def _counts(document: Mapping[str, Any]) -> list[str]:
     trials, epochs, data = document["trials"], document["epochs"], document["data"]
     states = ", ".join(
-        f"{trials[state]} {state}" for state in ("complete", "pruned", "failed", "running") if trials[state]
+        f"{trials[state]} {state}" for state in ("complete", "pruned", "failed", "running", "waiting") if trials[state]
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in document["verdicts"].items() if count)
     saved = 1 - epochs["run"] / epochs["budgeted"] if epochs["budgeted"] else 0.0
@@ -207,11 +207,17 @@ def list_text(documents: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return one line a study."""
     if not documents:
         return ["There are no studies yet; start one with `tuner run SPACE`."]
-    rows = [["study", "trials", "running", "failed", "metric", "best trial", "score", "validation", "test"]]
+    rows = [["study", "trials", "unfinished", "failed", "metric", "best trial", "score", "validation", "test"]]
     for document in documents:
         best, test, metric = document["best"], document["test"], document["metric"]
         trials = document["trials"]
-        row = [document["study"], *(str(trials[key]) for key in ("total", "running", "failed")), metric]
+        row = [
+            document["study"],
+            str(trials["total"]),
+            str(trials["running"] + trials["waiting"]),
+            str(trials["failed"]),
+            metric,
+        ]
         row += [str(best["trial"]), number(best["score"]), number(best["val"].get(metric))] if best else ["-"] * 3
         rows.append([*row, number(test.get(metric, {}).get("value")) if test else "-"])
     return table(rows, frozenset({1, 2, 3, 5, 6, 7, 8}))

@@ -29,7 +29,8 @@ from tuner.record import TrialRecord, best_record
 from tuner.search import BASELINE, Setting, refuse_failures, search
 from tuner.selection import Finalist, look
 from tuner.space import Space, differences
-from tuner.storage import Store, open_storage
+from tuner.storage import open_storage
+from tuner.store import Store
 from tuner.study import Study, facts_of
 from tuner.workers import Engine, InProcess, Processes, Task, retrain
 
@@ -75,7 +76,7 @@ def _storage(url: str) -> Iterator[RDBStorage]:
 
 
 def _unfinished(records: Mapping[int, TrialRecord]) -> bool:
-    return any(record.state == "running" for record in records.values())
+    return any(not record.ended for record in records.values())
 
 
 @contextmanager
