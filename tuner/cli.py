@@ -343,7 +343,8 @@ def main(argv: list[str] | None = None) -> None:
     words = [word for word in words if word != "--debug"] or ["--help"]
     try:
         code = app(words, standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where the command was started without one
+            sys.stdout.flush()
     except StoppedError as stopped:
         _complain("stopped; no trial that had ended is lost, and the same command goes on from there", debug)
         sys.exit(stopped.code)
