@@ -175,6 +175,15 @@ def test_train_writes_a_model_that_load_best_reads(folder: Path, capsys: Any) ->
     assert set(best.predict(np.zeros((2, 13)))) <= set(best.classes)
 
 
+def test_training_the_best_configuration_again_gives_the_very_same_network_and_figures(
+    folder: Path, capsys: Any
+) -> None:
+    call(capsys, "train", "studies/small/best.yaml", "--out", "again", "--quiet")
+    assert Path("again/model.safetensors").read_bytes() == Path("studies/small/model.safetensors").read_bytes()
+    first, again = (json.loads(Path(place, "best.json").read_text()) for place in ("studies/small", "again"))
+    assert [first[part] == again[part] for part in ("train", "val", "gap", "epoch", "score")] == [True] * 5
+
+
 def test_train_of_a_space_with_ranges_says_what_to_do(folder: Path, capsys: Any) -> None:
     said = call(capsys, "train", "small.yaml")
     assert (said.code, said.out) == (2, "")

@@ -365,7 +365,7 @@ class TestProbe:
     def test_the_train_series_is_measured_on_it_and_in_the_studys_seed_alone(self) -> None:
         splits = classes(200, 40)
         epoch, network = next(iter(train(config(seed=7), splits, 123)))
-        assert measure(network, training_probe(splits, 7), splits, config())[0] == epoch.train
+        assert measure(network, training_probe(splits), splits, config())[0] == epoch.train
 
 
 class TestMeasure:

@@ -180,8 +180,10 @@ def find_best(study: str | Path, studies_dir: Path) -> Path:
     return path / "best.yaml"
 
 
-def best_space(space: Space, values: Mapping[str, Any], study: str, target: Path) -> str:
+def best_space(space: Space, values: Mapping[str, Any], seed: int, study: str, target: Path) -> str:
     """Return the space file without ranges: every range replaced by the value found, to be run again.
+
+    Its seed is the trial's, so that `tuner train` of it trains the very same network.
 
     Raises:
         SpaceError: never for values of the space; what is written is read back to make sure.
@@ -193,9 +195,10 @@ def best_space(space: Space, values: Mapping[str, Any], study: str, target: Path
     for name in (*space.middle(values), *values):
         _put(tree, name, config[name])
     tree["study"] = f"{study[:59]}-best"
+    tree["seed"] = seed
     tree["folder"] = _way(target.parent, space.folder)
     tree.get("search", {}).pop("enqueue", None)
-    text = plain(json.loads(json.dumps({"study": tree["study"], "folder": tree["folder"], **tree})))
+    text = plain(json.loads(json.dumps({name: tree[name] for name in ("study", "seed", "folder")} | tree)))
     parse_space(text, target.parent, str(target))
     return text
 

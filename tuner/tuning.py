@@ -207,7 +207,7 @@ def write_best(plan: Plan, folder: Path, chosen: TrialRecord, weights: Path, see
     lines = [
         f"# Best configuration of study {plan.study.name}: trial {chosen.number}, epoch {found['epoch']}.",
         f"# {metric}: train {_short(found['train'][metric])}, validation {_short(found['val'][metric])}",
-        best_space(plan.space, chosen.all_values, plan.study.name, target),
+        best_space(plan.space, chosen.all_values, chosen.seed, plan.study.name, target),
     ]
     _write(folder / "model.safetensors", weights.read_bytes())
     _write(folder / "best.json", json.dumps(about, indent=1))
