@@ -372,6 +372,11 @@ def test_of_a_long_history_the_sampler_sees_the_best_and_the_newest_and_all_that
 
 
 def test_the_copy_in_memory_is_not_announced(capfd: pytest.CaptureFixture[str]) -> None:
-    Proposer(space_of(SEARCHED), 0)
-    assert capfd.readouterr() == ("", "")
-    assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    try:
+        Proposer(space_of(SEARCHED), 0)
+        assert capfd.readouterr() == ("", "")
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -277,20 +277,21 @@ class Processes:
 
     def close(self) -> None:
         for worker in self.workers:
-            worker.pipe.close()
             worker.process.kill()
         for worker in self.workers:
             worker.process.wait()
+            worker.pipe.close()
 
 
 def serve(pipe: Connection, splits: Splits) -> None:
-    """Train the tasks that come over the pipe until it is closed."""
+    """Train the tasks that come over the pipe.
+
+    Raises:
+        EOFError, ConnectionError: the other end is closed.
+    """
     run: _Run | None = None
     while True:
-        try:
-            word, *rest = pipe.recv()
-        except EOFError:
-            return
+        word, *rest = pipe.recv()
         if word == "start":
             task: Task = rest[0]
 
@@ -339,7 +340,8 @@ def main(argv: list[str]) -> None:
     from tuner.data.shared import open_shared
 
     torch.set_num_threads(1)
-    serve(Connection(int(argv[0])), open_shared(Path(argv[1])))
+    with suppress(EOFError, ConnectionError):  # whoever judges is gone
+        serve(Connection(int(argv[0])), open_shared(Path(argv[1])))
 
 
 if __name__ == "__main__":
