@@ -508,3 +508,12 @@ def test_a_writer_killed_at_any_moment_leaves_whole_trials_only(path: Path, afte
     whole = rows(path, "SELECT COUNT(*) FROM trial_intermediate_values GROUP BY trial_id")
     assert whole == [(30,)] * len(complete)
     assert len(rows(path, "SELECT * FROM trial_user_attributes WHERE key = 'seen'")) == len(complete)
+
+
+def test_a_storage_opened_to_be_read_refuses_to_write(store: Store, path: Path) -> None:
+    reader = Store.load(open_storage(f"sqlite:///{path}", read_only=True), store.study.name)
+    assert reader is not None
+    assert reader.records() == []
+    with pytest.raises(StorageError, match="readonly"):
+        reader.put("seconds", 1.0)
+    reader.close()

@@ -318,7 +318,9 @@ def dashboard(
     from tuner.planning import default_storage
     from tuner.storage import open_storage
 
-    rdb = open_storage(storage or os.environ.get("OPTUNA_STORAGE") or default_storage(studies_dir))
+    rdb = open_storage(
+        storage or os.environ.get("OPTUNA_STORAGE") or default_storage(studies_dir), read_only=not allow_writes
+    )
     serve(
         rdb, port=port, allow_writes=allow_writes, open_browser=not no_browser, study=study,
         ready=lambda url: typer.echo(f"{url} (Ctrl-C ends)", err=True),

@@ -51,8 +51,10 @@ def _parse(url: str) -> sqlalchemy.engine.URL:
     return parsed
 
 
-def open_storage(url: str, *, create: bool = False) -> RDBStorage:
+def open_storage(url: str, *, create: bool = False, read_only: bool = False) -> RDBStorage:
     """Open a storage; with `create`, make the database and its tables where they are missing.
+
+    With `read_only`, SQLite itself refuses to write.
 
     Raises:
         StorageError: it is missing, unreachable, damaged, of another schema, or can't be written.
@@ -66,10 +68,12 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
     if scheme == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise UsageError("--storage: a study needs a file that outlives the program; write sqlite:///studies/tuner.db")
     with spoken(masked(url)):
-        return _open_sqlite(Path(parsed.database or ""), create) if scheme == "sqlite" else _open_server(url, create)
+        if scheme == "sqlite":
+            return _open_sqlite(Path(parsed.database or ""), create, read_only)
+        return _open_server(url, create)
 
 
-def _open_sqlite(path: Path, create: bool) -> RDBStorage:
+def _open_sqlite(path: Path, create: bool, read_only: bool) -> RDBStorage:
     if not path.exists() and not create:
         raise StorageError(f"{path}: no such database; `tuner run SPACE` makes it, --studies-dir names another place")
     if path.is_dir():
@@ -80,7 +84,7 @@ def _open_sqlite(path: Path, create: bool) -> RDBStorage:
         if not path.exists():
             _make_file(path)
         _check_file(path)
-        return _rdb(path, create)
+        return _rdb(path, create, read_only)
 
 
 @contextmanager
@@ -129,12 +133,13 @@ def _check_file(path: Path) -> None:
         raise StorageError(f"{path}: {OTHER_SCHEMA}")
 
 
-def _rdb(path: Path, write: bool) -> RDBStorage:
+def _rdb(path: Path, write: bool, read_only: bool) -> RDBStorage:
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
         return connection
 
     rdb = RDBStorage(_url(path), {"creator": connect}, skip_table_creation=True)

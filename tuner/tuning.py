@@ -168,7 +168,7 @@ def _conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     for record in records.values():
         path = plan.folder / "curves" / f"{record.number:05d}.csv"
         if record.curve is not None and not path.exists():
-            _write(path, report.curve_csv(record))
+            _write(path, report.curve_csv(record), durable=False)
     return study
 
 
@@ -218,8 +218,8 @@ def _short(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
 
 
-def _write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
+def _write(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Write a file whole or not at all; what can be written again needs no waiting for the disk."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     data = content.encode() if isinstance(content, str) else content
     with writing(path):
@@ -227,7 +227,8 @@ def _write(path: Path, content: str | bytes) -> None:
         with open(part, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(part, path)
 
 
