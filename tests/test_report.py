@@ -40,7 +40,7 @@ def test_a_failed_trial_is_in_the_table_and_in_the_lines_without_figures(study: 
     assert figures(failed, "classification") is None
     rows = list(csv.DictReader(io.StringIO(trials_csv({0: failed}, "classification"))))
     assert (rows[0]["state"], rows[0]["score"]) == ("failed", "")
-    line = trial_line(failed, study.record, None)
+    line = trial_line(failed, study.record)
     assert "failed: ValueError: ?[31mred" in line
     assert "ValueError" in trial_text(failed, "classification")[0]
 
@@ -88,6 +88,6 @@ def test_figures_are_told_with_four_digits_and_times_as_people_say_them() -> Non
 def test_every_line_of_a_study_fits_a_terminal(study: Study, tmp_path: Path) -> None:
     texts = [study_text(study.document), list_text([study.document])]
     texts += [trial_text(record, "classification") for record in study.trials.values()]
-    texts += [[trial_line(record, study.record, 0)] for record in study.trials.values()]
+    texts += [[trial_line(record, study.record)] for record in study.trials.values()]
     long = [line for text in texts for line in text if len(line) > 120 and str(study.folder) not in line]
     assert not long

@@ -198,9 +198,16 @@ def best_space(space: Space, values: Mapping[str, Any], seed: int, study: str, t
     tree["seed"] = seed
     tree["folder"] = _way(target.parent, space.folder)
     tree.get("search", {}).pop("enqueue", None)
+    tree = {name: value for name, value in tree.items() if value != {}}
     text = plain(json.loads(json.dumps({name: tree[name] for name in ("study", "seed", "folder")} | tree)))
     parse_space(text, target.parent, str(target))
     return text
+
+
+def space_text(space: Space, folder: Path) -> str:
+    """Return the text of a space as it must be to stand in a folder: what its paths start from goes with it."""
+    tree = {**space.nested(), "study": space.config.study, "folder": _way(folder, space.folder)}
+    return plain(json.loads(json.dumps({name: tree[name] for name in ("study", "folder")} | tree)))
 
 
 def moved(best: BestConfig, folder: Path) -> str:

@@ -95,7 +95,7 @@ def _overrides(settings: list[str] | None, options: dict[str, tuple[str, Any]]) 
 
 def _emit(text: str, out: Path | None = None) -> None:
     if out is None:
-        typer.echo(text.rstrip("\n"))
+        typer.echo(text.rstrip("\n"), color=True)  # as it is: what must not reach a terminal is out already
         return
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -152,10 +152,8 @@ def run(
 def _drain(plan: Plan, quiet: bool) -> Study:
     """Run a study to its end, telling of each trial on stderr."""
     from tuner import terminal
-    from tuner.record import best_record
     from tuner.tuning import conduct
 
-    ended: dict[int, Any] = {}
     conducting = conduct(plan)
     told = quiet
     try:
@@ -165,9 +163,7 @@ def _drain(plan: Plan, quiet: bool) -> Study:
                 told = True
                 _say(terminal.run_head(plan.study, plan.space, plan.trials))
             if record.state != "running":
-                ended[record.number] = record
-                best = best_record(ended)
-                _say([terminal.trial_line(record, plan.study, best.number if best else None)] * (not quiet))
+                _say([terminal.trial_line(record, plan.study)] * (not quiet))
     except StopIteration as end:
         study: Study = end.value
         return study
@@ -293,9 +289,12 @@ def predict(
     """
     from tuner.best import load_best
     from tuner.predicting import predictions
+    from tuner.terminal import clean
 
     with apart():
         text = predictions(load_best(study, studies_dir), data)
+    if out is None and sys.stdout.isatty():  # a terminal gets no control characters, a pipe every byte
+        text = "\n".join(clean(line) for line in text.splitlines())
     _emit(text, out)
 
 

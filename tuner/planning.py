@@ -23,6 +23,7 @@ from tuner.data.splits import Splits
 from tuner.errors import UsageError
 from tuner.grammar import Override, dump_space, read_space
 from tuner.metrics import null_loss
+from tuner.proposing import first_trials
 from tuner.record import StudyRecord
 from tuner.scoring import metric_of
 from tuner.space import Space
@@ -43,8 +44,9 @@ class Plan:
 
     @property
     def trials(self) -> int:
-        """How many trials the study has in all."""
-        return self.space.config.budget.trials
+        """How many trials the study has in all: its budget, or as many as differ if nothing is searched."""
+        budget = self.space.config.budget.trials
+        return budget if self.space.domains else min(budget, len(first_trials(self.space)))
 
 
 def prepare(
@@ -93,6 +95,8 @@ def _check_fit(space: Space, splits: Splits) -> str:
         metric = metric_of(config.score, splits.shape.task)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if metric == "roc_auc" and len(set(splits.val.y.tolist())) < 2:
+        raise UsageError("score.metric: roc_auc needs two classes in the validation rows, which have one; use log_loss")
     for family in families(space):
         if kind != "image" and family in IMAGE_FAMILIES:
             raise UsageError(f"model.family: {family} is for images and the data are a {kind}; use mlp or module:attr")

@@ -24,7 +24,8 @@ class TrialRecord:
     `values` maps every searched dotted name that was active to its value; `overrides` are values that the
     trial has outside the space (the unregularized baseline of a space that doesn't hold it). `label` says
     which of the first trials it is ("baseline", "light", ...), or "". `model` are facts of the trained
-    network: parameters, sparsity (share of weights that are exactly zero).
+    network: parameters, sparsity (share of weights that are exactly zero). `leads` says, of a trial that has just
+    ended, that it is the best of its study so far; it isn't stored.
     """
 
     number: int
@@ -39,6 +40,7 @@ class TrialRecord:
     error: str = ""
     model: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    leads: bool = False
 
     @property
     def ended(self) -> bool:

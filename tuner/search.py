@@ -92,6 +92,7 @@ class _Loop:
         self.proposer = Proposer(setting.space, setting.space.config.seed)
         self.records = setting.records
         self.running: dict[int, _Running] = {}
+        self.begun: set[int] = set()  # by this process, and not ended
         self.peers: dict[int, Peer] = {}
         self.left: list[TrialRecord] = []
         for record in setting.store.records():
@@ -109,6 +110,7 @@ class _Loop:
         while len(self.running) < self.engine.slots and not self._out_of_time():
             if self.left:
                 record = self.left.pop(0)
+                self.begun.add(record.number)
                 self.setting.store.adopt(record.number)
             elif len(self.records) < self._total():
                 record = self._propose(len(self.records))
@@ -125,12 +127,12 @@ class _Loop:
         return self.setting.deadline is not None and time.monotonic() >= self.setting.deadline
 
     def late(self) -> bool:
-        """Tell whether the deadline has passed and there is a trial to show for it."""
-        return self._out_of_time() and self.best is not None
+        """Tell whether the deadline has passed."""
+        return self._out_of_time()
 
     def patience(self) -> float | None:
         """Return how long to wait for an event: until the deadline, if there is one to keep."""
-        if self.setting.deadline is None or self.best is None:
+        if self.setting.deadline is None:
             return None
         return max(0.0, self.setting.deadline - time.monotonic())
 
@@ -138,6 +140,7 @@ class _Loop:
         proposal, suggested = self.proposer.propose(number)
         seed = trial_seed(self.setting.space.config.seed, number)
         record = TrialRecord(number, "running", proposal.values, seed, proposal.label, proposal.overrides)
+        self.begun.add(number)
         self.setting.store.begin(record, suggested)
         self.records[number] = record
         return record
@@ -180,6 +183,9 @@ class _Loop:
             return run.record
         worth = score(curve, self.rule, self.metric)
         run.record = replace(run.record, state=run.verdict.outcome, verdict=run.verdict, score=worth)
+        if run.record.state != "failed" and not math.isfinite(worth.value):
+            error = f"{self.metric} of epoch {worth.epoch} is not a finite number, so the trial has no score"
+            run.record = replace(run.record, state="failed", verdict=None, score=None, error=error)
         self.engine.stop(number, self.setting.weights_of(number) if self._keeps(run.record) else None)
         return replace(run.record, state="running")
 
@@ -221,6 +227,7 @@ class _Loop:
         # as it will be read again, so that a resumed study judges by the very same numbers
         record = TrialRecord.from_json(number, run.record.state, run.record.to_json())
         del self.running[number]
+        self.begun.discard(number)
         keeps = self._keeps(record)
         self.records[number] = record
         self.proposer.tell(record)
@@ -230,7 +237,7 @@ class _Loop:
         elif record.label != BASELINE:
             self.setting.weights_of(number).unlink(missing_ok=True)
         self._give_up()
-        return record
+        return replace(record, leads=number == self.best)
 
     def _new_best(self) -> None:
         best = best_record(self.records)
@@ -257,8 +264,8 @@ class _Loop:
             self.records[number] = replace(run.record, state="waiting")
         self.running.clear()
         # not only those of `running`: Ctrl-C may have come between the writing of a trial and its start
-        for record in self.setting.store.records():
-            if record.state == "running":
+        for record in self.setting.store.records() if self.begun else ():
+            if record.state == "running" and record.number in self.begun:
                 self.setting.store.release(record.number)
 
 

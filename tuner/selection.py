@@ -6,6 +6,7 @@ together, and every look is counted. Knows nothing of how trials were found.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,7 +38,11 @@ class Finalist:
 
 def without_gap_penalty(records: Mapping[int, TrialRecord]) -> TrialRecord | None:
     """Return the complete trial that the score would have chosen with gap_penalty 0."""
-    complete = [record for record in records.values() if record.state == "complete" and record.score is not None]
+    complete = [
+        record
+        for record in records.values()
+        if record.state == "complete" and record.score is not None and math.isfinite(record.score.skill)
+    ]
     return max(complete, key=lambda record: (record.score.skill if record.score else 0.0, -record.number), default=None)
 
 
@@ -84,6 +89,8 @@ def _figures(chosen: Finalist, baseline: Finalist | None, splits: Splits, metric
         draws.append([_measured(each, splits, roc_auc, rows) for each in outputs])
     found: dict[str, Any] = {"metrics": {}, "baseline_metrics": {}, "difference": {}}
     for name in seen[0]:
+        if not np.isfinite(seen[0][name]):  # such as the area under the ROC curve where one class occurs
+            continue
         series = np.array([[one[name] for one in draw] for draw in draws])
         found["metrics"][name] = _interval(seen[0][name], series[:, 0])
         if baseline is not None:
@@ -114,7 +121,8 @@ def _measured(outputs: NDArray[Any], splits: Splits, roc_auc: bool, rows: NDArra
 
 
 def _interval(value: float, draws: NDArray[Any]) -> dict[str, float]:
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    finite = draws[np.isfinite(draws)]
+    low, high = np.percentile(finite, [2.5, 97.5]) if len(finite) else (np.nan, np.nan)
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 
@@ -126,9 +134,9 @@ def beats_baseline(seen: Mapping[str, Any], metric: str) -> str:
     low, high = difference["low"], difference["high"]
     interval = f"test {metric} better by {difference['value']:.3g}, 95 % interval {low:.3g} to {high:.3g}"
     if seen["trial"] == seen["baseline"]:
-        return "Tuning did not help: the unregularized baseline itself was chosen."
+        return "Tuning did not help: the baseline itself was chosen (the middle of the space, unregularized)."
     if low > 0:
-        return f"It beat the unregularized baseline ({interval})."
+        return f"It beat the baseline, which is the middle of the space, unregularized and not tuned ({interval})."
     if high < 0:
-        return f"Tuning did not help: it is worse than the unregularized baseline ({interval})."
-    return f"Tuning did not beat the unregularized baseline beyond noise ({interval})."
+        return f"Tuning did not help: it is worse than the untuned, unregularized baseline ({interval})."
+    return f"Tuning did not beat the untuned, unregularized baseline beyond noise ({interval})."

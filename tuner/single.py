@@ -10,14 +10,14 @@ from pathlib import Path
 
 from tuner.config import Stopping
 from tuner.curve import Epoch
-from tuner.errors import UsageError, UserCodeError
+from tuner.errors import TunerError, UsageError, UserCodeError
+from tuner.files import write_best
 from tuner.grammar import Override, read_space
 from tuner.planning import Plan, blank_curve, plan_of
 from tuner.record import TrialRecord
 from tuner.scoring import score
 from tuner.stopping import finished, judge
 from tuner.terminal import number
-from tuner.tuning import write_best
 from tuner.workers import Ended, InProcess, Task, Trained
 
 
@@ -63,10 +63,12 @@ def _train(plan: Plan, weights: Path, say: Callable[[str], None]) -> TrialRecord
                 engine.go(0)
         engine.stop(0, weights)
         ended = engine.next()
+        if not isinstance(ended, Ended):
+            raise TunerError(f"the weights can't be written: {getattr(ended, 'error', '')}")
     finally:
         engine.close()
     worth = score(curve, config.score, plan.study.metric)
-    model = ended.model if isinstance(ended, Ended) else {}
+    model = ended.model
     return TrialRecord(
         0, verdict.outcome, {}, config.seed, "", {}, curve, worth, verdict, "", model, time.monotonic() - started
     )

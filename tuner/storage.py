@@ -95,8 +95,18 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
+def database_file(rdb: RDBStorage) -> Path | None:
+    """Return the file of a SQLite storage, or None for a server."""
+    parsed = _parse(rdb.url)
+    return Path(parsed.database or "") if parsed.drivername.startswith("sqlite") else None
+
+
 def _make_file(path: Path) -> None:
     """Make a database with its tables beside its place and put it there: whoever is killed leaves no empty one."""
+    logs = [f"{path.name}{end}" for end in ("-wal", "-shm") if path.with_name(f"{path.name}{end}").exists()]
+    if logs:
+        mend = "put the database back, or remove what is left of it"
+        raise StorageError(f"{path}: is gone, but {' and '.join(logs)} of it lie there; {mend}")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.unlink(missing_ok=True)

@@ -37,8 +37,8 @@ def number(value: Any) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
-    """Return rows as aligned columns, the first row being the head; columns in `right` are right-aligned."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    """Return rows as aligned columns; columns in `right` are right-aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def cell(i: int, text: str) -> str:
         return text.rjust(widths[i]) if i in right else text.ljust(widths[i])
@@ -70,13 +70,13 @@ def run_head(study: StudyRecord, space: Space, trials: int) -> list[str]:
     return [*lines, head]
 
 
-def trial_line(record: TrialRecord, study: StudyRecord, best: int | None) -> str:
+def trial_line(record: TrialRecord, study: StudyRecord) -> str:
     """Return what is said of a trial that has ended; `kept` and `run` are epochs."""
     found = figures(record, study.data["task"])
     if found is None or record.state == "failed":
         return _columns(str(record.number), record.label, "-", "-", "-", "-", "-", f"failed: {clean(record.reason)}")
     kind = record.verdict.kind if record.verdict else ""
-    ended = f"{record.state}: {kind}" + ("  <- best so far" if record.number == best else "")
+    ended = f"{record.state}: {kind}" + ("  <- best so far" if record.leads else "")
     val, train = (number(found[part].get(study.metric)) for part in ("val", "train"))
     epochs = str(len(record.curve)) if record.curve else "-"
     return _columns(str(record.number), record.label, number(found["score"]), val, train, str(found["epoch"]), epochs,
@@ -95,7 +95,8 @@ def study_text(document: Mapping[str, Any]) -> list[str]:
         return [*lines, "No trial is complete, so there is no best configuration yet."]
     lines += [f"Best configuration: trial {best['trial']}, epoch {best['epoch']}, score {number(best['score'])}"]
     lines += [f"  ({document['formula']})"]
-    lines += [f"  {line}" for line in table([(name, number(value)) for name, value in best["params"].items()])]
+    searched = table([(name, number(value)) for name, value in best["params"].items()])
+    lines += [f"  {line}" for line in searched or ["nothing was searched: the configuration is the space file's"]]
     facts = f"{best['parameters']:,.0f} parameters" if best["parameters"] else ""
     facts += f", {best['sparsity']:.0%} of the weights are exactly zero" if best["sparsity"] else ""
     lines += [f"  {facts}"] if facts else []
@@ -169,7 +170,7 @@ def _places(document: Mapping[str, Any]) -> list[str]:
     rows = [("configuration", document["config"]), ("model", document["model"]), ("storage", document["storage"])]
     rows += [("one trial", f"tuner show {study if usual else folder} --trial {document['best']['trial']}")]
     rows += [("dashboard", f"tuner dashboard {study}" + ("" if usual else f" --studies-dir {Path(folder).parent}"))]
-    rows += [("in Python", f'tuner.load_best("{study if usual else folder}")')]
+    rows += [("in Python", f'tuner.load_best("{study if usual else folder}")')] if document["config"] else []
     return table([(name, clean(place)) for name, place in rows if place])
 
 

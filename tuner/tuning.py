@@ -14,30 +14,29 @@ import os
 import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import report
-from tuner.best import STUDIES, best_space
+from tuner.best import STUDIES
 from tuner.data.shared import write_shared
-from tuner.errors import StorageError, UsageError
-from tuner.grammar import Override, dump_space
+from tuner.errors import TunerError, UsageError
+from tuner.files import refuse_foreign, write_best, write_study, writing
+from tuner.grammar import Override
 from tuner.planning import Plan, blank_curve, own_families, prepare
 from tuner.record import TrialRecord, best_record
 from tuner.search import BASELINE, Setting, refuse_failures, search
 from tuner.selection import Finalist, look
 from tuner.space import Space, differences
-from tuner.storage import open_storage
+from tuner.storage import database_file, open_storage
 from tuner.store import Store
 from tuner.study import Study, facts_of
 from tuner.workers import Engine, InProcess, Processes, Task, retrain
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
-
-SHOWN = ("trial", "score", "epoch", "params", "train", "val", "gap", "parameters", "sparsity")
 
 
 def conduct(plan: Plan) -> Generator[TrialRecord, None, Study]:
@@ -50,13 +49,16 @@ def conduct(plan: Plan) -> Generator[TrialRecord, None, Study]:
         StorageError: the storage can't be used.
         UserCodeError: the space's own code fails in every trial.
     """
-    with _storage(plan.storage) as rdb, _only_one(plan.folder):
+    with _storage(plan.storage) as rdb, _only_one(plan, rdb):
         store = _open_store(plan, rdb)
         setting, before = _setting(plan, store), store.get("seconds") or 0.0
         try:
             if len(setting.records) < setting.trials or _unfinished(setting.records):
                 with _engine(plan) as engine:
                     yield from search(setting, engine)
+        except (GeneratorExit, KeyboardInterrupt):
+            _leave_early(plan, store, setting)
+            raise
         finally:
             store.put("seconds", round(before + time.monotonic() - plan.started, 3))
         setting.records.update({record.number: record for record in store.records()})
@@ -80,18 +82,28 @@ def _unfinished(records: Mapping[int, TrialRecord]) -> bool:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the study's lock; it goes with the process, however that ends."""
+def _only_one(plan: Plan, rdb: RDBStorage) -> Iterator[None]:
+    """Hold the study's locks, one in its folder and one beside its database, for these may be shared differently."""
+    folder, database = plan.folder, database_file(rdb)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "a+")  # noqa: SIM115
+    beside = nullcontext() if database is None else _lock(Path(f"{database}.{folder.name}.lock"), folder.name)
+    with _lock(folder / ".lock", folder.name), beside:
+        yield
+
+
+@contextmanager
+def _lock(path: Path, study: str) -> Iterator[None]:
+    """Hold a lock on a file; it goes with the process, however that ends."""
+    with writing(path):
+        lock = open(path, "a+")  # noqa: SIM115
     with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
             process = file.read().strip() or "?"
-            message = f"study {folder.name!r} is being run by process {process}; wait, or choose --study-name"
+            message = f"study {study!r} is being run by process {process}; wait, or choose --study-name"
             raise UsageError(message) from None
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -99,19 +111,11 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn what stands in the way of a study's files into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{error.filename or folder}: can't be written ({error.strerror or error})") from error
-
-
 def _open_store(plan: Plan, rdb: RDBStorage) -> Store:
     """Return the study's store, made new or the one that this plan continues."""
     store = Store.load(rdb, plan.study.name)
     if store is None:
+        refuse_foreign(plan.folder)
         about = {"metric": plan.study.metric, "score": report.formula(plan.study.metric, plan.study.identity)}
         return Store.create(rdb, plan.study, about)
     lines = differences(store.study.identity, plan.study.identity)
@@ -153,6 +157,17 @@ def _engine(plan: Plan) -> Iterator[Engine]:
             part.unlink(missing_ok=True)
 
 
+def _leave_early(plan: Plan, store: Store, setting: Setting) -> None:
+    """Write the files of a study that was stopped: its best configuration so far, the test set still closed."""
+    chosen = best_record(setting.records)
+    with suppress(TunerError):
+        if chosen is not None and setting.weights_of(chosen.number).exists():
+            seen = store.get("test")
+            same = seen is not None and seen["trial"] == chosen.number
+            write_best(plan, plan.folder, chosen, setting.weights_of(chosen.number), seen if same else None)
+        write_study(plan, setting.records)
+
+
 def _conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     """Choose, look at the test set once, and write the study's files."""
     records = setting.records
@@ -163,17 +178,12 @@ def _conclude(plan: Plan, store: Store, setting: Setting) -> Study:
         write_best(plan, plan.folder, chosen, setting.weights_of(chosen.number), seen)
     facts = facts_of(store, plan.folder) | {"test": seen}
     study = Study(store.study, dict(records), report.summary(store.study, records, facts), plan.folder)
-    _write(plan.folder / "space.yaml", dump_space(plan.space))
-    _write(plan.folder / "trials.csv", report.trials_csv(records, setting.task))
-    for record in records.values():
-        path = plan.folder / "curves" / f"{record.number:05d}.csv"
-        if record.curve is not None and not path.exists():
-            _write(path, report.curve_csv(record), durable=False)
+    write_study(plan, records)
     return study
 
 
 def _look(plan: Plan, store: Store, setting: Setting, chosen: TrialRecord) -> dict[str, Any] | None:
-    baseline = next((r for r in setting.records.values() if r.label == BASELINE and r.kept is not None), None)
+    baseline = next((r for r in setting.records.values() if r.label == BASELINE and r.state == "complete"), None)
     finalists = [_finalist(plan, setting, record) for record in (chosen, baseline) if record is not None]
     earlier = store.get("test")
     second = finalists[1] if baseline is not None else None
@@ -191,45 +201,6 @@ def _finalist(plan: Plan, setting: Setting, record: TrialRecord) -> Finalist:
         task = Task(record.number, config, record.seed, plan.space.folder)
         retrain(task, replace(plan.splits, test=None), record.score.epoch, weights)
     return Finalist(record, config, weights)
-
-
-def write_best(plan: Plan, folder: Path, chosen: TrialRecord, weights: Path, seen: Mapping[str, Any] | None) -> None:
-    """Write best.yaml, best.json and model.safetensors of a trial into a folder; best.yaml last."""
-    found = report.figures(chosen, plan.splits.shape.task)
-    assert found is not None
-    about = {
-        **{name: found[name] for name in SHOWN},
-        "study": plan.study.name, "metric": plan.study.metric,
-        "test": {**seen["metrics"], "looks": seen["looks"]} if seen else None,
-        "encoder": plan.splits.encoder.to_json(), "versions": dict(plan.study.versions), "created": plan.study.created,
-    }  # fmt: skip
-    metric, target = plan.study.metric, folder / "best.yaml"
-    lines = [
-        f"# Best configuration of study {plan.study.name}: trial {chosen.number}, epoch {found['epoch']}.",
-        f"# {metric}: train {_short(found['train'][metric])}, validation {_short(found['val'][metric])}",
-        best_space(plan.space, chosen.all_values, chosen.seed, plan.study.name, target),
-    ]
-    _write(folder / "model.safetensors", weights.read_bytes())
-    _write(folder / "best.json", json.dumps(about, indent=1))
-    _write(target, "\n".join(lines))
-
-
-def _short(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4g}"
-
-
-def _write(path: Path, content: str | bytes, durable: bool = True) -> None:
-    """Write a file whole or not at all; what can be written again needs no waiting for the disk."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    data = content.encode() if isinstance(content, str) else content
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        os.replace(part, path)
 
 
 def tune(

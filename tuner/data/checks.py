@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from pandas.api import types
 
 from tuner.config import Data
-from tuner.data.columns import COMMA_NUMBER, is_number, number_of, numbers_of, role_of, texts_of
+from tuner.data.columns import (
+    COMMA_NUMBER,
+    FORMATTED,
+    THOUSANDS,
+    is_number,
+    number_of,
+    numbers_of,
+    role_of,
+    texts_of,
+)
 from tuner.data.fingerprint import hash_each
 from tuner.data.raw import Raw, counted, listed
 from tuner.data.splits import Task
@@ -177,14 +186,24 @@ def _check_text(column: pd.Series[Any], name: str) -> Iterator[str]:
         yield f"{name}: {BEYOND}"
     if isinstance(column.dtype, pd.CategoricalDtype) or role != "category":
         return
-    commas = [text for text in texts if COMMA_NUMBER.fullmatch(text)]
     numeric = np.array([not np.isnan(number_of(text)) for text in texts])
-    if commas and len(commas) + numeric.sum() == len(texts):
-        yield f"{name}: has decimal commas (such as {commas[0]!r}); write them with a point"
+    formatted = [text for text, plain in zip(texts, numeric, strict=True) if not plain and FORMATTED.fullmatch(text)]
+    if formatted and len(formatted) + numeric.sum() == len(texts):
+        yield f"{name}: {_mend_format(formatted)}"
     elif len(texts) and numeric.sum() > 20 and numeric.mean() > 0.9:
         odd = int(np.argmin(numeric))
         row = int(np.argmax(codes == odd)) + 1
         yield f"{name}: mixes numbers and text (such as {texts[odd]!r} in row {row}); mend these values or drop it"
+
+
+def _mend_format(texts: list[str]) -> str:
+    """Return how to write numbers that are written for people."""
+    if all(THOUSANDS.fullmatch(text) for text in texts):
+        mend = "write them without if they mark thousands, with a point if they are decimal"
+        return f"has commas in its numbers (such as {texts[0]!r}); {mend}"
+    if all(COMMA_NUMBER.fullmatch(text) for text in texts):
+        return f"has decimal commas (such as {texts[0]!r}); write them with a point"
+    return f"has formatted numbers (such as {texts[0]!r}); write plain ones, such as 1234.5"
 
 
 def _count_infinite(column: pd.Series[Any]) -> int:

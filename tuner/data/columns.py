@@ -19,6 +19,8 @@ Role = Literal["number", "date", "category"]
 MISSING = frozenset({"", "?", "-", "--", ".", "na", "n/a", "nan", "null", "none", "missing", "unknown"})
 TRUTH = {"true": 1.0, "false": 0.0}
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?")
+THOUSANDS = re.compile(r"\s*[+-]?\d{1,3}(,\d{3})+(\.\d+)?\s*")
+FORMATTED = re.compile(r"\s*[+-]?[$€£]?\s?[+-]?\d[\d,.]*\s?[%$€£]?\s*")
 COMMA_NUMBER = re.compile(r"\s*[+-]?\d*,\d+\s*")
 
 

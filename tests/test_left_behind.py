@@ -1,0 +1,159 @@
+"""What a study leaves: for the next run, for the next study, and when it is stopped or disturbed."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import SMALL, call, write
+
+from tuner.cli import main
+from tuner.planning import prepare
+from tuner.study import open_study
+from tuner.tuning import conduct, tune
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "small.yaml")
+    return tmp_path
+
+
+def drain(run: Any, ended: int) -> list[Any]:
+    """Let a study run until so many trials have ended."""
+    found: list[Any] = []
+    while len(found) < ended:
+        record = next(run)
+        found += [record] if record.ended else []
+    return found
+
+
+def test_the_best_configuration_runs_as_a_study_to_its_printed_end(here: Path, capsys: Any) -> None:
+    assert call(capsys, "run", "small.yaml").code == 0
+    said = call(capsys, "run", "studies/small/best.yaml")
+    assert said.code == 0, said.err
+    assert "study small-best: 2 trials" in said.err
+    assert call(capsys, "show", "small-best").code == 0
+
+
+def test_a_configuration_that_is_its_own_baseline_runs_to_its_printed_end(here: Path, capsys: Any) -> None:
+    (here / "plain.yaml").write_text("data: {source: sklearn:wine}\ntraining: {epochs: 2}\n")
+    said = call(capsys, "run", "plain.yaml")
+    assert said.code == 0, said.err
+    assert "nothing was searched" in said.out
+
+
+def test_a_stopped_study_leaves_its_best_so_far_with_the_test_set_closed(here: Path, capsys: Any) -> None:
+    run = conduct(prepare("small.yaml"))
+    drain(run, 2)
+    run.close()
+    assert open_study("small").best.test is None
+    assert call(capsys, "best", "small").code == 0
+    assert call(capsys, "show", "small", "--json").document["test"] is None
+    assert call(capsys, "run", "small.yaml", "--json").document["test"]["looks"] == 1
+
+
+def test_a_study_with_a_shared_database_is_refused_from_another_folder_too(here: Path, capsys: Any) -> None:
+    url = f"sqlite:///{here / 'shared.db'}"
+    run = conduct(prepare("small.yaml", storage=url, studies_dir="one"))
+    drain(run, 1)
+    said = call(capsys, "run", "small.yaml", "--storage", url, "--studies-dir", "two")
+    assert said.code == 2
+    assert "is being run by process" in said.err
+    drain(run, 1)
+    run.close()
+    records = open_study("small", storage=url, studies_dir="one").trials.values()
+    assert [record.state for record in records][:2] == ["complete", "complete"]
+
+
+def test_space_yaml_as_it_was_run_runs_again(here: Path, capsys: Any) -> None:
+    rows = "\n".join(f"{i},{i * 7 % 5},{'yes' if i * 7 % 5 > 2 else 'no'}" for i in range(60))
+    (here / "my.csv").write_text(f"a,b,y\n{rows}\n")
+    write(here / "small.yaml", SMALL.replace("sklearn:wine}", "my.csv, target: y}"))
+    assert call(capsys, "run", "small.yaml").code == 0
+    again = call(capsys, "run", "studies/small/space.yaml", "--study-name", "again")
+    assert again.code == 0, again.err
+
+
+def test_a_folder_with_another_studys_files_is_refused_and_left_as_it_is(here: Path, capsys: Any) -> None:
+    tune("small.yaml", trials=2)
+    (here / "studies" / "tuner.db").unlink()
+    before = (here / "studies/small/best.json").read_bytes()
+    said = call(capsys, "run", "small.yaml", "--seed", "5")
+    assert said.code == 2
+    assert "of a study that isn't in this storage" in said.err
+    assert (here / "studies/small/best.json").read_bytes() == before
+
+
+def test_the_log_of_a_database_that_is_gone_is_not_taken_into_a_new_one(here: Path, capsys: Any) -> None:
+    (here / "studies").mkdir()
+    (here / "studies" / "tuner.db-wal").write_bytes(b"left by a kill")
+    said = call(capsys, "run", "small.yaml")
+    assert said.code == 4
+    assert "is gone, but tuner.db-wal of it lie there" in said.err
+
+
+def test_best_so_far_counts_the_trials_of_earlier_runs(here: Path) -> None:
+    first = drain(conduct(prepare("small.yaml")), 2)
+    run = conduct(prepare(write(here / "small.yaml", SMALL.replace("trials: 3", "trials: 6"))))
+    later = drain(run, 4)
+    run.close()
+    best = max(record.score.value for record in first)
+    for record in later:
+        assert record.leads == (record.state == "complete" and record.score.value > best)
+        best = max(best, record.score.value if record.state == "complete" else best)
+
+
+def test_files_that_may_hold_data_are_their_owners_alone(here: Path) -> None:
+    tune("small.yaml", trials=2)
+    for name in ("best.json", "best.yaml", "space.yaml", "trials.csv", "model.safetensors"):
+        assert stat.S_IMODE((here / "studies/small" / name).stat().st_mode) == 0o600, name
+    assert stat.S_IMODE((here / "studies/tuner.db").stat().st_mode) == 0o600
+
+
+def test_the_area_under_the_curve_is_refused_where_validation_has_one_class(here: Path, capsys: Any) -> None:
+    kinds = ["no" if i >= 40 or i % 2 else "yes" for i in range(60)]
+    lines = [f"{i % 7},{kind},{'val' if i >= 40 else 'train'}" for i, kind in enumerate(kinds)]
+    (here / "my.csv").write_text("\n".join(["a,y,split", *lines]) + "\n")
+    write(here / "small.yaml", SMALL.replace("sklearn:wine}", "my.csv, target: y}"))
+    said = call(capsys, "run", "small.yaml", "-S", "score.metric=roc_auc")
+    assert said.code == 2
+    assert "roc_auc needs two classes" in said.err
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ("1,300", "has commas in its numbers (such as '1,300'); write them without if they mark thousands"),
+        ("3,14", "has decimal commas (such as '3,14')"),
+        ("$1,234.56", "has formatted numbers (such as '$1,234.56'); write plain ones"),
+        ("5.3%", "has formatted numbers (such as '5.3%')"),
+    ],
+)
+def test_numbers_written_for_people_are_refused_with_the_right_advice(
+    here: Path, capsys: Any, values: str, told: str
+) -> None:
+    rows = "\n".join(f'{i},"{values}","{"yes" if i % 2 else "no"}"' for i in range(40))
+    (here / "my.csv").write_text(f"a,b,y\n{rows}\n")
+    write(here / "small.yaml", SMALL.replace("sklearn:wine}", "my.csv, target: y}"))
+    said = call(capsys, "check", "small.yaml")
+    assert said.code == 3
+    assert told in said.err
+
+
+def test_predictions_are_printed_byte_for_byte_where_no_terminal_reads_them(here: Path, capsys: Any) -> None:
+    rows = "\n".join(f"{i % 9},{'red' if i % 2 else 'é'}" for i in range(60))
+    (here / "my.csv").write_text(f"a,y\n{rows}\n")
+    write(here / "small.yaml", SMALL.replace("sklearn:wine}", "my.csv, target: y}"))
+    assert call(capsys, "run", "small.yaml").code == 0
+    with pytest.raises(SystemExit):
+        main(["predict", "small", "my.csv"])
+    said = capsys.readouterr().out
+    main_out = here / "out.csv"
+    assert call(capsys, "predict", "small", "my.csv", "--out", str(main_out)).code == 0
+    assert said.splitlines()[:3] == main_out.read_text().splitlines()[:3]
+    assert json.loads((here / "studies/small/best.json").read_text())["study"] == "small"

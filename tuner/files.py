@@ -1,0 +1,93 @@
+"""The files that a study leaves in its folder: written whole or not at all, and readable by their owner alone.
+
+Decides their names and when a folder belongs to another study. Knows no storage and no search.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tuner import report
+from tuner.best import best_space, space_text
+from tuner.errors import StorageError, UsageError
+from tuner.planning import Plan
+from tuner.record import TrialRecord
+
+SHOWN = ("trial", "score", "epoch", "params", "train", "val", "gap", "parameters", "sparsity")
+LEFT = ("best.yaml", "best.json", "model.safetensors", "trials.csv")
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse to start a study in a folder that holds what another one left.
+
+    Raises:
+        UsageError: files of a study are there.
+    """
+    files = [name for name in LEFT if (folder / name).is_file()]
+    found = files + [name for name in ("curves", "weights") if any((folder / name).glob("*.*"))]
+    if found:
+        there = f"{folder} holds {', '.join(found)} of a study that isn't in this storage"
+        raise UsageError(f"{there}; choose another --study-name, or move that folder away")
+
+
+def write_study(plan: Plan, records: Mapping[int, TrialRecord]) -> None:
+    """Write space.yaml, trials.csv and the curves that aren't there yet."""
+    write(plan.folder / "space.yaml", space_text(plan.space, plan.folder))
+    write(plan.folder / "trials.csv", report.trials_csv(records, plan.splits.shape.task))
+    for record in records.values():
+        path = plan.folder / "curves" / f"{record.number:05d}.csv"
+        if record.ended and record.curve is not None and not path.exists():
+            write(path, report.curve_csv(record), durable=False)
+
+
+def write_best(plan: Plan, folder: Path, chosen: TrialRecord, weights: Path, seen: Mapping[str, Any] | None) -> None:
+    """Write best.yaml, best.json and model.safetensors of a trial into a folder; best.yaml last."""
+    found = report.figures(chosen, plan.splits.shape.task)
+    assert found is not None
+    about = {
+        **{name: found[name] for name in SHOWN},
+        "study": plan.study.name, "metric": plan.study.metric,
+        "test": {**seen["metrics"], "looks": seen["looks"]} if seen else None,
+        "encoder": plan.splits.encoder.to_json(), "versions": dict(plan.study.versions), "created": plan.study.created,
+    }  # fmt: skip
+    metric, target = plan.study.metric, folder / "best.yaml"
+    lines = [
+        f"# Best configuration of study {plan.study.name}: trial {chosen.number}, epoch {found['epoch']}.",
+        f"# {metric}: train {_figure(found['train'][metric])}, validation {_figure(found['val'][metric])}",
+        best_space(plan.space, chosen.all_values, chosen.seed, plan.study.name, target),
+    ]
+    write(folder / "model.safetensors", weights.read_bytes())
+    write(folder / "best.json", json.dumps(about, indent=1))
+    write(target, "\n".join(lines))
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
+
+
+def write(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Write a file whole or not at all; what can be written again needs no waiting for the disk."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    data = content.encode() if isinstance(content, str) else content
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(part, path)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what stands in the way of a study's files into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{error.filename or folder}: can't be written ({error.strerror or error})") from error
