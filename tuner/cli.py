@@ -314,12 +314,10 @@ def dashboard(
     Example: tuner dashboard digits
     """
     from tuner.dashboard import serve
-    from tuner.planning import default_storage
+    from tuner.planning import storage_url
     from tuner.storage import open_storage
 
-    rdb = open_storage(
-        storage or os.environ.get("OPTUNA_STORAGE") or default_storage(studies_dir), read_only=not allow_writes
-    )
+    rdb = open_storage(storage_url(storage, studies_dir), read_only=not allow_writes)
     serve(
         rdb, port=port, allow_writes=allow_writes, open_browser=not no_browser, study=study,
         ready=lambda url: typer.echo(f"{url} (Ctrl-C ends)", err=True),

@@ -190,6 +190,11 @@ class RunConfig(Section):
     budget: Budget = Budget()
     search: Search = Search()
 
+    @property
+    def rules(self) -> Stopping:
+        """The stopping rules in force: none with a schedule that anneals, for its epochs can't be compared."""
+        return self.stopping if self.training.schedule == "constant" else Stopping.off()
+
     def flat(self) -> dict[str, Any]:
         """Return every value under its dotted name, in the order of the sections."""
         return dict(_flatten(self.model_dump(), ""))

@@ -79,13 +79,12 @@ def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = 
         splits.fingerprint, splits.test_hash, versions | {name: version(name) for name in VERSIONS},
         datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
-    url = storage or os.environ.get("OPTUNA_STORAGE") or default_storage(Path(studies_dir))
-    return Plan(space, splits, study, url, folder, started)
+    return Plan(space, splits, study, storage_url(storage, Path(studies_dir)), folder, started)
 
 
-def default_storage(studies_dir: Path) -> str:
-    """Return the URL of the database that holds all studies of a folder."""
-    return f"sqlite:///{studies_dir / 'tuner.db'}"
+def storage_url(given: str | None, studies_dir: Path) -> str:
+    """Return the storage given, or the one of OPTUNA_STORAGE, or the database that holds all studies of a folder."""
+    return given or os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{studies_dir / 'tuner.db'}"
 
 
 def _check_fit(space: Space, splits: Splits) -> str:

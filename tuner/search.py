@@ -15,7 +15,7 @@ from pathlib import Path
 from tuner.config import RunConfig, min_epochs
 from tuner.curve import Curve
 from tuner.errors import StorageError, TunerError, UserCodeError
-from tuner.proposing import Proposer, trial_seed
+from tuner.proposing import BASELINE, Proposer, trial_seed
 from tuner.record import TrialRecord, best_record
 from tuner.scoring import metric_of, score, score_at
 from tuner.space import Space
@@ -25,7 +25,6 @@ from tuner.workers import Ended, Engine, Event, Task, Trained, Unsaved
 
 WRITE_SECONDS = 1.0
 SAME_ERRORS = 3
-BASELINE = "baseline"
 
 
 @dataclass(slots=True)
@@ -87,7 +86,7 @@ class _Loop:
 
     def __init__(self, setting: Setting, engine: Engine) -> None:
         self.setting, self.engine = setting, engine
-        self.rules, self.rule = setting.space.config.stopping, setting.space.config.score
+        self.rule = setting.space.config.score
         self.metric = metric_of(self.rule, setting.task)
         self.proposer = Proposer(setting.space, setting.space.config.seed)
         self.records = setting.records
@@ -173,8 +172,7 @@ class _Loop:
         number, curve = event.number, self._curve(run).then(event.epoch)
         run.record = replace(run.record, curve=curve, seconds=time.monotonic() - run.started)
         peers = [] if run.record.label == BASELINE else list(self.peers.values())
-        rules = self.rules if run.config.training.schedule == "constant" else run.config.stopping.off()
-        run.verdict = judge(curve, peers, rules)
+        run.verdict = judge(curve, peers, run.config.rules)
         if run.verdict is None and len(curve) == curve.budget:
             run.verdict = finished(curve)
         if run.verdict is None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tuner.config import Stopping
 from tuner.curve import Epoch
 from tuner.errors import TunerError, UsageError, UserCodeError
 from tuner.files import write_best
@@ -49,7 +48,6 @@ def train_one(
 def _train(plan: Plan, weights: Path, say: Callable[[str], None]) -> TrialRecord:
     config, splits, started = plan.space.config, plan.splits, time.monotonic()
     engine, curve, verdict = InProcess(replace(splits, test=None)), blank_curve(config, splits), None
-    rules = config.stopping if config.training.schedule == "constant" else Stopping.off()
     try:
         engine.start(Task(0, config, config.seed, plan.space.folder))
         while verdict is None:
@@ -58,7 +56,7 @@ def _train(plan: Plan, weights: Path, say: Callable[[str], None]) -> TrialRecord
                 raise UserCodeError(getattr(event, "error", "training ended without a word"))
             curve = curve.then(event.epoch)
             say(_epoch_line(event.epoch, curve.budget))
-            verdict = judge(curve, [], rules) or (finished(curve) if len(curve) == curve.budget else None)
+            verdict = judge(curve, [], config.rules) or (finished(curve) if len(curve) == curve.budget else None)
             if verdict is None:
                 engine.go(0)
         engine.stop(0, weights)

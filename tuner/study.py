@@ -13,7 +13,7 @@ from tuner import report
 from tuner.best import STUDIES, BestConfig, load_best
 from tuner.config import STUDY_NAME
 from tuner.errors import UsageError, nearest
-from tuner.planning import default_storage
+from tuner.planning import storage_url
 from tuner.record import StudyRecord, TrialRecord
 from tuner.storage import masked, open_storage
 from tuner.store import Store, study_names
@@ -55,9 +55,7 @@ def open_study(study: str, *, storage: str | None = None, studies_dir: str | Pat
         study, studies_dir = path.name, path.parent
     if not re.fullmatch(STUDY_NAME, study):
         raise UsageError(f"{study!r} is no study name; use 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front")
-    rdb = open_storage(
-        storage or os.environ.get("OPTUNA_STORAGE") or default_storage(Path(studies_dir)), read_only=True
-    )
+    rdb = open_storage(storage_url(storage, Path(studies_dir)), read_only=True)
     try:
         store = Store.load(rdb, study)
         if store is None:
@@ -76,7 +74,7 @@ def list_studies(*, storage: str | None = None, studies_dir: str | Path = STUDIE
     url = storage or os.environ.get("OPTUNA_STORAGE")
     if url is None and not (Path(studies_dir) / "tuner.db").exists():
         return []
-    rdb = open_storage(url or default_storage(Path(studies_dir)), read_only=True)
+    rdb = open_storage(storage_url(url, Path(studies_dir)), read_only=True)
     names = study_names(rdb)
     rdb.engine.dispose()
     return [open_study(name, storage=storage, studies_dir=studies_dir) for name in names]

@@ -26,8 +26,9 @@ from tuner.errors import TunerError, UsageError
 from tuner.files import refuse_foreign, write_best, write_study, writing
 from tuner.grammar import Override
 from tuner.planning import Plan, blank_curve, own_families, prepare
+from tuner.proposing import BASELINE
 from tuner.record import TrialRecord, best_record
-from tuner.search import BASELINE, Setting, refuse_failures, search
+from tuner.search import Setting, refuse_failures, search
 from tuner.selection import Finalist, look
 from tuner.space import Space, differences
 from tuner.storage import database_file, open_storage

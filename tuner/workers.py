@@ -212,7 +212,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     pipe: Connection
     task: Task | None = None
-    seen: int = 0
+    served: int = 0
 
 
 class Processes:
@@ -240,16 +240,18 @@ class Processes:
 
     def next(self, timeout: float | None = None) -> Event | None:
         busy = {worker.pipe: worker for worker in self.workers if worker.task is not None}
-        for pipe in wait(list(busy), timeout):
-            worker = busy[pipe]  # type: ignore[index]
-            try:
-                event: Event = worker.pipe.recv()
-            except (EOFError, OSError):
-                return self._bury(worker)
-            if not isinstance(event, Trained):
-                worker.task = None
-            return event
-        return None
+        ready = [busy[pipe] for pipe in wait(list(busy), timeout)]  # type: ignore[index]
+        if not ready:
+            return None
+        worker = min(ready, key=lambda each: each.served)  # so that none waits for a faster one for ever
+        worker.served += 1
+        try:
+            event: Event = worker.pipe.recv()
+        except (EOFError, OSError):
+            return self._bury(worker)
+        if not isinstance(event, Trained):
+            worker.task = None
+        return event
 
     def _bury(self, worker: _Worker) -> Failed:
         """Replace a worker that died, and say how it died."""
