@@ -135,7 +135,7 @@ def _setting(plan: Plan, store: Store) -> Setting:
     deadline = plan.started + config.budget.timeout if config.budget.timeout is not None else None
     return Setting(
         plan.space, store, blank_curve(config, plan.splits), plan.splits.shape.task, plan.folder / "weights",
-        config.budget.trials, deadline, {record.number: record for record in store.records()},
+        plan.trials, deadline, {record.number: record for record in store.records()},
     )  # fmt: skip
 
 
