@@ -157,3 +157,13 @@ def test_predictions_are_printed_byte_for_byte_where_no_terminal_reads_them(here
     assert call(capsys, "predict", "small", "my.csv", "--out", str(main_out)).code == 0
     assert said.splitlines()[:3] == main_out.read_text().splitlines()[:3]
     assert json.loads((here / "studies/small/best.json").read_text())["study"] == "small"
+
+
+def test_training_that_diverges_says_so_instead_of_leaving_nothing_in_silence(here: Path, capsys: Any) -> None:
+    (here / "wild.yaml").write_text(
+        "data: {source: sklearn:diabetes}\ntraining: {epochs: 20, learning_rate: 10, warmup: 0.0, ema: false}\n"
+    )
+    said = call(capsys, "train", "wild.yaml", "--out", "mine", "--quiet")
+    assert (said.code, said.out) == (1, "")
+    assert "there is no model to keep: diverged" in said.err
+    assert not (here / "mine").exists()

@@ -17,6 +17,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from tuner import proposing
 from tuner.config import RunConfig
 from tuner.curve import Curve
+from tuner.planning import total_trials
 from tuner.proposing import NONE, OFF, Proposal, Proposer, distribution, first_trials, trial_seed
 from tuner.record import TrialRecord
 from tuner.scoring import Score
@@ -117,11 +118,11 @@ class TestFirstTrials:
     def test_a_space_without_ranges_is_its_configuration_and_its_baseline(self) -> None:
         space = space_of({}, regularization__dropout=0.3)
         assert first_trials(space) == [Proposal({}, "configuration"), Proposal({}, "baseline", {DROPOUT: 0.0})]
-        assert Proposer(space, 0).limit == 2
+        assert total_trials(space) == 2
 
     def test_a_configuration_without_regularization_is_its_own_baseline(self) -> None:
         assert first_trials(space_of({})) == [Proposal({}, "baseline")]
-        assert Proposer(space_of(FULL), 0).limit is None
+        assert total_trials(space_of(FULL)) == space_of(FULL).config.budget.trials
 
     def test_a_stepped_range_that_its_steps_do_not_fill_has_first_trials(self) -> None:
         proposer = Proposer(space_of({DROPOUT: Range(0.0, 0.35, step=0.1)}), 0)

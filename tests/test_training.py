@@ -471,7 +471,7 @@ class TestWeights:
             tmp_path / "deep" / "w.safetensors",
             build_model(config(model__normalization="batch"), classes().shape),
         )
-        write_weights(network, path, {"study": "digits"})
+        write_weights(network, path)
         assert digest(other) != digest(network)
         read_weights(other, path)
         assert digest(other) == digest(network)

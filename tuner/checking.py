@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.grammar import Override, plain_domain, read_space
-from tuner.planning import Plan, own_families, plan_of
-from tuner.proposing import Proposer
+from tuner.planning import Plan, own_families, plan_of, total_trials
 from tuner.space import Range, Space
 from tuner.terminal import clean, counted, table
 
@@ -32,13 +31,10 @@ def check_space(path: Path, overrides: Sequence[Override], no_import: bool) -> C
     space = read_space(path, overrides)
     own = _own_code(space)
     plan = None if no_import and own else plan_of(space)
-    budget = space.config.budget
-    limit = Proposer(space, space.config.seed).limit
-    trials = budget.trials if limit is None else min(budget.trials, limit)
-    cap = _cap(space)
+    trials, cap = total_trials(space), _cap(space)
     document = {
         "study": space.config.study, "valid": True, "searched": {n: d.to_json() for n, d in space.domains.items()},
-        "trials": trials, "epochs_per_trial": cap, "epochs": trials * cap, "workers": budget.workers,
+        "trials": trials, "epochs_per_trial": cap, "epochs": trials * cap, "workers": space.config.budget.workers,
         "data": dict(plan.study.data) if plan else None, "metric": plan.study.metric if plan else None,
         "own_code": own, "imported": bool(plan and own), "notes": list(space.notes),
     }  # fmt: skip
@@ -72,11 +68,7 @@ def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[st
         lines += [f"not imported, so neither data nor model are checked: {', '.join(document['own_code'])}"]
     lines += [f"note: {note}" for note in space.notes]
     lines += ["", f"{len(space.domains)} values are searched:"] if space.domains else ["", "nothing is searched"]
-    lines += (
-        [f"  {line}" for line in table([(n, plain_domain(d)) for n, d in space.domains.items()])]
-        if space.domains
-        else []
-    )
+    lines += [f"  {line}" for line in table([(n, plain_domain(d)) for n, d in space.domains.items()])]
     cost = f"{counted(document['trials'], 'trial')} x at most {counted(document['epochs_per_trial'], 'epoch')}"
     workers = counted(document["workers"], "worker")
     return [*lines, "", f"{cost} = {document['epochs']}, with {workers}; most trials end early"]

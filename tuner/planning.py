@@ -44,9 +44,8 @@ class Plan:
 
     @property
     def trials(self) -> int:
-        """How many trials the study has in all: its budget, or as many as differ if nothing is searched."""
-        budget = self.space.config.budget.trials
-        return budget if self.space.domains else min(budget, len(first_trials(self.space)))
+        """How many trials the study has in all."""
+        return total_trials(self.space)
 
 
 def prepare(
@@ -80,6 +79,12 @@ def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = 
         datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     return Plan(space, splits, study, storage_url(storage, Path(studies_dir)), folder, started)
+
+
+def total_trials(space: Space) -> int:
+    """Return how many trials a study of this space has: its budget, or as many as differ if nothing is searched."""
+    budget = space.config.budget.trials
+    return budget if space.domains else min(budget, len(first_trials(space)))
 
 
 def storage_url(given: str | None, studies_dir: Path) -> str:

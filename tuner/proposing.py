@@ -149,11 +149,6 @@ class Proposer:
             self.study = optuna.create_study(direction="maximize", storage=_Copy())
         self.storage, self.study_id = self.study._storage, self.study._study_id
 
-    @property
-    def limit(self) -> int | None:
-        """How many different trials there can be, if that is known: a space without ranges has its first ones."""
-        return None if self.space.domains else len(self.first)
-
     def remember(self, record: TrialRecord) -> None:
         """Take in a trial from the storage; they come in the order of their numbers."""
         self._add(self.suggested(record.values))

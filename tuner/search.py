@@ -75,7 +75,7 @@ def search(setting: Setting, engine: Engine) -> Iterator[TrialRecord]:
             record = None if event is None else loop.handle(event)
             if record is not None:
                 yield record
-            if loop.late():
+            if loop.out_of_time():
                 break
     finally:
         loop.give_back()
@@ -94,8 +94,7 @@ class _Loop:
         self.begun: set[int] = set()  # by this process, and not ended
         self.peers: dict[int, Peer] = {}
         self.left: list[TrialRecord] = []
-        for record in setting.store.records():
-            self.records[record.number] = record
+        for record in self.records.values():
             self.proposer.remember(record)
             if not record.ended:
                 self.left.append(record)
@@ -106,28 +105,21 @@ class _Loop:
 
     def fill(self) -> bool:
         """Start trials while there are slots and budget; tell whether any is under way."""
-        while len(self.running) < self.engine.slots and not self._out_of_time():
+        while len(self.running) < self.engine.slots and not self.out_of_time():
             if self.left:
                 record = self.left.pop(0)
                 self.begun.add(record.number)
                 self.setting.store.adopt(record.number)
-            elif len(self.records) < self._total():
+            elif len(self.records) < self.setting.trials:
                 record = self._propose(len(self.records))
             else:
                 break
             self._start(record)
         return bool(self.running)
 
-    def _total(self) -> int:
-        limit = self.proposer.limit
-        return self.setting.trials if limit is None else min(self.setting.trials, limit)
-
-    def _out_of_time(self) -> bool:
-        return self.setting.deadline is not None and time.monotonic() >= self.setting.deadline
-
-    def late(self) -> bool:
+    def out_of_time(self) -> bool:
         """Tell whether the deadline has passed."""
-        return self._out_of_time()
+        return self.setting.deadline is not None and time.monotonic() >= self.setting.deadline
 
     def patience(self) -> float | None:
         """Return how long to wait for an event: until the deadline, if there is one to keep."""

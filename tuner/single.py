@@ -30,6 +30,7 @@ def train_one(
     Raises:
         UsageError: the file has ranges.
         UserCodeError: code of the user's own failed.
+        TunerError: the training diverged.
     """
     space = read_space(path, overrides)
     if space.domains:
@@ -39,7 +40,9 @@ def train_one(
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "model.safetensors"
         record = _train(plan, weights, say)
-        if out is not None and record.state == "complete":
+        if record.state != "complete":
+            raise TunerError(f"there is no model to keep: {record.reason}")
+        if out is not None:
             write_best(plan, out, record, weights, None)
             say(f"wrote {out / 'best.yaml'} and {out / 'model.safetensors'}")
     return record, plan.splits.shape.task

@@ -11,7 +11,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -149,12 +149,12 @@ def sparsity(network: nn.Module) -> float:
     return sum(int((weight == 0).sum()) for weight in weights) / total if total else 0.0
 
 
-def write_weights(network: nn.Module, path: Path, about: Mapping[str, str] | None = None) -> None:
-    """Write a network's weights as safetensors, whole or not at all; `about` is kept in the file's header."""
+def write_weights(network: nn.Module, path: Path) -> None:
+    """Write a network's weights as safetensors, whole or not at all."""
     tensors = {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file(tensors, part, dict(about) if about else None)
+    save_file(tensors, part)
     with open(part, "rb") as file:
         os.fsync(file.fileno())
     os.replace(part, path)

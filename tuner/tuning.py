@@ -62,7 +62,6 @@ def conduct(plan: Plan) -> Generator[TrialRecord, None, Study]:
             raise
         finally:
             store.put("seconds", round(before + time.monotonic() - plan.started, 3))
-        setting.records.update({record.number: record for record in store.records()})
         refuse_failures(setting.records.values(), bool(own_families(plan.space)))
         return _conclude(plan, store, setting)
 

@@ -149,9 +149,7 @@ def _attempt(run: Callable[[], Epoch], number: int) -> Event:
     """Return what became of one step; whatever the user's code raises ends the trial and nothing else."""
     try:
         return Trained(number, run())
-    except (
-        BaseException
-    ) as error:  # the user's code may raise SystemExit, or KeyboardInterrupt where Ctrl-C raises none
+    except BaseException as error:  # also SystemExit, and KeyboardInterrupt where Ctrl-C raises none
         if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             raise
         return Failed(number, _line(error))
@@ -228,7 +226,7 @@ class Processes:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tuner.workers", str(handle), str(self.data), str(os.getpid())],
             pass_fds=[handle], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TUNER_WORKER": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         )  # fmt: skip
         theirs.close()
         return _Worker(process, ours)
@@ -320,6 +318,8 @@ def retrain(task: Task, splits: Splits, kept: int, save: Path) -> None:
         if not isinstance(event, Trained):
             raise TunerError(f"trial {task.number} can't be trained again: {getattr(event, 'error', '')}")
         engine.stop(task.number, save)
+        if not isinstance(ended := engine.next(), Ended):
+            raise TunerError(f"trial {task.number} can't be trained again: {getattr(ended, 'error', '')}")
     finally:
         engine.close()
 
