@@ -97,7 +97,8 @@ FILES = {
     "xlsx": (
         "d.xlsx",
         "PK",
-        "d.xlsx: unknown kind of file; a name that ends in .csv, .csv.gz, .parquet, .parquet.gz, .npz is allowed",
+        "d.xlsx: unknown kind of file; a name that ends in .csv, .csv.gz, .parquet, .parquet.gz, "
+        ".jsonl, .jsonl.gz, .npz is allowed",
     ),
 }
 

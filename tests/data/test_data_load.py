@@ -36,7 +36,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_the_kinds_can_be_read_from_the_register() -> None:
-    assert sorted(DATA) == ["image", "table"]
+    assert sorted(DATA) == ["image", "sequence", "table", "text"]
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -332,8 +332,8 @@ def test_an_error_of_own_code_names_type_file_and_line(own: Callable[..., Splits
 @pytest.mark.parametrize(
     ("attr", "message"),
     [
-        ("number", "returned int; allowed are (X, y), a dict with X and y (split, classes), or a DataFrame"),
-        ("wrong", "returned a dict with X, target; X, y, split, classes are allowed"),
+        ("number", "returned int; allowed are (X, y), a dict with X and y (split, classes, lengths), or a DataFrame"),
+        ("wrong", "returned a dict with X, target; X, y, split, classes, lengths are allowed"),
         ("ragged", "X can't be made an array"),
         ("frame", "data.target: say which column to predict"),
     ],

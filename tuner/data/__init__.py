@@ -15,24 +15,45 @@ from tuner.errors import DataError
 
 if TYPE_CHECKING:
     from tuner.config import Data
+    from tuner.data.divide import Cut
     from tuner.data.raw import Raw
 
-__all__ = ["DATA", "Encoder", "Part", "Shape", "Splits", "Standard", "Target", "encoder_from_json", "load", "read_raw"]
+__all__ = [
+    "DATA", "Encoder", "Part", "Shape", "Splits", "Standard", "Target", "encoder_from_json", "load", "load_folds",
+    "read_raw",
+]  # fmt: skip
 
 
-def _table(data: Data, raw: Raw, seed_of_split: int | None) -> Splits:
+def _table(data: Data, raw: Raw, cut: Cut) -> Splits:
     from tuner.data.loading import split_table
 
-    return split_table(data, raw, seed_of_split)
+    return split_table(data, raw, cut)
 
 
-def _image(data: Data, raw: Raw, seed_of_split: int | None) -> Splits:
+def _image(data: Data, raw: Raw, cut: Cut) -> Splits:
     from tuner.data.loading import split_images
 
-    return split_images(data, raw, seed_of_split)
+    return split_images(data, raw, cut)
 
 
-DATA: dict[str, Callable[[Data, Raw, int | None], Splits]] = {"table": _table, "image": _image}
+def _text(data: Data, raw: Raw, cut: Cut) -> Splits:
+    from tuner.data.loading import split_texts
+
+    return split_texts(data, raw, cut)
+
+
+def _sequence(data: Data, raw: Raw, cut: Cut) -> Splits:
+    from tuner.data.loading import split_sequences
+
+    return split_sequences(data, raw, cut)
+
+
+DATA: dict[str, Callable[[Data, Raw, Cut], Splits]] = {
+    "table": _table,
+    "image": _image,
+    "text": _text,
+    "sequence": _sequence,
+}
 
 
 def load(data: Data, folder: Path, seed_of_split: int | None = None) -> Splits:
@@ -48,7 +69,36 @@ def load(data: Data, folder: Path, seed_of_split: int | None = None) -> Splits:
     from tuner.data.sources import infer_kind, read_source
 
     raw = read_source(data, folder)
-    return DATA[infer_kind(data, raw)](data, raw, seed_of_split)
+    return DATA[infer_kind(data, raw)](_rooted(data, folder), raw, seed_of_split)
+
+
+def _rooted(data: Data, folder: Path) -> Data:
+    """Return data whose tokenizer, if it is a folder's, is where `folder` has it."""
+    from tuner.backbones import BACKBONES
+
+    if data.tokens is None or data.tokens in ("word", "character", "auto", *BACKBONES):
+        return data
+    return data.model_copy(update={"tokens": str(folder / Path(data.tokens).expanduser())})
+
+
+def load_folds(data: Data, folder: Path, refit: bool = False) -> tuple[Splits, tuple[Splits, ...]]:
+    """Return what the chosen configuration is trained on in the end, and the folds that trials are scored over.
+
+    Both are the one division that `load` returns, without cross-validation and without `refit`. With folds, each is
+    encoded by its own training rows alone. With either, what is trained on in the end are the training and validation
+    rows of all of them together (its own validation rows are among them: they measure nothing).
+
+    Raises:
+        DataError, UserCodeError: as `load` does.
+    """
+    from tuner.data.divide import Whole
+    from tuner.data.folds import Fold
+    from tuner.data.sources import infer_kind, read_source
+
+    raw, data = read_source(data, folder), _rooted(data, folder)
+    split, count = DATA[infer_kind(data, raw)], data.split.folds
+    folds = tuple(split(data, raw, Fold(number)) for number in range(count)) if count else (split(data, raw, None),)
+    return (split(data, raw, Whole()) if count or refit else folds[0]), folds
 
 
 def encoder_from_json(document: Mapping[str, Any]) -> Encoder:
@@ -57,9 +107,14 @@ def encoder_from_json(document: Mapping[str, Any]) -> Encoder:
     Raises:
         DataError: the document is none.
     """
-    from tuner.data import image, table
+    from tuner.data import image, sequence, table, text
 
-    readers: dict[Any, Callable[[dict[str, Any]], Encoder]] = {"table": table.read_encoder, "image": image.read_encoder}
+    readers: dict[Any, Callable[[dict[str, Any]], Encoder]] = {
+        "table": table.read_encoder,
+        "image": image.read_encoder,
+        "text": text.read_encoder,
+        "sequence": sequence.read_encoder,
+    }
     try:
         return readers[document["kind"]](dict(document))
     except (KeyError, TypeError, ValueError) as error:
@@ -69,8 +124,8 @@ def encoder_from_json(document: Mapping[str, Any]) -> Encoder:
 def read_raw(source: Any, encoder: Encoder) -> tuple[Any, int]:
     """Return examples to predict, as `encoder.encode` takes them, and how many they are.
 
-    `source` is a path (.csv, .parquet, .npz with X), `sklearn:NAME`, a DataFrame, a mapping of columns or
-    an array; a target in it is ignored.
+    `source` is a path (.csv, .parquet, .jsonl, .npz with X, .txt with a text a line, an image or a folder of
+    images), `sklearn:NAME`, a DataFrame, a mapping of columns, an array or a list; a target in it is ignored.
 
     Raises:
         DataError: it can't be read or has no rows.
@@ -78,4 +133,6 @@ def read_raw(source: Any, encoder: Encoder) -> tuple[Any, int]:
     from tuner.data.sources import read_examples
 
     examples = read_examples(source, encoder.shape.kind, getattr(encoder, "texts", ()))
+    read = getattr(encoder, "read", None)  # sequences: a file's rows may be steps, and only the encoder knows
+    examples = examples if read is None else read(examples)
     return examples, len(examples)

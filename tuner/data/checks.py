@@ -26,6 +26,7 @@ from tuner.data.columns import (
     texts_of,
 )
 from tuner.data.fingerprint import hash_each
+from tuner.data.ragged import Ragged
 from tuner.data.raw import Raw, counted, listed
 from tuner.data.splits import Task
 from tuner.data.targets import column as target_of
@@ -53,9 +54,13 @@ def refuse(where: str, problems: Sequence[str]) -> None:
 def check_columns(data: Data, names: Sequence[str]) -> list[str]:
     """Return what is wrong with the columns that `data` names, none of them or another."""
     asked = {"data.split.groups": data.split.groups, "data.split.time": data.split.time}
+    asked |= {"data.id": data.id, "data.time": data.time}
+    asked |= {"data.text": data.text or ("text" if data.kind == "text" else None)}
     named = [(key, name) for key, name in asked.items() if name is not None]
     named += [("data.drop", name) for name in data.drop]
     problems = [f"{key}: no column {name!r}{_among(name, names)}" for key, name in named if name not in names]
+    if data.text in data.drop:
+        problems.append(f"data.drop: {data.text!r} holds the texts")
     if data.target is None:
         return [*problems, f"data.target: say which column to predict, {_propose(names)}; columns: {listed(names)}"]
     if data.target not in names:
@@ -131,6 +136,27 @@ def _check_names(raw: Raw, texts: list[str]) -> str:
     if len(set(raw.classes)) < len(raw.classes):
         return "classes names a class twice"
     return f"has {listed(unknown)}, but classes has {len(raw.classes)} names for 0, 1, ..." if unknown else ""
+
+
+def check_texts(values: Sequence[Any], name: str) -> list[str]:
+    """Return what is wrong with a column of texts: each row must hold one, an empty one too."""
+    others = [row for row, value in enumerate(values) if not isinstance(value, str)]
+    missing = [row for row in others if is_missing(values[row])]
+    strange = [row for row in others if not is_missing(values[row])]
+    problems = []
+    if missing:
+        problems.append(f"column {name!r}: {_rows(np.array(missing), 'without a text')}; leave these rows out")
+    if strange:
+        kind = type(values[strange[0]]).__name__
+        problems.append(
+            f"column {name!r}: {_rows(np.array(strange), f'with {kind} values')}; write them as texts or leave them out"
+        )
+    return problems
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value stands for none."""
+    return bool(types.is_scalar(value) and pd.isna(value))
 
 
 def check_features(frame: pd.DataFrame, y: pd.Series[Any], target: str) -> list[str]:
@@ -258,7 +284,7 @@ def _one_to_one(codes: NDArray[np.int64], classes: NDArray[np.int64]) -> bool:
     return len(np.unique(codes * different + classes)) == different
 
 
-def note_shared(x: pd.DataFrame | NDArray[Any], parts: dict[str, NDArray[np.int64]]) -> list[str]:
+def note_shared(x: pd.DataFrame | NDArray[Any] | Ragged, parts: dict[str, NDArray[np.int64]]) -> list[str]:
     """Return a note on rows of val and test whose features a training row has too."""
     hashes = hash_each(x)
     notes = []
@@ -270,3 +296,12 @@ def note_shared(x: pd.DataFrame | NDArray[Any], parts: dict[str, NDArray[np.int6
                 "if they belong together, name what they share in data.split.groups"
             )
     return notes
+
+
+def note_contradictions(texts: Sequence[str], classes: NDArray[np.int64], task: Task) -> list[str]:
+    """Return a note on texts that occur with different classes."""
+    if task != "classification":
+        return []
+    pairs = pd.DataFrame({"text": pd.factorize(np.array(texts, dtype=object))[0], "class": classes}).drop_duplicates()
+    count = int((pairs["text"].value_counts() > 1).sum())
+    return [f"{counted(count, 'text')} {'occurs' if count == 1 else 'occur'} with different targets"] if count else []

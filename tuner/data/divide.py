@@ -16,10 +16,19 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from tuner.config import Split
+from tuner.data.folds import Fold, cut_fold
 from tuner.data.raw import counted, listed
 from tuner.errors import DataError
 
 Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The training and validation rows together, to train on in the end; the validation rows measure nothing then."""
+
+
+Cut = int | Fold | Whole | None
 OFFICIAL = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 
@@ -39,7 +48,9 @@ class By:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """Row numbers of each part, ascending; disjoint, and together all rows."""
+    """Row numbers of each part, ascending; disjoint (but for the whole of a cross-validation), and together all rows
+    (but for folds along a time column).
+    """
 
     train: Rows
     val: Rows
@@ -52,17 +63,24 @@ class Division:
         parts = {"train": self.train, "val": self.val}
         return parts if self.test is None else {**parts, "test": self.test}
 
+    @property
+    def apart(self) -> Mapping[str, Rows]:
+        """The training rows and the parts that share no row with them."""
+        inside = bool(len(self.val)) and bool(np.isin(self.val[0], self.train))
+        return {name: rows for name, rows in self.parts.items() if name != "val" or not inside}
+
 
 def is_official(values: NDArray[Any]) -> bool:
     """Return whether values are only names of parts: train, val (or valid, validation) and test."""
     return len(values) > 0 and {str(value) for value in values} <= OFFICIAL.keys()
 
 
-def divide(rows: int, spec: Split, by: By, where: str, seed_of_split: int | None = None) -> Division:
+def divide(rows: int, spec: Split, by: By, where: str, cut: Cut = None) -> Division:
     """Divide `rows` rows as `spec` says.
 
-    `seed_of_split` draws other validation rows than `spec.seed` would; the test rows stay. It changes
-    nothing where an official split names the validation rows or a time column orders them.
+    `cut` says which validation rows are wanted: those of another seed than `spec.seed`, those of a fold, or (whole)
+    none but to have some; the test rows stay. A seed changes nothing where an official split names the validation
+    rows or a time column orders them; folds are made of all rows but the test rows.
 
     Raises:
         DataError: the rows can't be divided so, or a part would be empty.
@@ -74,8 +92,7 @@ def divide(rows: int, spec: Split, by: By, where: str, seed_of_split: int | None
         )
     if by.groups is not None and by.times is not None:
         raise DataError(f"{where}: data.split.groups and data.split.time can't be combined; leave one out")
-    seed = spec.seed if seed_of_split is None else seed_of_split
-    division = _officially(spec, by, seed, where) if by.official is not None else _freely(rows, spec, by, seed, where)
+    division = _officially(spec, by, cut, where) if by.official is not None else _freely(rows, spec, by, cut, where)
     empty = [name for name, part in division.parts.items() if not len(part)]
     if empty:
         raise DataError(f"{where}: no rows are left for {listed(empty)}; give more rows or change data.split")
@@ -83,15 +100,29 @@ def divide(rows: int, spec: Split, by: By, where: str, seed_of_split: int | None
     return division
 
 
-def _freely(rows: int, spec: Split, by: By, seed: int, where: str) -> Division:
+def _freely(rows: int, spec: Split, by: By, cut: Cut, where: str) -> Division:
     rest, test = np.arange(rows, dtype=np.int64), None
     if spec.test > 0:
         rest, test = _cut(rest, spec.test, spec, by, spec.seed, where)
-    train, val = _cut(rest, spec.val / (1 - spec.test), spec, by, seed, where)
-    return Division(train, val, test, notes=_manner(spec, by))
+    train, val = _held_out(rest, spec.val / (1 - spec.test), spec, by, cut, where)
+    return Division(train, val, test, notes=(*_manner(spec, by), *_tell_folds(spec)))
 
 
-def _officially(spec: Split, by: By, seed: int, where: str) -> Division:
+def _held_out(rest: Rows, share: float, spec: Split, by: By, cut: Cut, where: str) -> tuple[Rows, Rows]:
+    """Return the training and the validation rows among those that are no test rows."""
+    if isinstance(cut, Whole):
+        first = Fold(0) if spec.folds else None
+        return rest, _held_out(rest, share, spec, by, first, where)[1]
+    if isinstance(cut, Fold):
+        return cut_fold(rest, spec, by, cut, where)
+    return _cut(rest, share, spec, by, spec.seed if cut is None else cut, where)
+
+
+def _tell_folds(spec: Split) -> tuple[str, ...]:
+    return (f"cross-validation: {spec.folds} folds of all rows but the test rows",) if spec.folds else ()
+
+
+def _officially(spec: Split, by: By, cut: Cut, where: str) -> Division:
     assert by.official is not None
     names = np.array([OFFICIAL.get(str(value), "") for value in by.official])
     if (names == "").any():
@@ -102,12 +133,16 @@ def _officially(spec: Split, by: By, seed: int, where: str) -> Division:
         raise DataError(f"{where}: split names no train rows; at least some rows must be train")
     train, val, test = (np.flatnonzero(names == name).astype(np.int64) for name in ("train", "val", "test"))
     note = "kept the split that the data name"
-    if not len(val):
-        train, val = _cut(train, spec.val, spec, by, seed, where)
-        note += f"; it has no val, so {counted(len(val), 'row')} of train are used for it"
+    if not len(val) or spec.folds:
+        named = len(val) > 0
+        train, val = _held_out(np.sort(np.concatenate((train, val))), spec.val, spec, by, cut, where)
+        if not named and not spec.folds:
+            note += f"; it has no val, so {counted(len(val), 'row')} of train are used for it"
+    elif isinstance(cut, Whole):
+        train = np.sort(np.concatenate((train, val)))
     if not len(test):
         note += "; it has no test"
-    return Division(train, val, test if len(test) else None, notes=(note,))
+    return Division(train, val, test if len(test) else None, notes=(note, *_tell_folds(spec)))
 
 
 def _manner(spec: Split, by: By) -> tuple[str, ...]:

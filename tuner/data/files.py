@@ -1,4 +1,4 @@
-"""Reads a CSV, Parquet or npz file, gzipped or not, and says precisely what is wrong with it.
+"""Reads a CSV, Parquet, JSON lines or npz file, gzipped or not, and says precisely what is wrong with it.
 
 Decides what a readable file is. Knows no target, no split and no kind of data; never unpickles.
 """
@@ -17,49 +17,48 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow
 from numpy.typing import NDArray
 
+from tuner.data.jsonl import read_objects
+from tuner.data.npz import read_member
 from tuner.data.raw import listed
 from tuner.errors import DataError, nearest
 
-FORMATS = (".csv", ".csv.gz", ".parquet", ".parquet.gz", ".npz")
-ARRAYS = ("X", "y", "split", "classes")
+FORMATS = (".csv", ".csv.gz", ".parquet", ".parquet.gz", ".jsonl", ".jsonl.gz", ".npz")
+PLAIN_TEXT = (".txt", ".txt.gz")
+ARRAYS = ("X", "y", "split", "classes", "lengths")
 BOMB_BYTES = 2 * 1024**3
 BOMB_RATIO = 100
 CHUNK = 1 << 20
+LONGEST_FIELD = 10_000_000
 NOTHING = (
     "", "NA", "N/A", "n/a", "<NA>", "#NA", "#N/A", "#N/A N/A", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None",
     "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
 )  # fmt: skip
 
 
-def format_of(path: Path) -> str:
-    """Return "csv", "parquet" or "npz".
+def format_of(path: Path, known: tuple[str, ...] = FORMATS) -> str:
+    """Return "csv", "parquet", "jsonl" or "npz"; "txt" if that is among the `known` endings.
 
     Raises:
         DataError: the name ends in none of the known ways.
     """
-    for ending in FORMATS:
+    for ending in known:
         if path.name.lower().endswith(ending):
             return ending.split(".")[1]
-    raise DataError(f"{path.name}: unknown kind of file; a name that ends in {', '.join(FORMATS)} is allowed")
+    raise DataError(f"{path.name}: unknown kind of file; a name that ends in {', '.join(known)} is allowed")
 
 
-def read_bytes(path: Path, where: str) -> bytes:
+def read_bytes(path: Path, where: str, known: tuple[str, ...] = FORMATS) -> bytes:
     """Return a file's content, unzipped if its name ends in .gz.
 
     Raises:
         DataError: it is missing, a folder, unreadable, empty, damaged or a decompression bomb, or its name
             has an unknown ending.
     """
-    if path.is_dir():
-        raise DataError(f"{where}: is a folder; name a file that ends in {', '.join(FORMATS)}")
-    if not path.exists():
-        raise DataError(f"{where}: no such file{_neighbour(path)}")
-    format_of(path)
+    _refuse_absent(path, where, known)
     try:
         content = _unzip(path, where) if path.name.lower().endswith(".gz") else path.read_bytes()
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
@@ -69,6 +68,14 @@ def read_bytes(path: Path, where: str) -> bytes:
     if not content:
         raise DataError(f"{where}: the file is empty")
     return content
+
+
+def _refuse_absent(path: Path, where: str, known: tuple[str, ...] = FORMATS) -> None:
+    if path.is_dir():
+        raise DataError(f"{where}: is a folder; name a file that ends in {', '.join(known)}")
+    if not path.exists():
+        raise DataError(f"{where}: no such file{_neighbour(path)}")
+    format_of(path, known)
 
 
 def _neighbour(path: Path) -> str:
@@ -97,15 +104,25 @@ def _bomb(where: str) -> str:
     return f"{where}: expands to more than {BOMB_RATIO} times its size and {BOMB_BYTES} bytes; unpack it yourself"
 
 
-def read_table(path: Path, where: str, texts: Iterable[str] = ()) -> pd.DataFrame:
-    """Return a CSV or Parquet file as a table with unique column names; columns in `texts` stay text.
+def read_table(
+    path: Path, where: str, texts: Iterable[str] = (), whole: Iterable[str] = (), needed: Iterable[str] = ()
+) -> pd.DataFrame:
+    """Return a CSV, Parquet or JSON lines file as a table with unique column names.
+
+    Columns in `texts` stay text; those in `whole` stay as a CSV file writes them, even if that is NA or nothing.
+    A line of JSON must have those in `whole` and `needed`, if any line has.
 
     Raises:
         DataError: the file can't be read as a table; the message says where and why.
     """
     content = read_bytes(path, where)
-    read = _read_csv if format_of(path) == "csv" else _read_parquet
-    frame = read(content, where, frozenset(texts))
+    kind = format_of(path)
+    if kind == "csv":
+        frame = _read_csv(content, where, frozenset(texts), frozenset(whole))
+    elif kind == "jsonl":
+        frame = read_objects(_decode(content, where), where, dict.fromkeys((*whole, *needed)))
+    else:
+        frame = _read_parquet(content, where)
     frame.columns = pd.Index([str(name) for name in frame.columns], dtype=object)
     _refuse_duplicates(list(frame.columns), where)
     if frame.empty:
@@ -119,7 +136,17 @@ def _refuse_duplicates(names: list[str], where: str) -> None:
         raise DataError(f"{where}: column names occur more than once: {listed(twice)}; give each column its own name")
 
 
-def _read_csv(content: bytes, where: str, texts: frozenset[str]) -> pd.DataFrame:
+def read_lines(path: Path, where: str) -> list[str]:
+    """Return the lines of a plain text, without what ends the last one.
+
+    Raises:
+        DataError: the file can't be read.
+    """
+    text = _decode(read_bytes(path, where, (*FORMATS, *PLAIN_TEXT)), where)
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def _read_csv(content: bytes, where: str, texts: frozenset[str], whole: frozenset[str]) -> pd.DataFrame:
     text = _decode(content, where)
     separator = _separator(text)
     header = _check_lines(text, separator, where)
@@ -135,6 +162,8 @@ def _read_csv(content: bytes, where: str, texts: frozenset[str]) -> pd.DataFrame
     for name in frame.select_dtypes(exclude=["number", "bool"]).columns:
         # pandas leaves these words in a column that has an integer too big for it.
         frame[name] = frame[name].mask(frame[name].isin(NOTHING))
+    if kept := [name for name in header if name in whole]:
+        frame[kept] = pd.read_csv(io.StringIO(text), sep=separator, usecols=kept, dtype=str, na_filter=False)[kept]
     return frame
 
 
@@ -157,6 +186,7 @@ def _check_lines(text: str, separator: str, where: str) -> list[str]:
     # pandas fills short rows silently and takes an extra first field for an index, so rows are counted here.
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     header: list[str] = []
+    csv.field_size_limit(LONGEST_FIELD)
     try:
         for row in rows:
             if not header:
@@ -174,7 +204,7 @@ def _check_lines(text: str, separator: str, where: str) -> list[str]:
     return header
 
 
-def _read_parquet(content: bytes, where: str, texts: frozenset[str]) -> pd.DataFrame:  # noqa: ARG001
+def _read_parquet(content: bytes, where: str) -> pd.DataFrame:
     try:
         return pd.read_parquet(io.BytesIO(content), engine="pyarrow")
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
@@ -186,14 +216,21 @@ def _one_line(error: BaseException) -> str:
 
 
 def read_arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
-    """Return the arrays X, y, split and classes of an npz file, as far as it has them; others are not read.
+    """Return the arrays X, y, split, classes and lengths of an npz file, as far as it has them; others are not read.
 
     Raises:
         DataError: it is no npz file, is damaged, has no X, or an array holds Python objects.
     """
-    content = read_bytes(path, where)
+    _refuse_absent(path, where)
     try:
-        return _load_arrays(content, where)
+        with path.open("rb"):
+            size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{where}: can't be read ({error.strerror or error})") from error
+    if not size:
+        raise DataError(f"{where}: the file is empty")
+    try:
+        return _load_arrays(path, where, size)
     except DataError:
         raise
     # A damaged zip makes zipfile, zlib and numpy raise almost anything; the file is at fault, not the program.
@@ -201,26 +238,24 @@ def read_arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
         raise DataError(f"{where}: damaged or not an npz file ({_one_line(error)})") from error
 
 
-def _load_arrays(content: bytes, where: str) -> dict[str, NDArray[Any]]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
-        if size > max(BOMB_BYTES, BOMB_RATIO * len(content)):
-            raise DataError(_bomb(where))
-    with warnings.catch_warnings(), np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+def _load_arrays(path: Path, where: str, size: int) -> dict[str, NDArray[Any]]:
+    with warnings.catch_warnings(), zipfile.ZipFile(path) as archive:
         warnings.simplefilter("ignore")
-        if "X" not in arrays.files:
-            raise DataError(f"{where}: no array X; it holds {listed(arrays.files) or 'nothing'}")
-        return {name: _load_array(arrays, name, where) for name in ARRAYS if name in arrays.files}
+        if sum(entry.file_size for entry in archive.infolist()) > max(BOMB_BYTES, BOMB_RATIO * size):
+            raise DataError(_bomb(where))
+        there = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        if "X" not in there:
+            raise DataError(f"{where}: no array X; it holds {listed(there) or 'nothing'}")
+        return {name: _load_array(archive, there[name], where) for name in ARRAYS if name in there}
 
 
-def _load_array(arrays: Any, name: str, where: str) -> NDArray[Any]:
+def _load_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str) -> NDArray[Any]:
     try:
-        array = np.asarray(arrays[name])
+        return read_member(archive, entry)
     except ValueError as error:
         if "allow_pickle" not in str(error):
             raise
         raise DataError(
-            f"{where}: array {name} holds pickled Python objects, which are never read; "
+            f"{where}: array {entry.filename.removesuffix('.npy')} holds pickled Python objects, which are never read; "
             "save it with a dtype of numbers or text"
         ) from error
-    return array

@@ -14,11 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tuner.data.columns import is_number, texts_of
+from tuner.data.memory import pieces
+from tuner.data.ragged import Ragged
 
 Rows = NDArray[np.int64]
+Examples = pd.DataFrame | NDArray[Any] | Ragged
 
 
-def fingerprint(x: pd.DataFrame | NDArray[Any], y: pd.Series[Any], parts: Mapping[str, Rows]) -> str:
+def fingerprint(x: Examples, y: pd.Series[Any], parts: Mapping[str, Rows]) -> str:
     """Return the SHA-256 of all rows and of the part that each is in."""
     digest = hashlib.sha256()
     _add_examples(digest, x, y)
@@ -28,29 +31,38 @@ def fingerprint(x: pd.DataFrame | NDArray[Any], y: pd.Series[Any], parts: Mappin
     return digest.hexdigest()
 
 
-def hash_rows(x: pd.DataFrame | NDArray[Any], y: pd.Series[Any], rows: Rows) -> str:
+def hash_rows(x: Examples, y: pd.Series[Any], rows: Rows) -> str:
     """Return the SHA-256 of some rows alone, whatever the others are."""
     digest = hashlib.sha256()
-    chosen = x.iloc[rows] if isinstance(x, pd.DataFrame) else x[rows]
-    _add_examples(digest, chosen, y.iloc[rows])
+    if isinstance(x, np.ndarray):
+        _add_array(digest, x, rows)
+        _add_column(digest, y.iloc[rows])
+    else:
+        _add_examples(digest, x.iloc[rows] if isinstance(x, pd.DataFrame) else x[rows], y.iloc[rows])
     return digest.hexdigest()
 
 
-def hash_each(x: pd.DataFrame | NDArray[Any]) -> NDArray[Any]:
+def hash_each(x: Examples) -> NDArray[Any]:
     """Return a short hash of each row's features (n,), equal for equal rows."""
     if isinstance(x, pd.DataFrame):
         codes = [texts_of(x[name])[0] if not is_number(x[name]) else x[name] for name in x.columns]
         plain = pd.DataFrame({i: np.asarray(column) for i, column in enumerate(codes)})
         return np.asarray(pd.util.hash_pandas_object(plain, index=False))
-    flat = np.ascontiguousarray(x).reshape(len(x), -1)
-    return np.array([hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in flat])
+    if isinstance(x, Ragged):
+        there = zip(x.x, x.lengths, strict=True)
+        return np.array([hashlib.blake2b(row[:length].tobytes(), digest_size=16).digest() for row, length in there])
+    return np.array([hashlib.blake2b(row.tobytes(), digest_size=16).digest() for piece in pieces(x) for row in piece])
 
 
-def _add_examples(digest: Any, x: pd.DataFrame | NDArray[Any], y: pd.Series[Any]) -> None:
+def _add_examples(digest: Any, x: Examples, y: pd.Series[Any]) -> None:
     if isinstance(x, pd.DataFrame):
         for name in x.columns:
             _add_text(digest, str(name))
             _add_column(digest, x[name])
+    elif isinstance(x, Ragged):
+        # Steps that aren't there stand for nothing: how many pad a sequence depends on the others.
+        _add_array(digest, x.lengths)
+        _add_array(digest, x.x[x.present])
     else:
         _add_array(digest, x)
     _add_column(digest, y)
@@ -69,10 +81,12 @@ def _add_column(digest: Any, column: pd.Series[Any]) -> None:
         _add_text(digest, text)
 
 
-def _add_array(digest: Any, array: NDArray[Any]) -> None:
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    _add_text(digest, f"{little.dtype.kind}{little.dtype.itemsize}{little.shape}")
-    digest.update(little.reshape(-1).view(np.uint8))
+def _add_array(digest: Any, array: NDArray[Any], rows: Rows | None = None) -> None:
+    shape = array.shape if rows is None else (len(rows), *array.shape[1:])
+    _add_text(digest, f"{array.dtype.kind}{array.dtype.itemsize}{shape}")
+    for piece in pieces(array, rows):
+        little = np.ascontiguousarray(piece, dtype=array.dtype.newbyteorder("<"))
+        digest.update(little.reshape(-1).view(np.uint8))
 
 
 def _add_text(digest: Any, text: str) -> None:

@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 from tuner.config import Data
 from tuner.data import checks
 from tuner.data.columns import days_of, is_number, moments_of, numbers_of, role_of, texts_of
-from tuner.data.divide import By, Division, Unseen, divide
+from tuner.data.divide import By, Cut, Division, Unseen, divide
 from tuner.data.fingerprint import fingerprint, hash_rows
 from tuner.data.image import check_pixels, fit_images, layout_of
+from tuner.data.memory import gathered
+from tuner.data.ragged import Ragged
 from tuner.data.raw import Raw, counted
+from tuner.data.sequence import fit_sequences, note_constants, note_kind, read_sequences
 from tuner.data.splits import Encoder, Part, Splits, Target
 from tuner.data.table import fit_table
 from tuner.data.targets import Goal, column, fit_target, read_goal, store
+from tuner.data.text import TEXT, fit_texts, tell_empty, tell_others, values_of
 from tuner.errors import DataError
 
 
-def split_table(data: Data, raw: Raw, seed_of_split: int | None = None) -> Splits:
+def split_table(data: Data, raw: Raw, cut: Cut = None) -> Splits:
     """Return a table divided and encoded.
 
     Raises:
@@ -37,7 +41,7 @@ def split_table(data: Data, raw: Raw, seed_of_split: int | None = None) -> Split
     checks.refuse(raw.where, problems + checks.check_features(frame, column(raw), raw.target))
     goal = read_goal(data, raw)
     by = By(_classes(goal), _groups(data, raw), _times(data, raw), raw.split)
-    division = _divide(data, raw, by, goal, seed_of_split)
+    division = _divide(data, raw, by, goal, cut)
     target = _target(data, raw, goal, division)
     try:
         encoder, notes = fit_table(frame.iloc[division.train], division.train, goal, target)
@@ -51,7 +55,7 @@ def _used(encoder: Any) -> dict[str, None]:
     return dict.fromkeys([*(number.column for number in encoder.numbers), *encoder.texts])
 
 
-def split_images(data: Data, raw: Raw, seed_of_split: int | None = None) -> Splits:
+def split_images(data: Data, raw: Raw, cut: Cut = None) -> Splits:
     """Return images divided and encoded.
 
     Raises:
@@ -60,13 +64,13 @@ def split_images(data: Data, raw: Raw, seed_of_split: int | None = None) -> Spli
     images: NDArray[Any] = np.asarray(raw.x)
     checks.refuse(raw.where, _problems_of(images) + checks.check_target(data, raw))
     goal = read_goal(data, raw)
-    division = _divide(data, raw, By(_classes(goal), official=raw.split), goal, seed_of_split)
+    division = _divide(data, raw, By(_classes(goal), official=raw.split), goal, cut)
     target = _target(data, raw, goal, division)
     try:
-        encoder = fit_images(images, division.train, goal, target)
+        encoder = fit_images(images, division.train, goal, target, raw.fitted)
     except DataError as error:
         raise DataError(f"{raw.where}: {error}") from error
-    return _assemble(raw, images, encoder, goal, division, ())
+    return _assemble(raw, images, encoder, goal, division, tuple(note_kind(data, raw)))
 
 
 def _problems_of(images: NDArray[Any]) -> list[str]:
@@ -79,13 +83,66 @@ def _problems_of(images: NDArray[Any]) -> list[str]:
     return problems
 
 
+def split_sequences(data: Data, raw: Raw, cut: Cut = None) -> Splits:
+    """Return sequences divided and encoded.
+
+    Raises:
+        DataError: the sequences, their target or their number can't be used; every problem found is named.
+    """
+    sequences, columns, notes = _read_sequences(data, raw)
+    goal = read_goal(data, raw)
+    by = By(_classes(goal), _groups(data, raw), _times(data, raw), raw.split)
+    division = _divide(data, raw, by, goal, cut)
+    target = _target(data, raw, goal, division)
+    try:
+        encoder, found = fit_sequences(sequences, division.train, goal, target, data, columns)
+    except DataError as error:
+        raise DataError(f"{raw.where}: {error}") from error
+    notes += found + note_constants(sequences, raw.columns, goal)
+    return _assemble(raw, sequences, encoder, goal, division, tuple(notes))
+
+
+def _read_sequences(data: Data, raw: Raw) -> tuple[Ragged, tuple[str, ...], list[str]]:
+    try:
+        found = read_sequences(data, raw)
+    except DataError as error:
+        checks.refuse(raw.where, [*str(error).splitlines(), *checks.check_target(data, raw)])
+        raise
+    checks.refuse(raw.where, checks.check_target(data, raw))
+    return found
+
+
+def split_texts(data: Data, raw: Raw, cut: Cut = None) -> Splits:
+    """Return texts divided and encoded.
+
+    Raises:
+        DataError: the texts, their target or their number can't be used; every problem found is named.
+        UsageError: `data.tokens` or `data.length` can't be followed.
+    """
+    assert isinstance(raw.x, pd.DataFrame)
+    name = data.text or TEXT
+    texts = values_of(raw.x[name])
+    checks.refuse(raw.where, checks.check_target(data, raw) + checks.check_texts(texts, name))
+    goal = read_goal(data, raw)
+    by = By(_classes(goal), _groups(data, raw), _times(data, raw), raw.split)
+    division = _divide(data, raw, by, goal, cut)
+    target = _target(data, raw, goal, division)
+    try:
+        encoder, notes = fit_texts(texts, division.train, data, name, goal, target)
+    except DataError as error:
+        raise DataError(f"{raw.where}: {error}") from error
+    notes += [*tell_others(data, raw.x, name), *tell_empty(texts)]
+    notes += checks.note_contradictions(texts, goal.values, goal.task)
+    return _assemble(raw, raw.x[[name]], encoder, goal, division, tuple(notes))
+
+
 def _classes(goal: Goal) -> NDArray[np.int64] | None:
     return goal.values if goal.task == "classification" else None
 
 
-def _divide(data: Data, raw: Raw, by: By, goal: Goal, seed_of_split: int | None) -> Division:
+def _divide(data: Data, raw: Raw, by: By, goal: Goal, cut: Cut) -> Division:
     try:
-        return divide(len(raw), data.split, by, raw.where, seed_of_split)
+        return divide(len(raw), data.split, by, raw.where, cut)
     except Unseen as error:
         raise error.named(goal.classes) from error
 
@@ -118,8 +175,9 @@ def _finite(values: NDArray[np.float64], raw: Raw, name: str) -> NDArray[np.floa
 
 
 def _aside(raw: Raw, name: str, key: str) -> pd.Series[Any]:
-    assert isinstance(raw.x, pd.DataFrame)
-    values = raw.x[name]
+    table = raw.aside if raw.aside is not None else raw.x
+    assert isinstance(table, pd.DataFrame)
+    values = table[name]
     missing = int(values.isna().sum())
     if missing:
         raise DataError(
@@ -138,10 +196,17 @@ def _target(data: Data, raw: Raw, goal: Goal, division: Division) -> Target:
     return fit_target(goal, division.train, log=data.target_transform == "log")
 
 
+def _encoded(encoder: Encoder, x: Any, division: Division) -> dict[str, NDArray[Any]]:
+    if isinstance(x, np.ndarray):  # may be larger than memory: no copy of all of it is made
+        return {name: gathered(x, encoder.encode, rows) for name, rows in division.parts.items()}
+    encoded = encoder.encode(x)
+    return {name: encoded[rows] for name, rows in division.parts.items()}
+
+
 def _assemble(raw: Raw, x: Any, encoder: Encoder, goal: Goal, division: Division, notes: tuple[str, ...]) -> Splits:
-    encoded, y = encoder.encode(x), store(goal, encoder.target)
-    parts = {name: Part(encoded[rows], y[rows], rows) for name, rows in division.parts.items()}
-    shared = checks.note_shared(x, dict(division.parts))
+    y, encoded = store(goal, encoder.target), _encoded(encoder, x, division)
+    parts = {name: Part(encoded[name], y[rows], rows) for name, rows in division.parts.items()}
+    shared = checks.note_shared(x, dict(division.apart))
     test = division.test
     return Splits(
         parts["train"],

@@ -22,9 +22,12 @@ AT_MOST = 20
 class Raw:
     """Examples as the source gives them, a row each.
 
-    `x` is a table with named columns or an array of images; `y` the target column (None if it isn't
-    there, as for a prediction); `split` the part that the source assigns to each row; `classes` names
-    the values 0, 1, ... of `y`. `where` opens every message and `target` is what `y` is called there.
+    `x` is a table with named columns (texts too), or an array of images or of sequences (rows, steps, channels);
+    `y` the target column (None if it isn't there, as for a prediction); `split` the part that the source assigns to
+    each row; `classes` names the values 0, 1, ... of `y`; `lengths` says how many steps of each sequence are there;
+    `columns` names their channels where a table had them; `aside` holds the columns that the rows of an array may be
+    divided by; `fitted` says that images were brought to one size. `where` opens every message and `target` is what
+    `y` is called there.
     """
 
     where: str
@@ -34,6 +37,10 @@ class Raw:
     classes: tuple[str, ...] = ()
     target: str = "y"
     notes: tuple[str, ...] = ()
+    lengths: NDArray[np.int64] | None = None
+    aside: pd.DataFrame | None = None
+    columns: tuple[str, ...] = ()
+    fitted: bool = False
 
     def __len__(self) -> int:
         return len(self.x)

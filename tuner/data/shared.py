@@ -36,3 +36,13 @@ def open_shared(folder: Path) -> Splits:
     }
     encoder = encoder_from_json(json.loads((folder / "encoder.json").read_text()))
     return Splits(parts["train"], parts["val"], None, encoder, "", "")
+
+
+def fold_of(folder: Path, number: int) -> Path:
+    """Return the folder of one fold in a folder of several."""
+    return folder / f"fold-{number}"
+
+
+def folds_in(folder: Path) -> list[Path]:
+    """Return the folders of all folds, in order."""
+    return sorted(folder.glob("fold-*"), key=lambda path: int(path.name.removeprefix("fold-")))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Task = Literal["classification", "regression"]
-Kind = Literal["table", "image"]
+Kind = Literal["table", "image", "text", "sequence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,11 @@ class Shape:
     """What a model factory needs to know of the data.
 
     `input` is the shape of one example without the batch: (columns,) for a table, (channels, height,
-    width) for an image. Of a table's columns the last `len(cardinalities)` hold category codes
-    (0 = unknown or missing, then 1 .. cardinality - 1) and the others standardized numbers.
+    width) for an image, (tokens,) for a text, (steps, channels) for a sequence. Of a table's columns the last
+    `len(cardinalities)` hold category codes (0 = unknown or missing, then 1 .. cardinality - 1) and the others
+    standardized numbers. A text is token numbers below `vocabulary`, whole numbers: 0 pads its end and occurs
+    nowhere else. A sequence is standardized numbers; if it is `masked`, its last channel is 1 at a step that is there
+    and 0 at the padding at its end, where every channel is 0.
     `outputs` is the number of classes, or 1 for regression. `classes` names them, in order.
     """
 
@@ -32,6 +35,8 @@ class Shape:
     outputs: int
     cardinalities: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
+    vocabulary: int = 0
+    masked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class Encoder(Protocol):
         ...
 
     def encode(self, raw: Any) -> NDArray[Any]:
-        """Return raw examples as an array (n, *shape.input): float32, or uint8 for such images.
+        """Return raw examples as an array (n, *shape.input): float32, uint8 for such images, int32 for texts.
 
         Raises:
             DataError: a column is missing or the examples have another shape.

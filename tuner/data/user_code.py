@@ -12,12 +12,13 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
+from tuner.data.ragged import is_ragged, padded, shape_of
 from tuner.data.raw import Raw, frame_of, listed, plain_array, series_of
 from tuner.errors import DataError
 from tuner.own_code import blaming, find_own
 
-KEYS = ("X", "y", "split", "classes")
-ALLOWED = "(X, y), a dict with X and y (split, classes), or a DataFrame together with data.target"
+KEYS = ("X", "y", "split", "classes", "lengths")
+ALLOWED = "(X, y), a dict with X and y (split, classes, lengths), or a DataFrame together with data.target"
 
 
 def call(name: str, folder: Path) -> Any:
@@ -57,20 +58,23 @@ def _named(result: Any) -> str:
     return f"{type(result).__name__}{length}"
 
 
-def raw_of(where: str, X: Any, y: Any = None, split: Any = None, classes: Any = None) -> Raw:
-    """Return arrays as Raw; a 2-D X becomes a table.
+def raw_of(where: str, X: Any, y: Any = None, split: Any = None, classes: Any = None, lengths: Any = None) -> Raw:
+    """Return arrays as Raw; a 2-D X becomes a table, and sequences (steps, channels) of different lengths an array.
 
     Raises:
         DataError: an array has a shape or a dtype that can't be used, or lengths differ.
     """
+    if lengths is None and is_ragged(X) and len(shape_of(X[0])) == 2:
+        X, lengths = padded(X, f"{where}: X")
     x = X if isinstance(X, pd.DataFrame) else array_of(X, where)
+    steps = None if lengths is None else plain_array(lengths, f"{where}: lengths")
     names = () if classes is None else tuple(str(name) for name in series_of(classes, where, "classes"))
     parts = None if split is None else series_of(split, where, "split").to_numpy()
     target = None if y is None else series_of(y, where, "y")
     for name, column in (("y", target), ("split", parts)):
         if column is not None and len(column) != len(x):
             raise DataError(f"{where}: X has {len(x)} rows and {name} has {len(column)}; they must be as many")
-    return Raw(where, named(x) if isinstance(x, pd.DataFrame) else x, target, parts, names)
+    return Raw(where, named(x) if isinstance(x, pd.DataFrame) else x, target, parts, names, lengths=steps)
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +84,7 @@ def named(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def array_of(x: Any, where: str) -> pd.DataFrame | NDArray[Any]:
-    """Return features as an array of images, or as a table if they are 2-D.
+    """Return features as an array of images or sequences, or as a table if they are 2-D.
 
     Raises:
         DataError: they aren't numbers, or have another number of dimensions than 2, 3 or 4.
@@ -90,8 +94,9 @@ def array_of(x: Any, where: str) -> pd.DataFrame | NDArray[Any]:
         raise DataError(f"{where}: X holds {array.dtype} values; an array of numbers or a DataFrame is allowed")
     if array.ndim not in (2, 3, 4):
         raise DataError(
-            f"{where}: X has shape {array.shape}; (rows, columns) for a table and (rows, height, width), "
-            "(rows, height, width, channels) or (rows, channels, height, width) for images are allowed"
+            f"{where}: X has shape {array.shape}; (rows, columns) for a table, (rows, steps, channels) for sequences "
+            "and (rows, height, width), (rows, height, width, channels) or (rows, channels, height, width) for images "
+            "are allowed"
         )
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return frame_of(array) if array.ndim == 2 else array
