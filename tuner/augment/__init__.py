@@ -9,39 +9,81 @@ Knows nothing of training: who calls it owns the generator, and must not call it
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from tuner.augment.image import image
+from tuner.augment.mixup import check_mixable, mixup
+from tuner.augment.sequence import sequence
 from tuner.augment.table import table
-from tuner.config import RunConfig
+from tuner.augment.text import text
+from tuner.config import Augmentation, RunConfig
 from tuner.errors import UsageError
 
 if TYPE_CHECKING:
     from tuner.data.splits import Shape
 
-AUGMENT: dict[str, Callable[..., Tensor]] = {"image": image, "table": table}
+AUGMENT: dict[str, Callable[..., Tensor]] = {"image": image, "table": table, "text": text, "sequence": sequence}
+OWN_TOKENS = (None, "word", "character")
 
-__all__ = ["AUGMENT", "augmentation"]
+__all__ = ["AUGMENT", "augmentation", "mixing"]
 
 
 def augmentation(config: RunConfig, shape: Shape) -> Callable[[Tensor, torch.Generator], Tensor] | None:
     """Return the function that changes a training batch (n, *shape.input), or None at strength 0.
 
     It is called as change(batch, generator) on examples before they are standardized: images from 0 to 1,
-    tables as they are stored.
+    tables and sequences as they are stored, texts as int64 token numbers.
 
     Raises:
-        UsageError: a flip is declared for data that aren't images.
+        UsageError: a flip is declared for data that aren't images, or a shift for data that aren't sequences.
     """
-    strength, flip = config.augmentation.strength, config.augmentation.flip
-    if shape.kind != "image" and flip != "none":
-        raise UsageError(f"augmentation.flip: {flip} is for images, the data are a {shape.kind}; leave it out")
+    strength = config.augmentation.strength
+    _check(config.augmentation, shape.kind)
     if strength == 0:
         return None
-    options = {"flip": flip} if shape.kind == "image" else {"categories": len(shape.cardinalities)}
-    change = partial(AUGMENT[shape.kind], **options)
-    return lambda batch, generator: change(batch, strength, generator)
+    change, options = AUGMENT[shape.kind], _options(config, shape)
+    return lambda batch, generator: change(batch, strength, generator, **options)
+
+
+def mixing(
+    config: RunConfig, shape: Shape
+) -> Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor]] | None:
+    """Return the function that mixes a training batch with itself (see `mixup`), or None if mixup is off.
+
+    It is called as mix(batch, generator) on standardized examples.
+
+    Raises:
+        UsageError: the data are texts.
+    """
+    alpha = config.augmentation.mixup
+    if alpha == 0:
+        return None
+    check_mixable(shape)
+    return lambda batch, generator: mixup(batch, shape, alpha, generator)
+
+
+def _check(chosen: Augmentation, kind: str) -> None:
+    """Refuse what the kind of data knows nothing of, rather than leave it without effect."""
+    if kind != "image" and chosen.flip != "none":
+        raise UsageError(f"augmentation.flip: {chosen.flip} is for images, the data are a {kind}; leave it out")
+    for name in ("shift", "wrap"):
+        if kind != "sequence" and getattr(chosen, name) != Augmentation.model_fields[name].default:
+            raise UsageError(f"augmentation.{name}: is for sequences, the data are a {kind}; leave it out")
+
+
+def _options(config: RunConfig, shape: Shape) -> dict[str, Any]:
+    chosen = config.augmentation
+    match shape.kind:
+        case "image":
+            return {"flip": chosen.flip}
+        case "table":
+            return {"categories": len(shape.cardinalities)}
+        case "text":
+            # A backbone's tokenizer begins and ends a text with marks that the backbone looks for.
+            marked = config.model.family == "pretrained" or config.data.tokens not in OWN_TOKENS
+            return {"keep_ends": marked}
+        case "sequence":
+            return {"masked": shape.masked, "shift": chosen.shift, "wrap": chosen.wrap}
