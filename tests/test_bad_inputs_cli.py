@@ -80,7 +80,7 @@ BAD_SPACES: dict[str, tuple[str | bytes, str]] = {
     "unknown metric": (SMALL + "score: {metric: acuracy}\n", "did you mean 'accuracy'"),
     "unknown family": (change("model: {", "model: {family: mpl, "), "did you mean 'mlp'"),
     "metric of the other task": (SMALL + "score: {metric: r2}\n", "doesn't apply to classification"),
-    "images' model for a table": (change("model: {", "model: {family: cnn, "), "is for images"),
+    "images' model for a table": (change("model: {", "model: {family: cnn, "), "cnn takes image data"),
     "study name with a slash": (change("study: small", "study: ../small"), "isn't allowed"),
     "seed below 0": (change("seed: 3", "seed: -1"), "seed"),
     "seed too large": (change("seed: 3", f"seed: {2**70}"), "seed"),

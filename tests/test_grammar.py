@@ -22,7 +22,15 @@ from tuner.values import is_searchable, kind_of, section_of
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 DATA = "data: {source: sklearn:digits}\n"
 TOP = "known: study, seed, folder, data, model, regularization, augmentation, training, score, stopping, budget, search"
-MODEL = "known: family, width, depth, normalization, options"
+MODEL_KEYS = (
+    "family, width, depth, normalization, embedding, kernel, cell, bidirectional, heads, backbone, unfrozen, "
+    "resolution, options"
+)
+MODEL = f"known: {MODEL_KEYS}"
+DATA_KEYS = (
+    "source, kind, target, task, target_transform, drop, text, tokens, vocabulary, length, id, time, image_size, split"
+)
+FAMILIES = "one of mlp, cnn, resnet, conv1d, rnn, transformer, textcnn, bag, pretrained, auto, or module:attr"
 ONE_VALUE = "can't be searched; give it one value for the whole study"
 NAME = "isn't allowed; use 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front"
 FORMS = "a range has low, high, log, step, or, when; a choice has choices, when"
@@ -49,9 +57,9 @@ SAID = {
     "model: {dropout: 0.5}": f"2:9 model: unknown key 'dropout' (it belongs under regularization.dropout); {MODEL}",
     "epochs: 3": f"2:1 unknown key 'epochs' (it belongs under training.epochs); {TOP}",
     "training.epochs: 3": "2:1 unknown key 'training.epochs'; write it nested, one level for each dot",
-    "model:": "2:7 model: is empty; remove it, or give it keys of: family, width, depth, normalization, options",
-    "model: none": "2:8 model: must be a mapping with keys of: family, width, depth, normalization, options",
-    "model: [a]": "2:8 model: must be a mapping with keys of: family, width, depth, normalization, options",
+    "model:": f"2:7 model: is empty; remove it, or give it keys of: {MODEL_KEYS}",
+    "model: none": f"2:8 model: must be a mapping with keys of: {MODEL_KEYS}",
+    "model: [a]": f"2:8 model: must be a mapping with keys of: {MODEL_KEYS}",
     "stopping: off": "2:11 stopping: must be `none` or a mapping with keys of: overfit, plateau, behind",
     "stopping: {overfit: 1}": "2:21 stopping.overfit: must be true or false, not 1",
     "direction: maximize": f"2:1 unknown key 'direction'; {TOP}",
@@ -101,13 +109,9 @@ SAID = {
     "training: {batch_size: [32, 64]}": (
         "2:24 training.batch_size: must be a whole number or auto, not a list; several go into {choices: [...]}"
     ),
-    "model: {family: mpl}": (
-        "2:17 model.family: unknown family 'mpl' (did you mean 'mlp'?); one of mlp, cnn, or module:attr"
-    ),
-    "model: {family: my_pkg.net}": "2:17 model.family: unknown family 'my_pkg.net'; one of mlp, cnn, or module:attr",
-    "model: {family: {choices: [mlp, 'a b:c']}}": (
-        "2:33 model.family: choices: unknown family 'a b:c'; one of mlp, cnn, or module:attr"
-    ),
+    "model: {family: mpl}": (f"2:17 model.family: unknown family 'mpl' (did you mean 'mlp'?); {FAMILIES}"),
+    "model: {family: my_pkg.net}": f"2:17 model.family: unknown family 'my_pkg.net'; {FAMILIES}",
+    "model: {family: {choices: [mlp, 'a b:c']}}": (f"2:33 model.family: choices: unknown family 'a b:c'; {FAMILIES}"),
     "model: {normalization: bath}": (
         "2:24 model.normalization: must be one of none, batch, layer, not 'bath' (did you mean 'batch'?)"
     ),
@@ -200,8 +204,7 @@ SAID = {
         "write it in full, as model.family"
     ),
     "model: {width: {low: 8, high: 16, when: {model.family: cnnn}}}": (
-        "2:42 model.width: when: model.family: unknown family 'cnnn' (did you mean 'cnn'?); "
-        "one of mlp, cnn, or module:attr"
+        f"2:42 model.width: when: model.family: unknown family 'cnnn' (did you mean 'cnn'?); {FAMILIES}"
     ),
     "model: {width: {low: 8, high: 16, when: {model.family: []}}}": (
         "2:56 model.width: when: model.family needs one value or a list of values"
@@ -236,9 +239,7 @@ def test_what_is_wrong_is_told_in_one_line_with_its_place_what_is_allowed_and_ho
 SOURCES = {
     "model: {width: 3}": "s.yaml data.source: is missing; name the data, for example `data: {source: sklearn:digits}`",
     "data: {}": "s.yaml:1:1 data.source: is missing; name the data, for example `data: {source: sklearn:digits}`",
-    "data: sklearn:digits": (
-        "s.yaml:1:7 data: must be a mapping with keys of: source, kind, target, task, target_transform, drop, split"
-    ),
+    "data: sklearn:digits": (f"s.yaml:1:7 data: must be a mapping with keys of: {DATA_KEYS}"),
     "data: {source: ''}": "s.yaml:1:16 data.source: must not be empty; leave the key out or give it a value",
     "data: {source: }": f"s.yaml:1:15 data.source: must be a word, not nothing; {GIVE}",
     "data: {source: {choices: [a, b]}}": f"s.yaml:1:16 data.source: {ONE_VALUE}",
@@ -251,7 +252,7 @@ SOURCES = {
         f"s.yaml:1:25 data.drop: item 2 must be a word, not 1; item 3 must be a word, not nothing; {GIVE}"
     ),
     "data: {source: x, kind: tabel}": (
-        "s.yaml:1:25 data.kind: must be one of table, image, not 'tabel' (did you mean 'table'?)"
+        "s.yaml:1:25 data.kind: must be one of table, image, text, sequence, not 'tabel' (did you mean 'table'?)"
     ),
     "data: {source: x, split: {val: 1}}": "s.yaml:1:32 data.split.val: must be < 1, not 1",
 }
@@ -311,13 +312,9 @@ def test_a_whole_number_is_a_member_of_a_range_or_choice_of_numbers():
 HOSTILE = {
     '"\\e[31m": 1': "s.yaml:2:1 '\\x1b[31m' can't be a key; use letters, digits and _, a letter first",
     'model: {family: "\\e[31m"}': "s.yaml:2:17 model.family: holds a control character; write plain text",
-    'model: {family: "a\\nb"}': "s.yaml:2:17 model.family: unknown family 'a\\nb'; one of mlp, cnn, or module:attr",
-    'model: {family: "\\u202eabc"}': (
-        "s.yaml:2:17 model.family: unknown family '\\u202eabc'; one of mlp, cnn, or module:attr"
-    ),
-    f"model: {{family: {'x' * 9000}}}": (
-        f"s.yaml:2:17 model.family: unknown family '{'x' * 57}...'; one of mlp, cnn, or module:attr"
-    ),
+    'model: {family: "a\\nb"}': f"s.yaml:2:17 model.family: unknown family 'a\\nb'; {FAMILIES}",
+    'model: {family: "\\u202eabc"}': (f"s.yaml:2:17 model.family: unknown family '\\u202eabc'; {FAMILIES}"),
+    f"model: {{family: {'x' * 9000}}}": (f"s.yaml:2:17 model.family: unknown family '{'x' * 57}...'; {FAMILIES}"),
     f"model: {{options: {{a: {{low: 1, high: 2, or: {'[' * 40 + ']' * 40}}}}}}}": (
         "s.yaml:2:44 model.options.a: or: must be one plain value, not a list"
     ),
@@ -347,7 +344,7 @@ OVERRIDES = {
     "model..width=3": "-S 'model..width=3' isn't key=value; write for example -S training.epochs=30",
     "modle.width=3": f"-S unknown key 'modle' (did you mean 'model'?); {TOP}",
     "model.widht=3": f"-S model: unknown key 'widht' (did you mean 'width'?); {MODEL}",
-    "data=3": "-S data: must be a mapping with keys of: source, kind, target, task, target_transform, drop, split",
+    "data=3": f"-S data: must be a mapping with keys of: {DATA_KEYS}",
     "data.source.x=3": f"-S data.source: {ONE_VALUE}",
     "seed.x=3": f"-S seed: {ONE_VALUE}",
     "training.epochs=": f"-S training.epochs: must be a whole number, not nothing; {GIVE}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from command import call, write
 
+from tuner.config import FAMILIES
 from tuner.grammar import read_space
+from tuner.planning import families
 from tuner.space import Range
 
 FOLDER = Path(__file__).parent.parent / "search_spaces"
@@ -23,19 +26,29 @@ SEARCHED = (
 def make_data(path: Path, folder: Path) -> list[str]:
     """Make small data for a space that is for people's own; return the settings that name them."""
     rng = np.random.default_rng(0)
-    if read_space(path).config.data.source == "my.csv":
+    source = read_space(path).config.data.source
+    if source == "my.csv":
         lines = [f"{a:.3f},{b:.3f},{'ab'[i % 2]},{a + b:.3f}" for i, (a, b) in enumerate(rng.normal(size=(80, 2)))]
-        write(folder / "my.csv", "\n".join(["p,q,word,y", *lines]))
-        return ["-S", "data.source=my.csv"]
-    if read_space(path).config.data.source == "my.npz":
+        write(folder / source, "\n".join(["p,q,word,y", *lines]))
+    elif source == "my.npz":
         x = rng.integers(0, 255, (80, 8, 8, 3), dtype=np.uint8)
-        np.savez(folder / "my.npz", X=x, y=np.arange(80) % 2)
-        return ["-S", "data.source=my.npz"]
-    return []
+        np.savez(folder / source, X=x, y=np.arange(80) % 2)
+    elif source == "my_sequences.npz":
+        x = rng.normal(size=(80, 12, 2)) + np.arange(80)[:, None, None] % 2
+        np.savez(folder / source, X=x, y=np.arange(80) % 2)
+    elif source == "my.jsonl":
+        words = ["where is the", "who wrote that", "how many of these", "what does it mean"]
+        texts = [f"{words[n]} {words[n // 2]} thing?" for n in rng.integers(0, 4, 80)]
+        lines = [json.dumps({"text": text, "target": text.split()[0]}) for text in texts]
+        write(folder / source, "\n".join(lines))
+    else:
+        return []
+    return ["-S", f"data.source={source}"]
 
 
-def test_there_are_ready_spaces() -> None:
-    assert len(SPACES) >= 6
+def test_there_is_a_ready_space_for_each_family() -> None:
+    found = {family for path in SPACES for family in families(read_space(path))}
+    assert found == set(FAMILIES)
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: str(path.relative_to(FOLDER)))

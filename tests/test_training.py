@@ -502,3 +502,64 @@ class TestWeights:
         write_weights(build_model(config(model__width=9), classes().shape), path)
         with pytest.raises(DataError, match=r"^[^\n]*doesn't fit the model[^\n]*$"):
             read_weights(network, path)
+
+
+def unbalanced() -> Splits:
+    """Two overlapping classes, the second with a tenth of the rows."""
+    rng = np.random.default_rng(0)
+
+    def draw(n: int) -> Part:
+        y = (np.arange(n) % 10 == 0).astype(np.int64)
+        return part((rng.normal(size=(n, 4)) + y[:, None]).astype(np.float32), y)
+
+    return Splits(draw(400), draw(200), None, Fitted(Shape("table", "classification", (4,), 2)), "", "")
+
+
+def test_class_weights_make_a_rare_class_count_as_much_as_a_frequent_one():
+    data = unbalanced()
+    recalls = {}
+    for weighted in (False, True):
+        *_, (epoch, _) = train(config(training__class_weights=weighted, training__epochs=8), data, 0)
+        recalls[weighted] = epoch.val.metrics["balanced_accuracy"]
+    assert recalls[True] > recalls[False] + 0.1
+
+
+def test_class_weights_change_nothing_where_classes_are_balanced():
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    rows = part((np.eye(4)[y] + rng.normal(size=(60, 4))).astype(np.float32), y)
+    data = Splits(rows, rows, None, Fitted(Shape("table", "classification", (4,), 3)), "", "")
+    ends = [digest([*train(config(training__class_weights=flag), data, 0)][-1][1]) for flag in (False, True)]
+    assert ends[0] == ends[1]
+
+
+def test_mixup_of_zero_is_the_same_run_and_of_more_another_that_still_learns():
+    plain, zero, mixed = (
+        [*train(config(training__epochs=10, **more), classes(200, 80), 0)]
+        for more in ({}, {"augmentation__mixup": 0.0}, {"augmentation__mixup": 0.4})
+    )
+    assert digest(plain[-1][1]) == digest(zero[-1][1])
+    assert digest(plain[-1][1]) != digest(mixed[-1][1])
+    assert mixed[-1][0].val.loss < mixed[0][0].val.loss
+    assert mixed[-1][0].val.metrics["accuracy"] > 0.8
+
+
+def test_mixup_of_numbers_mixes_their_targets():
+    *_, (epoch, _) = train(config(augmentation__mixup=0.5, training__epochs=20), numbers(300, 60), 0)
+    assert epoch.val.metrics["r2"] > 0.7
+
+
+class FirstToken(nn.Module):
+    """Says of a text which token it starts with."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.dtype == torch.int64
+        return nn.functional.one_hot(x[:, 0], 5).float() * 10
+
+
+def test_texts_are_evaluated_by_length_and_answered_in_their_own_order():
+    rng = np.random.default_rng(0)
+    x = rng.integers(1, 5, (200, 7)).astype(np.int32)
+    for row, length in zip(x, rng.integers(1, 8, 200), strict=True):
+        row[length:] = 0
+    assert np.array_equal(predict(FirstToken(), x, Standard(), "classification").argmax(1), x[:, 0])

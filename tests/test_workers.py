@@ -10,9 +10,11 @@ import pytest
 from command import SMALL, write
 
 import tuner.tuning
+from tuner.data.shared import fold_of, write_shared
+from tuner.engine import Again, Ended, Failed, Task, Trained, Unsaved, retrain
 from tuner.planning import Plan, prepare
 from tuner.tuning import conduct, tune
-from tuner.workers import Ended, Failed, InProcess, Task, Trained, Unsaved, retrain
+from tuner.workers import InProcess, Processes
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def first_task(plan: Plan) -> Task:
 
 
 def test_an_engine_gives_one_event_for_each_order(plan: Plan, tmp_path: Path) -> None:
-    engine = InProcess(plan.splits)
+    engine = InProcess(plan.folds)
     assert engine.next() is None
     engine.start(first_task(plan))
     event = engine.next()
@@ -43,7 +45,7 @@ def test_an_engine_gives_one_event_for_each_order(plan: Plan, tmp_path: Path) ->
 
 
 def test_weights_that_cant_be_written_are_no_fault_of_the_trial(plan: Plan, tmp_path: Path) -> None:
-    engine = InProcess(plan.splits)
+    engine = InProcess(plan.folds)
     engine.start(first_task(plan))
     engine.next()
     write(tmp_path / "file", "")
@@ -55,16 +57,34 @@ def test_weights_that_cant_be_written_are_no_fault_of_the_trial(plan: Plan, tmp_
 
 
 def test_a_trial_trained_again_has_the_same_weights(plan: Plan, tmp_path: Path) -> None:
+    engine = InProcess(plan.folds)
     for name in ("a", "b"):
-        retrain(first_task(plan), plan.splits, 2, tmp_path / name)
+        retrain(engine, [Again(first_task(plan), 2, tmp_path / name)])
+    engine.close()
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_an_engine_that_was_cleared_in_the_middle_of_trials_takes_others(plan: Plan, tmp_path: Path) -> None:
+    write_shared(plan.splits, fold_of(tmp_path / "data", 0))
+    engine = Processes(2, tmp_path / "data")
+    try:
+        long = plan.space.config.replace({"training.epochs": 50_000})
+        for number in (0, 1):
+            engine.start(Task(number, long, 7, plan.space.folder))
+        engine.next()
+        engine.clear()
+        jobs = [Again(replace(first_task(plan), number=n), 2, tmp_path / f"{n}") for n in (0, 5, 6)]
+        retrain(engine, jobs)
+    finally:
+        engine.close()
+    assert len({job.save.read_bytes() for job in jobs}) == 1
 
 
 def test_torchs_settings_are_put_back_when_an_engine_closes(plan: Plan) -> None:
     import torch
 
     before = torch.get_num_threads()
-    engine = InProcess(plan.splits)
+    engine = InProcess(plan.folds)
     engine.start(first_task(plan))
     assert torch.get_num_threads() == 1
     engine.close()
@@ -121,9 +141,9 @@ def test_the_test_rows_are_never_given_to_what_trains(plan: Plan, monkeypatch: p
     seen: list[Any] = []
 
     class Watching(InProcess):
-        def __init__(self, splits: Any) -> None:
-            seen.append(splits.test)
-            super().__init__(splits)
+        def __init__(self, folds: Any, *others: Any) -> None:
+            seen.extend(fold.test for fold in folds)
+            super().__init__(folds, *others)
 
     monkeypatch.setattr(tuner.tuning, "InProcess", Watching)
     for _ in conduct(replace(plan)):

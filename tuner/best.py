@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.config import STUDY_NAME, RunConfig
+from tuner.backbones import find_backbone
+from tuner.config import PRETRAINED, STUDY_NAME, RunConfig
 from tuner.document import plain
 from tuner.errors import DataError, UsageError, nearest
 from tuner.grammar import parse_space, read_space
@@ -79,7 +80,8 @@ class BestConfig:
         """Return an untrained model of this configuration, for a training loop of your own."""
         from tuner.models import build_model
 
-        return build_model(self.config, self.encoder.shape, self.folder)
+        encoder = self.encoder
+        return build_model(self.config, encoder.shape, self.folder, encoder.standard)
 
     def load_model(self) -> nn.Module:
         """Return the trained model, in eval mode.
@@ -88,10 +90,13 @@ class BestConfig:
         ends.
 
         Raises:
-            DataError: the weights are missing or don't fit the model.
+            DataError: the weights are missing or don't fit the model, or the backbone isn't the one of the training.
         """
         from tuner.training import read_weights
 
+        if self.config.model.family == PRETRAINED:
+            found = find_backbone(self.config.model.backbone, self.encoder.shape.kind, self.folder)
+            found.check(self.about.get("backbone"), self.path)
         model = self.build_model()
         read_weights(model, self.model_path)
         return model.eval()

@@ -31,6 +31,7 @@ def check_space(path: Path, overrides: Sequence[Override], no_import: bool) -> C
     space = read_space(path, overrides)
     own = _own_code(space)
     plan = None if no_import and own else plan_of(space)
+    space = plan.space if plan else space
     trials, cap = total_trials(space), _cap(space)
     document = {
         "study": space.config.study, "valid": True, "searched": {n: d.to_json() for n, d in space.domains.items()},

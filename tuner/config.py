@@ -19,8 +19,19 @@ from tuner.errors import show
 STUDY_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
 MODULE_ATTR = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z")
 DURATION = r"^(\d+(?:\.\d+)?)(s|m|h|d)$"
-FAMILIES = ("mlp", "cnn")
-IMAGE_FAMILIES = ("cnn",)
+KINDS = ("table", "image", "text", "sequence")
+FAMILIES = {  # the kinds of data that each takes
+    "mlp": ("table", "image", "sequence"),
+    "cnn": ("image",),
+    "resnet": ("image",),
+    "conv1d": ("sequence",),
+    "rnn": ("sequence", "text"),
+    "transformer": ("sequence", "text"),
+    "textcnn": ("text",),
+    "bag": ("text",),
+    "pretrained": ("image", "text"),
+}
+AUTO, PRETRAINED = "auto", "pretrained"
 BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 
 Metric = Literal[
@@ -58,6 +69,7 @@ class Split(Section):
     test: float = fixed(0.2, "share of all rows for the sealed test set; 0: none", ge=0, lt=1)
     seed: int = fixed(0, "seed of the split", ge=0, lt=2**32)
     stratify: bool = fixed(True, "keep the class frequencies in every part (classification)")
+    folds: int | None = fixed(None, "cross-validation: each trial is scored over so many folds", ge=2, le=20)
     groups: str | None = fixed(None, "column whose equal values stay in one part", min_length=1)
     time: str | None = fixed(None, "column to order by: train is the past, test the latest", min_length=1)
 
@@ -65,22 +77,44 @@ class Split(Section):
 class Data(Section):
     """Where the examples come from."""
 
-    source: str = fixed(..., "sklearn:NAME, a file (.csv, .parquet, .npz, also .gz) or module:attr", min_length=1)
-    kind: Literal["table", "image"] | None = fixed(None, "kind of data; inferred where it can be")
-    target: str | None = fixed(None, "column to predict (tables)", min_length=1)
+    source: str = fixed(
+        ...,
+        "sklearn:NAME, a file (.csv, .parquet, .jsonl, .npz, also .gz), a folder of images or module:attr",
+        min_length=1,
+    )
+    kind: Literal["table", "image", "text", "sequence"] | None = fixed(None, "kind of data; inferred where it can be")
+    target: str | None = fixed(None, "column to predict; target for .jsonl if not given", min_length=1)
     task: Literal["classification", "regression"] | None = fixed(None, "inferred from the target if not given")
     target_transform: Literal["none", "log"] = fixed("none", "log: learn the logarithm of a positive target")
     drop: Columns = fixed((), "columns to leave out")
+    text: str | None = fixed(None, "column that holds the text; text if not given", min_length=1)
+    tokens: str | None = fixed(
+        None, "what a text is cut into: word, character, or a backbone's name for its own; word if not given",
+        min_length=1,
+    )  # fmt: skip
+    vocabulary: int = fixed(20_000, "most tokens that are known; all others are one", ge=10, le=1_000_000)
+    length: int | None = fixed(None, "most tokens or steps of an example; by the training rows if not given", ge=1)
+    id: str | None = fixed(None, "column that names the sequence a row belongs to (a row a step)", min_length=1)
+    time: str | None = fixed(None, "column that orders the rows of a sequence", min_length=1)
+    image_size: int | None = fixed(None, "side in pixels that images of a folder are brought to", ge=4, le=1024)
     split: Split = Split()
 
 
 class Model(Section):
     """The network."""
 
-    family: str = searchable("mlp", f"one of {', '.join(FAMILIES)}, or module:attr", min_length=1)
+    family: str = searchable("mlp", f"one of {', '.join(FAMILIES)}, auto, or module:attr", min_length=1)
     width: int = searchable(64, "units of a hidden layer, or channels of the first convolution", ge=1, le=8192)
-    depth: int = searchable(2, "hidden layers, or convolution stages", ge=1, le=32)
+    depth: int = searchable(2, "hidden layers, blocks, or convolution stages", ge=1, le=32)
     normalization: Literal["none", "batch", "layer"] = searchable("none", "normalization after each layer")
+    embedding: int = searchable(64, "numbers that stand for a token (rnn, textcnn, bag)", ge=1, le=4096)
+    kernel: int = searchable(5, "steps that a convolution sees (conv1d; textcnn: the widest of three)", ge=1, le=63)
+    cell: Literal["gru", "lstm"] = searchable("gru", "kind of recurrent layer (rnn)")
+    bidirectional: bool = searchable(True, "read a sequence from both ends (rnn)")
+    heads: int = searchable(4, "attention heads; the width is rounded up to a multiple (transformer)", ge=1, le=64)
+    backbone: str = fixed(AUTO, "network to start from: minilm, efficientnet_lite0, or auto by the kind of data")
+    unfrozen: int = searchable(0, "last blocks of the backbone that are trained too (pretrained)", ge=0, le=64)
+    resolution: int = searchable(128, "side in pixels that images are resized to (pretrained)", ge=32, le=1024)
     options: Mapping[str, Any] = searchable({}, "values for a family of your own, searchable too")
 
 
@@ -97,9 +131,12 @@ class Augmentation(Section):
     """Random changes of the training examples."""
 
     strength: float = searchable(0.0, "one knob from 0 (exactly none) to 1", ge=0, le=1)
+    mixup: float = searchable(0.0, "alpha of mixup: examples and targets are mixed in pairs; 0: off", ge=0, le=10)
     flip: Literal["none", "horizontal", "vertical", "both"] = fixed(
         "none", "flips of an image that leave its label true"
     )
+    shift: float = searchable(0.1, "furthest shift of a sequence at strength 1, as a share of its length", ge=0, le=1)
+    wrap: bool = fixed(False, "what a shift moves out of a sequence comes in at its other end")
 
 
 class Training(Section):
@@ -112,6 +149,11 @@ class Training(Section):
     )
     schedule: Literal["constant", "cosine"] = searchable("constant", "cosine turns the stopping rules off")
     warmup: float = searchable(0.05, "share of the steps with a linearly rising learning rate", ge=0, le=0.5)
+    class_weights: bool = searchable(False, "weigh classes in the training loss so that each counts alike")
+    backbone_rate: float = searchable(0.1, "learning rate of unfrozen blocks, as a share of learning_rate", gt=0, le=1)
+    refit: bool = fixed(
+        False, "train the chosen configuration again on train and validation rows together; always with folds"
+    )
     ema: bool = searchable(True, "evaluate and keep the running average of the weights")
 
 

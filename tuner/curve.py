@@ -7,7 +7,7 @@ other trial.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -147,6 +147,47 @@ class Curve:
             standing = Standing.after(previous, i + 1, val.loss, curve.first)
             epochs.append(Epoch(i + 1, measure("train", i), val, se_val, se_gap, rise, rise_se, seconds, standing))
         return replace(curve, epochs=tuple(epochs))
+
+
+def pooled(folds: Sequence[Curve]) -> Curve:
+    """Return the mean curve of one configuration's folds, as long as the shortest of them; one fold is itself.
+
+    A fold counts by its validation examples (and by its probe for the train series), so that the loss is the mean over
+    all examples that were held out. The folds' validation examples are disjoint, so errors add up in squares. The rise
+    over the best epoch is left out: it is for the judging of a single run.
+    """
+    if len(folds) == 1:
+        return folds[0]
+    n_val, n_probe = sum(fold.n_val for fold in folds), sum(fold.n_probe for fold in folds)
+    shares = [fold.n_val / n_val for fold in folds]
+    probes = [fold.n_probe / n_probe for fold in folds]
+    null = sum(share * fold.null_loss for share, fold in zip(shares, folds, strict=True))
+    epochs, standing = list[Epoch](), None
+    for number in range(1, min(map(len, folds)) + 1):
+        same = [fold[number] for fold in folds]
+        train, val = (
+            _mean_measure([getattr(epoch, part) for epoch in same], weights)
+            for part, weights in (("train", probes), ("val", shares))
+        )
+        standing = Standing.after(standing, number, val.loss, folds[0].first)
+        se_val, se_gap = (
+            rounded(math.hypot(*(share * getattr(epoch, name) for share, epoch in zip(shares, same, strict=True))))
+            for name in ("se_val", "se_gap")
+        )
+        seconds = rounded(sum(epoch.seconds for epoch in same))
+        epochs.append(Epoch(number, train, val, se_val, se_gap, 0.0, 0.0, seconds, standing))
+    return Curve(folds[0].budget, folds[0].first, null, n_val, n_probe, tuple(epochs))
+
+
+def _mean_measure(measures: Sequence[Measure], weights: Sequence[float]) -> Measure:
+    def mean(values: Iterable[float]) -> float:
+        return rounded(sum(weight * value for weight, value in zip(weights, values, strict=True)))
+
+    names = measures[0].metrics
+    return Measure(
+        mean(measure.loss for measure in measures),
+        {name: mean(measure.metrics[name] for measure in measures) for name in names},
+    )
 
 
 def rounded(value: float) -> float:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tuner import report
+from tuner.backbones import find_backbone
 from tuner.best import best_space, space_text
+from tuner.config import PRETRAINED
 from tuner.errors import StorageError, UsageError
 from tuner.planning import Plan
 from tuner.record import TrialRecord
@@ -53,7 +55,8 @@ def write_best(plan: Plan, folder: Path, chosen: TrialRecord, weights: Path, see
         **{name: found[name] for name in SHOWN},
         "study": plan.study.name, "metric": plan.study.metric,
         "test": {**seen["metrics"], "looks": seen["looks"]} if seen else None,
-        "encoder": plan.splits.encoder.to_json(), "versions": dict(plan.study.versions), "created": plan.study.created,
+        "encoder": plan.splits.encoder.to_json(), "backbone": _backbone(plan, chosen),
+        "versions": dict(plan.study.versions), "created": plan.study.created,
     }  # fmt: skip
     metric, target = plan.study.metric, folder / "best.yaml"
     lines = [
@@ -64,6 +67,14 @@ def write_best(plan: Plan, folder: Path, chosen: TrialRecord, weights: Path, see
     write(folder / "model.safetensors", weights.read_bytes())
     write(folder / "best.json", json.dumps(about, indent=1))
     write(target, "\n".join(lines))
+
+
+def _backbone(plan: Plan, chosen: TrialRecord) -> dict[str, str] | None:
+    """Return which file a network's frozen part came from: without the same one its weights are of no use."""
+    model = plan.space.at(chosen.all_values).model
+    if model.family != PRETRAINED:
+        return None
+    return find_backbone(model.backbone, plan.splits.shape.kind, plan.space.folder).identity()
 
 
 def _figure(value: float | None) -> str:

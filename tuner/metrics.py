@@ -7,6 +7,7 @@ only, no torch, no trial.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,23 @@ def _from_confusion(matrix: NDArray[np.int64]) -> dict[str, float]:
         "recall": float(recall[seen].mean()),
         "f1": float(f1[seen].mean()),
     }
+
+
+def by_class(outputs: NDArray[Any], y: NDArray[Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return each class's rows, precision, recall and F1; an undefined ratio is None."""
+    matrix = confusion(outputs, y)
+    true, predicted, hits = matrix.sum(1), matrix.sum(0), np.diag(matrix)
+
+    def ratio(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    return [
+        {
+            "class": name, "rows": int(true[k]), "precision": ratio(int(hits[k]), int(predicted[k])),
+            "recall": ratio(int(hits[k]), int(true[k])), "f1": ratio(2 * int(hits[k]), int(true[k] + predicted[k])),
+        }
+        for k, name in enumerate(names)
+    ]  # fmt: skip
 
 
 def area_under_roc(outputs: NDArray[Any], y: NDArray[Any]) -> float:

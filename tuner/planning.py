@@ -10,37 +10,54 @@ import os
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from tuner.backbones import find_backbone, located
 from tuner.best import STUDIES
-from tuner.config import IMAGE_FAMILIES, RunConfig, min_epochs
+from tuner.config import AUTO, FAMILIES, PRETRAINED, Data, RunConfig, min_epochs
 from tuner.curve import Curve
-from tuner.data import load
+from tuner.data import load_folds
 from tuner.data.splits import Splits
+from tuner.defaults import default_model
 from tuner.errors import UsageError
 from tuner.grammar import Override, dump_space, read_space
 from tuner.metrics import null_loss
 from tuner.proposing import first_trials
 from tuner.record import StudyRecord
 from tuner.scoring import metric_of
-from tuner.space import Space
+from tuner.space import Range, Space
 
 VERSIONS = ("torch", "optuna", "numpy", "scikit-learn", "pandas")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A study that can be run: everything is read and checked, nothing is written yet."""
+    """A study that can be run: everything is read and checked, nothing is written yet.
+
+    `folds` are what trials are scored over, and `splits` what the chosen configuration is trained on and looked at
+    with: the same one, unless it is to be trained again on training and validation rows together.
+    """
 
     space: Space
     splits: Splits
+    folds: tuple[Splits, ...]
     study: StudyRecord
     storage: str
     folder: Path
     started: float
+
+    @property
+    def refit(self) -> bool:
+        """Whether the chosen configuration is trained again, on more rows than its trial was."""
+        return self.splits is not self.folds[0]
+
+    @property
+    def divisions(self) -> tuple[Splits, ...]:
+        """All that is trained on: the folds and, where it isn't one of them, what is trained on in the end."""
+        return (*self.folds, self.splits) if self.refit else self.folds
 
     @property
     def trials(self) -> int:
@@ -67,18 +84,21 @@ def prepare(
 
 def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = STUDIES) -> Plan:
     """Return the plan of a space that has been read (see `prepare`)."""
-    started, config = time.monotonic(), space.config
-    splits = load(config.data, space.folder)
-    metric = _check_fit(space, splits)
+    started = time.monotonic()
+    whole, folds = load_folds(_data_of(space), space.folder, space.config.training.refit)
+    space = settled(space, folds[0])
+    config, splits = space.config, whole
+    metric = _check_fit(space, folds)
     folder = Path(studies_dir) / config.study
-    data = dict(splits.summary()) | {"classes": list(splits.shape.classes), "notes": list(splits.notes)}
+    data = dict(folds[0].summary()) | {"classes": list(splits.shape.classes), "notes": _notes(whole, folds[0])}
+    data |= {"folds": len(folds)} if len(folds) > 1 else {}
     versions = {"python": platform.python_version(), "tuner": version("overfit-tuner")}
     study = StudyRecord(
         config.study, dump_space(space), str(space.folder), space.identity(), metric, config.seed, data,
         splits.fingerprint, splits.test_hash, versions | {name: version(name) for name in VERSIONS},
         datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
-    return Plan(space, splits, study, storage_url(storage, Path(studies_dir)), folder, started)
+    return Plan(space, splits, folds, study, storage_url(storage, Path(studies_dir)), folder, started)
 
 
 def total_trials(space: Space) -> int:
@@ -92,23 +112,89 @@ def storage_url(given: str | None, studies_dir: Path) -> str:
     return given or os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{studies_dir / 'tuner.db'}"
 
 
-def _check_fit(space: Space, splits: Splits) -> str:
+def _notes(whole: Splits, fold: Splits) -> list[str]:
+    """Return what is to be said of the data, each note once."""
+    return list(dict.fromkeys((*whole.notes, *fold.notes)))
+
+
+def _data_of(space: Space) -> Data:
+    """Return the data section as it is read: texts for a pretrained network are cut into that network's own tokens."""
+    config = space.config
+    if config.data.tokens is None and PRETRAINED in families(space):
+        return config.data.model_copy(update={"tokens": located(config.model.backbone, space.folder)})
+    return config.data
+
+
+def settled(space: Space, splits: Splits) -> Space:
+    """Return the space with `model.family: auto` replaced by a family, and by its size where the file gives none."""
+    if space.config.model.family != AUTO or "model.family" in space.domains:
+        return space
+    chosen = default_model(splits.shape, len(splits.train))
+    values = {name: value for name, value in chosen.items() if name not in space.given and name not in space.domains}
+    values["model.family"] = chosen["model.family"]
+    size = ", ".join(f"{name} {value}" for name, value in values.items())
+    return replace(
+        space,
+        given={**space.given, **values},
+        config=space.config.replace(values),
+        notes=(*space.notes, f"model.family auto: {size}"),
+    )
+
+
+def _check_fit(space: Space, folds: Sequence[Splits]) -> str:
     """Check that model, augmentation and metric go with the data; return the metric."""
-    config, kind = space.config, splits.shape.kind
+    config, splits = space.config, folds[0]
+    kind = splits.shape.kind
     try:
         metric = metric_of(config.score, splits.shape.task)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if metric == "roc_auc" and len(set(splits.val.y.tolist())) < 2:
+    if metric == "roc_auc" and any(len(set(fold.val.y.tolist())) < 2 for fold in folds):
         raise UsageError("score.metric: roc_auc needs two classes in the validation rows, which have one; use log_loss")
     for family in families(space):
-        if kind != "image" and family in IMAGE_FAMILIES:
-            raise UsageError(f"model.family: {family} is for images and the data are a {kind}; use mlp or module:attr")
+        if family == AUTO:
+            raise UsageError("model.family: auto stands alone; name the families to choose from, or say family: auto")
+        if family in FAMILIES and kind not in FAMILIES[family]:
+            others = ", ".join(name for name, kinds in FAMILIES.items() if kind in kinds)
+            raise UsageError(
+                f"model.family: {family} takes {' and '.join(FAMILIES[family])} data and these are of kind {kind}; "
+                f"one of {others}, auto, or module:attr"
+            )
     for family in own_families(space):
         _check_own(config.replace({"model.family": family}), splits, space.folder)
-    if kind != "image" and config.augmentation.flip != "none":
-        raise UsageError(f"augmentation.flip: is for images and the data are a {kind}; leave it out")
+    if PRETRAINED in families(space):
+        find_backbone(config.model.backbone, kind, space.folder).check_unfrozen(_most(space, "model.unfrozen"))
+    _refuse_idle(space, kind, splits.shape.task)
     return metric
+
+
+KINDS_OF_KEYS = {
+    "data.text": ("text",),
+    "data.tokens": ("text",),
+    "data.vocabulary": ("text",),
+    "data.length": ("text", "sequence"),
+    "data.image_size": ("image",),
+    "augmentation.flip": ("image",),
+    "augmentation.shift": ("sequence",),
+    "augmentation.wrap": ("sequence",),
+    "augmentation.mixup": ("table", "image", "sequence"),
+}
+
+
+def _refuse_idle(space: Space, kind: str, task: str) -> None:
+    """Refuse keys that would do nothing with such data, where the space sets them."""
+    for name, kinds in KINDS_OF_KEYS.items():
+        if kind not in kinds and _is_set(space, name):
+            raise UsageError(f"{name}: is for {' or '.join(kinds)} data and these are of kind {kind}; leave it out")
+    if task == "regression" and _is_set(space, "training.class_weights"):
+        raise UsageError("training.class_weights: is for classification and the task is regression; leave it out")
+
+
+def _is_set(space: Space, name: str) -> bool:
+    """Tell whether a space searches a key or gives it another value than its default."""
+    section, key = name.split(".")
+    default = type(getattr(space.config, section)).model_fields[key].default
+    return name in space.domains or space.config[name] != default
 
 
 def families(space: Space) -> list[str]:
@@ -120,6 +206,13 @@ def families(space: Space) -> list[str]:
 def own_families(space: Space) -> list[str]:
     """Return the families that are the user's own code."""
     return [family for family in families(space) if ":" in family]
+
+
+def _most(space: Space, name: str) -> int:
+    """Return the largest whole number that a trial of the space may have under a name."""
+    domain = space.domains.get(name)
+    values = (space.config[name],) if domain is None else (domain.top,) if isinstance(domain, Range) else domain.choices
+    return max(int(value) for value in values if isinstance(value, (int, float)))
 
 
 def _check_own(config: RunConfig, splits: Splits, folder: Path) -> None:

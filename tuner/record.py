@@ -24,8 +24,9 @@ class TrialRecord:
     `values` maps every searched dotted name that was active to its value; `overrides` are values that the
     trial has outside the space (the unregularized baseline of a space that doesn't hold it). `label` says
     which of the first trials it is ("baseline", "light", ...), or "". `model` are facts of the trained
-    network: parameters, sparsity (share of weights that are exactly zero). `leads` says, of a trial that has just
-    ended, that it is the best of its study so far; it isn't stored.
+    network: parameters, sparsity (share of weights that are exactly zero). With cross-validation `folds` are the curves
+    of its folds so far and `curve` is their mean (while it runs: that of the present fold). `leads` says, of a trial
+    that has just ended, that it is the best of its study so far; it isn't stored.
     """
 
     number: int
@@ -40,6 +41,7 @@ class TrialRecord:
     error: str = ""
     model: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    folds: tuple[Curve, ...] = ()
     leads: bool = False
 
     @property
@@ -70,6 +72,7 @@ class TrialRecord:
             "score": self.score.to_json() if self.score else None,
             "verdict": self.verdict.to_json() if self.verdict else None,
             "error": self.error, "model": dict(self.model), "seconds": round(self.seconds, 4),
+            **({"folds": [fold.to_json() for fold in self.folds]} if self.folds else {}),
         }  # fmt: skip
 
     @classmethod
@@ -81,6 +84,7 @@ class TrialRecord:
             Score.from_json(doc["score"]) if doc.get("score") else None,
             Verdict.from_json(doc["verdict"]) if doc.get("verdict") else None,
             doc.get("error", ""), doc.get("model", {}), doc.get("seconds", 0.0),
+            tuple(Curve.from_json(fold) for fold in doc.get("folds", ())),
         )  # fmt: skip
 
 

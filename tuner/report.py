@@ -51,11 +51,12 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
         "data": dict(study.data) | {"fingerprint": study.fingerprint, "test_hash": study.test_hash},
         "trials": _counts(records.values()),
         "verdicts": {kind: _verdicts(records.values()).count(kind) for kind in KINDS},
-        "epochs": _epochs(records.values()),
+        "epochs": _epochs(records.values(), study.data.get("folds", 1)),
         "seconds": facts.get("seconds"),
         "best": figures(chosen, task), "baseline": figures(baseline, task), "without_gap_penalty": figures(free, task),
         "confirmed": None,
         "test": _test(facts.get("test"), chosen, study.metric),
+        "per_class": _per_class(facts, chosen),
         "versions": dict(study.versions),
         "config": facts.get("config"), "report": facts.get("report"), "model": facts.get("model"),
     }  # fmt: skip
@@ -72,9 +73,11 @@ def _verdicts(records: Iterable[TrialRecord]) -> list[str]:
     return [record.verdict.kind for record in records if record.verdict is not None]
 
 
-def _epochs(records: Iterable[TrialRecord]) -> dict[str, int]:
-    curves = [record.curve for record in records if record.curve is not None and record.ended]
-    return {"run": sum(len(curve) for curve in curves), "budgeted": sum(curve.budget for curve in curves)}
+def _epochs(records: Iterable[TrialRecord], folds: int) -> dict[str, int]:
+    """Return the epochs that were run, those of every fold, and those that the caps would have allowed."""
+    there = [(record, record.curve) for record in records if record.curve is not None and record.ended]
+    run = sum(sum(map(len, record.folds)) if record.folds else len(curve) for record, curve in there)
+    return {"run": run, "budgeted": sum(curve.budget * folds for _, curve in there)}
 
 
 def _test(seen: Mapping[str, Any] | None, chosen: TrialRecord | None, metric: str) -> dict[str, Any] | None:
@@ -85,6 +88,17 @@ def _test(seen: Mapping[str, Any] | None, chosen: TrialRecord | None, metric: st
         **seen["metrics"], "looks": seen["looks"], "trial": seen["trial"], "rows": seen["rows"], "stale": stale,
         "verdict": beats_baseline(seen, metric), "baseline": seen["baseline_metrics"], "difference": seen["difference"],
     }  # fmt: skip
+
+
+def _per_class(facts: Mapping[str, Any], chosen: TrialRecord | None) -> dict[str, Any] | None:
+    """Return how well the chosen trial predicts each class, in the validation and in the test rows."""
+
+    def rows(fact: str, key: str) -> Any:
+        told = facts.get(fact)
+        return told.get(key) if told and chosen is not None and told["trial"] == chosen.number else None
+
+    found = {"val": rows("val_classes", "rows"), "test": rows("test", "per_class")}
+    return found if any(found.values()) else None
 
 
 def figures(record: TrialRecord | None, task: str) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tuner.config import BUNDLED, FAMILIES, MODULE_ATTR, RunConfig, Section
+from tuner.config import AUTO, BUNDLED, FAMILIES, MODULE_ATTR, RunConfig, Section
 from tuner.values import checker, is_searchable, section_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -23,7 +23,7 @@ OPTION = "^model\\.options\\.[^.]+$"
 NUMBERS = ("integer", "number")
 CODE = {"type": "string", "pattern": MODULE_ATTR.pattern.replace("\\Z", "$")}
 MEANING: dict[str, dict[str, Any]] = {
-    "model.family": {"anyOf": [{"enum": list(FAMILIES)}, CODE]},
+    "model.family": {"anyOf": [{"enum": [*FAMILIES, AUTO]}, CODE]},
     "data.source": {"examples": [f"sklearn:{name}" for name in BUNDLED]},
 }
 """What the reader checks in a text beyond its type."""

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tuner.config import RunConfig, min_epochs
-from tuner.curve import Curve
+from tuner.config import RunConfig, Stopping, min_epochs
+from tuner.curve import Curve, pooled
+from tuner.engine import Ended, Engine, Event, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UserCodeError
 from tuner.proposing import BASELINE, Proposer, trial_seed
 from tuner.record import TrialRecord, best_record
 from tuner.scoring import metric_of, score, score_at
 from tuner.space import Space
-from tuner.stopping import Peer, Verdict, finished, judge, peer
+from tuner.stopping import Peer, Verdict, finished, judge, judge_folds, over_folds, peer
 from tuner.store import Store
-from tuner.workers import Ended, Engine, Event, Task, Trained, Unsaved
 
 WRITE_SECONDS = 1.0
 SAME_ERRORS = 3
@@ -29,12 +29,16 @@ SAME_ERRORS = 3
 
 @dataclass(slots=True)
 class _Running:
-    """A trial under way: its record so far, what of it is written, how often its worker died."""
+    """A trial under way: its record so far, what of it is written, how often its worker died.
+
+    `verdict` ends the run of the present fold; of the first fold it is kept as `first`.
+    """
 
     record: TrialRecord
     config: RunConfig
     started: float
     verdict: Verdict | None = None
+    first: Verdict | None = None
     written: int = 0
     wrote: float = 0.0
     deaths: int = 0
@@ -42,14 +46,19 @@ class _Running:
 
 @dataclass(slots=True)
 class Setting:
-    """What a search works on: the space, the store, where weights go, and when no trial may start any more."""
+    """What a search works on: the space, the store, where weights go, and when no trial may start any more.
+
+    `blanks` are the curves of the folds before their first epoch; one, where there is no cross-validation. With `refit`
+    no weights are kept: the chosen configuration is trained again on more rows.
+    """
 
     space: Space
     store: Store
-    blank: Curve
+    blanks: Sequence[Curve]
     task: str
     weights: Path
     trials: int
+    refit: bool = False
     deadline: float | None = None
     records: dict[int, TrialRecord] = field(default_factory=dict)
 
@@ -92,7 +101,8 @@ class _Loop:
         self.records = setting.records
         self.running: dict[int, _Running] = {}
         self.begun: set[int] = set()  # by this process, and not ended
-        self.peers: dict[int, Peer] = {}
+        self.folds = len(setting.blanks)
+        self.peers: list[dict[int, Peer]] = [{} for _ in setting.blanks]  # by the mean over the first 1, 2, ... folds
         self.left: list[TrialRecord] = []
         for record in self.records.values():
             self.proposer.remember(record)
@@ -137,12 +147,18 @@ class _Loop:
         return record
 
     def _start(self, record: TrialRecord) -> None:
-        config = self.setting.space.at(record.all_values)
-        budget = config.training.epochs
-        record = replace(record, curve=replace(self.setting.blank, budget=budget, first=min_epochs(budget)))
         now = time.monotonic()
-        self.running[record.number] = _Running(record, config, now, wrote=now)
-        self.engine.start(Task(record.number, config, record.seed, self.setting.space.folder))
+        run = _Running(record, self.setting.space.at(record.all_values), now, wrote=now)
+        self.running[record.number] = run
+        self._start_fold(run)
+
+    def _start_fold(self, run: _Running) -> None:
+        """Start a trial's next fold: its only one, where there is no cross-validation."""
+        fold, budget = len(run.record.folds), run.config.training.epochs
+        blank = replace(self.setting.blanks[fold], budget=budget, first=min_epochs(budget))
+        run.record = replace(run.record, state="running", curve=blank, score=None, verdict=None)
+        run.verdict = None
+        self.engine.start(Task(run.record.number, run.config, run.record.seed, self.setting.space.folder, fold))
 
     def handle(self, event: Event) -> TrialRecord | None:
         """Take one event of the engine to its end; return the record if there is news to show."""
@@ -150,7 +166,10 @@ class _Loop:
         if isinstance(event, Trained):
             return self._judge(run, event)
         if isinstance(event, Ended):
-            run.record = replace(run.record, model=event.model)
+            run.record = replace(run.record, model=run.record.model or event.model)
+            if run.record.state == "running":
+                self._start_fold(run)
+                return None
             return self._end(run)
         if isinstance(event, Unsaved):
             raise StorageError(f"the weights of trial {event.number} can't be written: {event.error}")
@@ -163,21 +182,51 @@ class _Loop:
     def _judge(self, run: _Running, event: Trained) -> TrialRecord:
         number, curve = event.number, self._curve(run).then(event.epoch)
         run.record = replace(run.record, curve=curve, seconds=time.monotonic() - run.started)
-        peers = [] if run.record.label == BASELINE else list(self.peers.values())
-        run.verdict = judge(curve, peers, run.config.rules)
-        if run.verdict is None and len(curve) == curve.budget:
-            run.verdict = finished(curve)
+        run.verdict = self._verdict(run, curve)
         if run.verdict is None:
             self._write_progress(run)
             self.engine.go(number)
             return run.record
-        worth = score(curve, self.rule, self.metric)
-        run.record = replace(run.record, state=run.verdict.outcome, verdict=run.verdict, score=worth)
+        if self.folds > 1:
+            self._close_fold(run, curve, run.verdict)
+        else:
+            run.record = replace(run.record, state=run.verdict.outcome, verdict=run.verdict)
+        if run.record.verdict is not None:
+            self._score(run)
+        keeps = self._keeps(run.record) and not self.setting.refit
+        self.engine.stop(number, self.setting.weights_of(number) if keeps else None)
+        return replace(run.record, state="running")
+
+    def _verdict(self, run: _Running, curve: Curve) -> Verdict | None:
+        """Return the verdict that ends the run, if there is one. Later folds run as long as the first one did."""
+        if run.first is not None:
+            return judge(curve, [], Stopping.off()) or (finished(curve) if len(curve) == run.first.epoch else None)
+        peers = [] if run.record.label == BASELINE else list(self.peers[0].values())
+        verdict = judge(curve, peers, run.config.rules)
+        return finished(curve) if verdict is None and len(curve) == curve.budget else verdict
+
+    def _close_fold(self, run: _Running, curve: Curve, verdict: Verdict) -> None:
+        """Add a fold's curve to its trial's; judge the mean of the folds so far, and end the trial if it is time."""
+        folds = (*run.record.folds, curve)
+        mean, done = pooled(folds), len(folds)
+        run.first = run.first or verdict
+        run.record = replace(run.record, folds=folds, curve=mean)
+        end: Verdict | None = verdict
+        if verdict.outcome == "complete":
+            baseline = run.record.label == BASELINE
+            peers = [] if baseline else list(self.peers[done - 1].values())
+            end = judge_folds(mean, peers, run.config.rules, done, self.folds) if done < self.folds else None
+            if done == self.folds:
+                end = over_folds(run.first, mean, self.folds)
+        if end is not None:
+            run.record = replace(run.record, state=end.outcome, verdict=end)
+
+    def _score(self, run: _Running) -> None:
+        worth = score(self._curve(run), self.rule, self.metric)
+        run.record = replace(run.record, score=worth)
         if run.record.state != "failed" and not math.isfinite(worth.value):
             error = f"{self.metric} of epoch {worth.epoch} is not a finite number, so the trial has no score"
             run.record = replace(run.record, state="failed", verdict=None, score=None, error=error)
-        self.engine.stop(number, self.setting.weights_of(number) if self._keeps(run.record) else None)
-        return replace(run.record, state="running")
 
     @staticmethod
     def _curve(run: _Running) -> Curve:
@@ -185,7 +234,7 @@ class _Loop:
         return run.record.curve
 
     def _keeps(self, record: TrialRecord) -> bool:
-        """Tell whether a trial's weights are worth a file: the best so far and the baseline are."""
+        """Tell whether a trial is worth a file of its weights: the best so far and the baseline are."""
         if record.state != "complete" or record.score is None:
             return False
         best = self.records[self.best].score if self.best is not None else None
@@ -195,14 +244,16 @@ class _Loop:
         """Run a trial from its start after its worker died, once."""
         run.deaths += 1
         self.setting.store.adopt(run.record.number)
-        curve = replace(self._curve(run), epochs=())
-        run.record = replace(run.record, state="running", curve=curve, score=None, verdict=None)
-        run.verdict, run.written = None, 0
-        self.engine.start(Task(run.record.number, run.config, run.record.seed, self.setting.space.folder))
+        run.record = replace(run.record, folds=(), model={})
+        run.first, run.written = None, 0
+        self._start_fold(run)
 
     def _write_progress(self, run: _Running) -> None:
-        """Write a running trial's scores about once a second: the dashboard draws them."""
-        if time.monotonic() - run.wrote >= WRITE_SECONDS:
+        """Write a running trial's scores about once a second: the dashboard draws them.
+
+        Of a cross-validation it draws the mean over the folds, which is there at the end.
+        """
+        if self.folds == 1 and time.monotonic() - run.wrote >= WRITE_SECONDS:
             self.setting.store.progress(run.record.number, self._unwritten(run))
             run.written, run.wrote = len(self._curve(run)), time.monotonic()
 
@@ -238,8 +289,12 @@ class _Loop:
         self.best = best.number
 
     def _remember_peer(self, record: TrialRecord) -> None:
-        if record.curve is not None and len(record.curve) and record.state in ("complete", "pruned"):
-            self.peers[record.number] = peer(record.curve, record.state == "pruned")
+        if record.curve is None or not len(record.curve) or record.state not in ("complete", "pruned"):
+            return
+        folds = record.folds or (record.curve,)
+        for done, peers in enumerate(self.peers[: len(folds)], start=1):
+            cut_off = record.state == "pruned" and len(folds) == 1
+            peers[record.number] = peer(pooled(folds[:done]), cut_off)
 
     def _give_up(self) -> None:
         """Raise if the first trials all failed, with one and the same error: the next ones would, too."""

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.config import RunConfig
-from tuner.data.splits import Splits
-from tuner.metrics import metrics, per_example_loss
+from tuner.data.splits import Part, Splits
+from tuner.metrics import by_class, metrics, per_example_loss
 from tuner.record import TrialRecord
 from tuner.scoring import LOSS, LOWER_IS_BETTER
 
@@ -60,7 +60,8 @@ def look(
     is, and nothing is opened; otherwise this look is counted on top.
 
     The result holds per metric the value and a percentile bootstrap interval of 95 % (2000 resamples of the
-    test examples), the same for the paired difference to the baseline, and the number of looks.
+    test examples), the same for the paired difference to the baseline, each class's precision, recall and F1, and
+    the number of looks.
     """
     if splits.test is None:
         return None
@@ -79,7 +80,8 @@ def look(
 
 def _figures(chosen: Finalist, baseline: Finalist | None, splits: Splits, metric: str, folder: Path) -> dict[str, Any]:
     assert splits.test is not None
-    outputs = [_outputs(finalist, splits, folder) for finalist in (chosen, baseline) if finalist is not None]
+    finalists = [finalist for finalist in (chosen, baseline) if finalist is not None]
+    outputs = [_outputs(finalist, splits.test, splits, folder) for finalist in finalists]
     roc_auc = metric == "roc_auc" or splits.shape.outputs == 2
     seen = [_measured(each, splits, roc_auc, None) for each in outputs]
     n, rng = len(splits.test), np.random.default_rng(0)
@@ -87,7 +89,9 @@ def _figures(chosen: Finalist, baseline: Finalist | None, splits: Splits, metric
     for _ in range(max(FEWEST, min(RESAMPLES, MOST_DRAWS // n))):
         rows = rng.integers(0, n, n)
         draws.append([_measured(each, splits, roc_auc, rows) for each in outputs])
-    found: dict[str, Any] = {"metrics": {}, "baseline_metrics": {}, "difference": {}}
+    found: dict[str, Any] = {"metrics": {}, "baseline_metrics": {}, "difference": {}, "per_class": None}
+    if splits.shape.task == "classification":
+        found["per_class"] = by_class(outputs[0], splits.test.y, splits.shape.classes)
     for name in seen[0]:
         if not np.isfinite(seen[0][name]):  # such as the area under the ROC curve where one class occurs
             continue
@@ -101,14 +105,20 @@ def _figures(chosen: Finalist, baseline: Finalist | None, splits: Splits, metric
     return found
 
 
-def _outputs(finalist: Finalist, splits: Splits, folder: Path) -> NDArray[np.float32]:
+def validation_by_class(chosen: Finalist, splits: Splits, folder: Path) -> list[dict[str, Any]] | None:
+    """Return each class's precision, recall and F1 on the validation rows; None for regression."""
+    if splits.shape.task != "classification":
+        return None
+    return by_class(_outputs(chosen, splits.val, splits, folder), splits.val.y, splits.shape.classes)
+
+
+def _outputs(finalist: Finalist, part: Part, splits: Splits, folder: Path) -> NDArray[np.float32]:
     from tuner.models import build_model
     from tuner.training import predict, read_weights
 
-    assert splits.test is not None
-    network = build_model(finalist.config, splits.shape, folder)
+    network = build_model(finalist.config, splits.shape, folder, splits.encoder.standard)
     read_weights(network, finalist.weights)
-    return predict(network, splits.test.x, splits.encoder.standard, splits.shape.task)
+    return predict(network, part.x, splits.encoder.standard, splits.shape.task)
 
 
 def _measured(outputs: NDArray[Any], splits: Splits, roc_auc: bool, rows: NDArray[Any] | None) -> dict[str, float]:

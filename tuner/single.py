@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tuner.curve import Epoch
+from tuner.engine import Ended, Task, Trained
 from tuner.errors import TunerError, UsageError, UserCodeError
 from tuner.files import write_best
 from tuner.grammar import Override, read_space
@@ -17,7 +18,7 @@ from tuner.record import TrialRecord
 from tuner.scoring import score
 from tuner.stopping import finished, judge
 from tuner.terminal import number
-from tuner.workers import Ended, InProcess, Task, Trained
+from tuner.workers import InProcess
 
 
 def train_one(
@@ -49,8 +50,8 @@ def train_one(
 
 
 def _train(plan: Plan, weights: Path, say: Callable[[str], None]) -> TrialRecord:
-    config, splits, started = plan.space.config, plan.splits, time.monotonic()
-    engine, curve, verdict = InProcess(replace(splits, test=None)), blank_curve(config, splits), None
+    config, splits, started = plan.space.config, plan.folds[0], time.monotonic()
+    engine, curve, verdict = InProcess([replace(splits, test=None)]), blank_curve(config, splits), None
     try:
         engine.start(Task(0, config, config.seed, plan.space.folder))
         while verdict is None:

@@ -98,6 +98,36 @@ def judge(curve: Curve, peers: Sequence[Peer], rules: Stopping) -> Verdict | Non
     return _behind(curve, peers) if rules.behind else None
 
 
+def judge_folds(curve: Curve, peers: Sequence[Peer], rules: Stopping, done: int, folds: int) -> Verdict | None:
+    """Return the verdict that prunes a trial after `done` of its folds, or None to go on.
+
+    `curve` is the mean over the folds done, and so is that of each peer. The test is that of rule `behind`.
+    """
+    found = _comparison(curve, len(curve), peers, early=0) if rules.behind else None
+    if found is None:
+        return None
+    reason = (
+        f"pruned after fold {done} of {folds}: best mean validation loss {found['best_so_far']:.3g} is worse than the "
+        f"median {found['median']:.3g} of {found['peers']:.0f} trials there (leader {found['leader']:.3g})"
+    )
+    return Verdict("behind", "pruned", len(curve), curve.best, {**found, "folds": float(done)}, reason)
+
+
+def over_folds(first: Verdict, curve: Curve, folds: int) -> Verdict:
+    """Return the verdict of a trial that went through all its folds: why the first one ended, and what was kept."""
+    kept = curve.best
+    reason = (
+        f"{len(curve)} epochs in each of {folds} folds ({_ended_by(first)}), kept epoch {kept}: "
+        f"mean validation loss {curve[kept].val.loss:.3g}"
+    )
+    numbers = {**first.numbers, "val_loss": curve[kept].val.loss, "folds": float(folds)}
+    return Verdict(first.kind, "complete", len(curve), kept, numbers, reason)
+
+
+def _ended_by(first: Verdict) -> str:
+    return "the whole budget" if first.kind == "finished" else f"fold 1: {first.kind}"
+
+
 def finished(curve: Curve) -> Verdict:
     """Return the verdict of a trial that ran its whole budget; of a single epoch even that may have diverged."""
     kept = curve.best
@@ -177,10 +207,10 @@ def _behind(curve: Curve, peers: Sequence[Peer]) -> Verdict | None:
     return Verdict("behind", "pruned", t, curve.best, found, reason)
 
 
-def _comparison(curve: Curve, t: int, peers: Sequence[Peer]) -> dict[str, float] | None:
-    """Return the numbers if the trial is behind its peers at epoch t, else None."""
+def _comparison(curve: Curve, t: int, peers: Sequence[Peer], early: int = EARLY) -> dict[str, float] | None:
+    """Return the numbers if the trial is behind its peers at epoch t, which is beyond the `early` ones, else None."""
     values = [value for other in peers if (value := other.at(t)) is not None]
-    if t <= EARLY or len(values) < MIN_PEERS:
+    if t <= early or len(values) < MIN_PEERS:
         return None
     own, middle, leader = curve[t].standing.lowest, median(values), min(values)
     if own <= middle or own <= leader + curve[t].se_val:

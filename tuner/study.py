@@ -88,5 +88,6 @@ def facts_of(store: Store, folder: Path) -> dict[str, Any]:
 
     return {
         "storage": masked(store.rdb.url), "seconds": store.get("seconds"), "test": store.get("test"),
+        "val_classes": store.get("val_classes"),
         "config": there("best.yaml"), "model": there("model.safetensors"), "report": there("report.html"),
     }  # fmt: skip

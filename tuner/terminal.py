@@ -16,6 +16,7 @@ from tuner.scoring import LOSS
 from tuner.space import Space
 
 WIDTH = 118  # columns of a line of words
+MOST_CLASSES = 6
 HEADLINE = {
     "classification": ("log_loss", "accuracy", "balanced_accuracy", "f1"),
     "regression": ("mse", "mae", "r2"),
@@ -100,7 +101,20 @@ def study_text(document: Mapping[str, Any]) -> list[str]:
     facts = f"{best['parameters']:,.0f} parameters" if best["parameters"] else ""
     facts += f", {best['sparsity']:.0%} of the weights are exactly zero" if best["sparsity"] else ""
     lines += [f"  {facts}"] if facts else []
-    return [*lines, "", *_figures(document), *_said(document), "", *_places(document)]
+    return [*lines, "", *_figures(document), *_classes(document), *_said(document), "", *_places(document)]
+
+
+def _classes(document: Mapping[str, Any]) -> list[str]:
+    """Return the classes that are predicted worst, on the test rows if they were looked at."""
+    per_class = document.get("per_class") or {}
+    part = "test" if per_class.get("test") else "val"
+    rows = per_class.get(part) or []
+    if len(rows) < 3:
+        return []
+    worst = sorted((row for row in rows if row["rows"]), key=lambda row: row["f1"] or 0.0)[:MOST_CLASSES]
+    head = [f"{'worst ' if len(rows) > len(worst) else ''}classes ({part})", "rows", "precision", "recall", "f1"]
+    cells = [[clean(r["class"]), str(r["rows"]), *(number(r[k]) for k in ("precision", "recall", "f1"))] for r in worst]
+    return ["", *table([head, *cells], frozenset(range(1, 5))), ""]
 
 
 def _counts(document: Mapping[str, Any]) -> list[str]:
@@ -115,7 +129,7 @@ def _counts(document: Mapping[str, Any]) -> list[str]:
         f"Study {document['study']}: {counted(trials['total'], 'trial')}{f' ({states})' if states else ''} in "
         f"{duration(document['seconds'])}",
         f"  data: {data['kind']} {shape}, {data['task']}; rows: {data['train']} train, {data['val']} validation, "
-        f"{data['test']} test",
+        f"{data['test']} test{', ' + str(data['folds']) + ' folds' if data.get('folds') else ''}",
     ]
     lines += (
         [f"  ended: {kinds}; {epochs['run']} of {epochs['budgeted']} epochs run, {saved:.0%} saved"] if kinds else []

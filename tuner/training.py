@@ -23,34 +23,39 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tuner.augment import augmentation
+from tuner.augment import augmentation, mixing
 from tuner.config import RunConfig, min_epochs
 from tuner.curve import Epoch, Measure, Standing, rounded
 from tuner.data.splits import Part, Splits, Standard
 from tuner.errors import DataError
+from tuner.features import with_features
 from tuner.metrics import metrics, per_example_loss
-from tuner.models import build_model, decays
+from tuner.models import build_model, decays, unfrozen
 
 EVAL_ELEMENTS = 2_000_000  # numbers in one batch of an evaluation: large enough to be fast, small in memory
+WIDENED = 64  # by so much a token, or a step of a sequence, widens in a network
 
 
 def train(
-    config: RunConfig, splits: Splits, seed: int, folder: Path | None = None
+    config: RunConfig, splits: Splits, seed: int, folder: Path | None = None, cache: Path | None = None
 ) -> Iterator[tuple[Epoch, nn.Module]]:
     """Yield each epoch with the network that it was measured on (its running average if `training.ema`).
 
     The network is the caller's to read until the next epoch is asked for. The same seed, data, versions and
-    number of threads give the same weights, byte for byte.
+    number of threads give the same weights, byte for byte. Of a network with a frozen part it is the rest, trained
+    on features that are kept in `cache`, where runs share them.
 
     Raises:
         UserCodeError: the space's own model can't be built.
     """
     chance = _Chance(seed)
     with chance.lent():
-        model = build_model(config, splits.shape, folder)
+        model = build_model(config, splits.shape, folder, splits.encoder.standard)
+    feed = with_features(model, splits, config, cache)
+    model, splits = feed.model, feed.splits
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(seed)
-    step = _Step(config, splits, model, generator)
+    step = _Step(config, splits, model, generator, feed.fetch(config.augmentation.strength, generator))
     average = _Average(model, step.per_epoch) if config.training.ema else None
     network = average.network if average else model
     probe = training_probe(splits)
@@ -132,14 +137,27 @@ def predict(network: nn.Module, x: NDArray[np.generic], standard: Standard, task
     """Return log-probabilities (n, classes), or standardized predictions (n, 1), in eval mode."""
     was_training = network.training
     network.eval()
-    size = max(1, EVAL_ELEMENTS // max(1, math.prod(x.shape[1:])))
-    prepare, found = _input(standard), []
+    prepare, found = _input(standard), list[Tensor]()
+    rows = _by_length(x)
+    size = _evaluated_at_once(x)
     with torch.inference_mode():
         for i in range(0, len(x), size):
-            outputs = network(prepare(torch.from_numpy(x[i : i + size]))).float()
+            batch = x[i : i + size] if rows is None else x[rows[i : i + size]]
+            outputs = network(prepare(torch.from_numpy(batch))).float()
             found.append(outputs.log_softmax(1) if task == "classification" else outputs)
     network.train(was_training)
-    return torch.cat(found).numpy()
+    together = torch.cat(found).numpy()
+    return together if rows is None else np.asarray(together[np.argsort(rows)])
+
+
+def _evaluated_at_once(x: NDArray[np.generic]) -> int:
+    widened = WIDENED if (x.ndim == 3 and x.dtype != np.float16) or x.dtype == np.int32 else 1  # float16: features
+    return max(1, EVAL_ELEMENTS // max(1, math.prod(x.shape[1:]) * widened))
+
+
+def _by_length(x: NDArray[np.generic]) -> NDArray[np.int64] | None:
+    """Return texts' rows with those of like length together, as a network trims what is padding in all; else None."""
+    return np.argsort((x != 0).sum(1), kind="stable") if x.dtype == np.int32 else None
 
 
 def sparsity(network: nn.Module) -> float:
@@ -184,9 +202,12 @@ def standardized(x: NDArray[np.generic], standard: Standard) -> NDArray[np.float
 
 
 def _input(standard: Standard, change: Callable[[Tensor], Tensor] | None = None) -> Callable[[Tensor], Tensor]:
-    """Return the way from stored examples to model input: to 0 .. 1, augment if training, standardize."""
+    """Return the way from stored examples to model input: to 0 .. 1, augment if training, standardize.
+
+    Texts go as they are, as int64 token numbers.
+    """
     if standard.unit == 1.0 and standard.center == (0.0,) and standard.scale == (1.0,):
-        return (lambda x: change(x.float())) if change else (lambda x: x.float())
+        return lambda x: change(_plain(x)) if change else _plain(x)
     center, scale = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (standard.center, standard.scale))
 
     def prepare(x: Tensor) -> Tensor:
@@ -195,6 +216,10 @@ def _input(standard: Standard, change: Callable[[Tensor], Tensor] | None = None)
         return ((x - center) / scale).contiguous(memory_format=torch.channels_last)
 
     return prepare
+
+
+def _plain(x: Tensor) -> Tensor:
+    return x.long() if x.dtype == torch.int32 else x.float()
 
 
 def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -211,19 +236,38 @@ def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(values.mean()), error
 
 
+def _examples(config: RunConfig, splits: Splits, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Return rows -> training examples as the model takes them, changed at random if they are augmented."""
+    x, change = torch.from_numpy(splits.train.x), augmentation(config, splits.shape)
+    prepare = _input(splits.encoder.standard, (lambda batch: change(batch, generator)) if change else None)
+    return lambda rows: prepare(x[rows])
+
+
 class _Step:
     """One optimization step: AdamW with decoupled l2, warm-up, then proximal l1 on the same weights."""
 
-    def __init__(self, config: RunConfig, splits: Splits, model: nn.Module, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        splits: Splits,
+        model: nn.Module,
+        generator: torch.Generator,
+        fetch: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.model, self.task = model, splits.shape.task
-        self.x, self.y = torch.from_numpy(splits.train.x), torch.from_numpy(splits.train.y)
-        change = augmentation(config, splits.shape)
-        self.prepare = _input(splits.encoder.standard, (lambda x: change(x, generator)) if change else None)
+        self.y = torch.from_numpy(splits.train.y)
+        self.fetch = fetch or _examples(config, splits, generator)
+        self.mix, self.generator = mixing(config, splits.shape), generator
+        self.class_weights = _class_weights(splits) if config.training.class_weights else None
         self.smoothing, self.l1 = config.regularization.label_smoothing, config.regularization.l1
         self.weights, others = decays(model)
+        slow = unfrozen(model)
+        slowly = {id(parameter) for parameter in slow}
+        rest = [parameter for parameter in others if id(parameter) not in slowly]
         groups: list[dict[str, Any]] = [
-            {"params": self.weights, "weight_decay": config.regularization.l2},
-            {"params": others, "weight_decay": 0.0},
+            {"params": self.weights, "weight_decay": config.regularization.l2, "share": 1.0},
+            {"params": rest, "weight_decay": 0.0, "share": 1.0},
+            {"params": slow, "weight_decay": 0.0, "share": config.training.backbone_rate},
         ]
         self.optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]],
@@ -240,18 +284,33 @@ class _Step:
         self.count += 1
         rate = self.rate(self.count)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        outputs, y = self.model(self.prepare(self.x[rows])), self.y[rows]
-        if self.task == "classification":
-            loss = nn.functional.cross_entropy(outputs, y, label_smoothing=self.smoothing)
-        else:
-            loss = nn.functional.mse_loss(outputs[:, 0], y)
+            group["lr"] = rate * group["share"]
+        loss = self.loss(self.fetch(rows), self.y[rows])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         if self.l1 > 0:
             self.shrink = rate * self.l1
             soft_threshold(self.weights, self.shrink)
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the training loss of a batch; with mixup the mean of the losses to both partners' targets."""
+        if self.mix is None:
+            return self.loss_to(y, self.model(x))
+        mixed, partners, share = self.mix(x, self.generator)
+        outputs = self.model(mixed)
+        return share * self.loss_to(y, outputs) + (1 - share) * self.loss_to(y[partners], outputs)
+
+    def loss_to(self, y: Tensor, outputs: Tensor) -> Tensor:
+        if self.task == "classification":
+            return nn.functional.cross_entropy(outputs, y, self.class_weights, label_smoothing=self.smoothing)
+        return nn.functional.mse_loss(outputs[:, 0], y)
+
+
+def _class_weights(splits: Splits) -> Tensor:
+    """Return n / (classes * rows of the class) for each class of the training rows: each counts alike."""
+    counts = np.bincount(splits.train.y, minlength=splits.shape.outputs)
+    return torch.from_numpy(len(splits.train) / (len(counts) * np.maximum(counts, 1))).float()
 
 
 def soft_threshold(weights: Sequence[Tensor], shrink: float) -> None:

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from tuner import report
 from tuner.best import STUDIES
-from tuner.data.shared import write_shared
+from tuner.config import RunConfig
+from tuner.data.shared import fold_of, write_shared
+from tuner.engine import Again, Engine, Task, retrain
 from tuner.errors import TunerError, UsageError
 from tuner.files import refuse_foreign, write_best, write_study, writing
 from tuner.grammar import Override
@@ -29,12 +31,12 @@ from tuner.planning import Plan, blank_curve, own_families, prepare
 from tuner.proposing import BASELINE
 from tuner.record import TrialRecord, best_record
 from tuner.search import Setting, refuse_failures, search
-from tuner.selection import Finalist, look
+from tuner.selection import Finalist, look, validation_by_class
 from tuner.space import Space, differences
 from tuner.storage import database_file, open_storage
 from tuner.store import Store
 from tuner.study import Study, facts_of
-from tuner.workers import Engine, InProcess, Processes, Task, retrain
+from tuner.workers import FEATURES, InProcess, Processes
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -54,9 +56,11 @@ def conduct(plan: Plan) -> Generator[TrialRecord, None, Study]:
         store = _open_store(plan, rdb)
         setting, before = _setting(plan, store), store.get("seconds") or 0.0
         try:
-            if len(setting.records) < setting.trials or _unfinished(setting.records):
+            if len(setting.records) < setting.trials or _unfinished(setting.records) or _missing(plan, setting):
                 with _engine(plan) as engine:
                     yield from search(setting, engine)
+                    engine.clear()
+                    retrain(engine, _missing(plan, setting))
         except (GeneratorExit, KeyboardInterrupt):
             _leave_early(plan, store, setting)
             raise
@@ -118,7 +122,7 @@ def _open_store(plan: Plan, rdb: RDBStorage) -> Store:
         refuse_foreign(plan.folder)
         about = {"metric": plan.study.metric, "score": report.formula(plan.study.metric, plan.study.identity)}
         return Store.create(rdb, plan.study, about)
-    lines = differences(store.study.identity, plan.study.identity)
+    lines = differences(_completed(store.study.identity), plan.study.identity)
     if store.study.fingerprint != plan.study.fingerprint:
         lines.append("the data: other rows, or divided otherwise, than those it was made with")
     if store.study.metric != plan.study.metric and not lines:
@@ -129,12 +133,21 @@ def _open_store(plan: Plan, rdb: RDBStorage) -> Store:
     return store
 
 
+def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the identity of a study that an older version made with the keys that have come since, as they default."""
+    defaults = RunConfig.model_validate({"data": {"source": "any"}}).flat()
+    left_out = ("study", "folder", "data.source")
+    known = {name: value for name, value in defaults.items() if not name.startswith("budget.") and name not in left_out}
+    return {**json.loads(json.dumps(known)), **identity}
+
+
 def _setting(plan: Plan, store: Store) -> Setting:
     config = plan.space.config
     deadline = plan.started + config.budget.timeout if config.budget.timeout is not None else None
     return Setting(
-        plan.space, store, blank_curve(config, plan.splits), plan.splits.shape.task, plan.folder / "weights",
-        plan.trials, deadline, {record.number: record for record in store.records()},
+        plan.space, store, [blank_curve(config, fold) for fold in plan.folds], plan.splits.shape.task,
+        plan.folder / "weights",
+        plan.trials, plan.refit, deadline, {record.number: record for record in store.records()},
     )  # fmt: skip
 
 
@@ -142,11 +155,13 @@ def _setting(plan: Plan, store: Store) -> Setting:
 def _engine(plan: Plan) -> Iterator[Engine]:
     """Hold an engine. Code of the user's own trains in a process of its own, where it can end nothing but a trial."""
     workers, shared = min(plan.space.config.budget.workers, max(1, plan.trials)), plan.folder / ".data"
+    shutil.rmtree(shared, ignore_errors=True)  # of a run that was killed
     if workers == 1 and not own_families(plan.space):
-        engine: Engine = InProcess(replace(plan.splits, test=None))
+        engine: Engine = InProcess([replace(splits, test=None) for splits in plan.divisions], shared / FEATURES)
     else:
         with writing(plan.folder):
-            write_shared(plan.splits, shared)
+            for number, splits in enumerate(plan.divisions):
+                write_shared(splits, fold_of(shared, number))
         engine = Processes(workers, shared)
     try:
         yield engine
@@ -174,7 +189,8 @@ def _conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     chosen = best_record(records)
     seen = None
     if chosen is not None:
-        seen = _look(plan, store, setting, chosen)
+        seen = _look(plan, store, setting)
+        _tell_classes(plan, store, setting, chosen)
         write_best(plan, plan.folder, chosen, setting.weights_of(chosen.number), seen)
     facts = facts_of(store, plan.folder) | {"test": seen}
     study = Study(store.study, dict(records), report.summary(store.study, records, facts), plan.folder)
@@ -182,25 +198,45 @@ def _conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     return study
 
 
-def _look(plan: Plan, store: Store, setting: Setting, chosen: TrialRecord) -> dict[str, Any] | None:
-    baseline = next((r for r in setting.records.values() if r.label == BASELINE and r.state == "complete"), None)
-    finalists = [_finalist(plan, setting, record) for record in (chosen, baseline) if record is not None]
+def _look(plan: Plan, store: Store, setting: Setting) -> dict[str, Any] | None:
+    finalists = [_finalist(plan, setting, record) for record in _finalists(setting.records)]
     earlier = store.get("test")
-    second = finalists[1] if baseline is not None else None
+    second = finalists[1] if len(finalists) > 1 else None
     seen = look(finalists[0], second, plan.splits, store.study.metric, plan.space.folder, earlier)
     if seen is not None and seen != earlier:
         store.put("test", seen)
     return seen
 
 
+def _tell_classes(plan: Plan, store: Store, setting: Setting, chosen: TrialRecord) -> None:
+    """Keep how well each class is predicted in the validation rows, if the chosen network wasn't trained on them."""
+    told = store.get("val_classes")
+    if plan.refit or (told is not None and told["trial"] == chosen.number):
+        return
+    rows = validation_by_class(_finalist(plan, setting, chosen), plan.splits, plan.space.folder)
+    store.put("val_classes", {"trial": chosen.number, "rows": rows})
+
+
+def _finalists(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
+    """Return the chosen trial and the baseline, if there are such."""
+    chosen = best_record(records)
+    baseline = next((r for r in records.values() if r.label == BASELINE and r.state == "complete"), None)
+    return [record for record in (chosen, baseline) if record is not None] if chosen is not None else []
+
+
 def _finalist(plan: Plan, setting: Setting, record: TrialRecord) -> Finalist:
-    """Return a trial with its weights, which are trained again if their file is gone."""
-    config, weights = plan.space.at(record.all_values), setting.weights_of(record.number)
-    if not weights.exists():
-        assert record.score is not None
-        task = Task(record.number, config, record.seed, plan.space.folder)
-        retrain(task, replace(plan.splits, test=None), record.score.epoch, weights)
-    return Finalist(record, config, weights)
+    return Finalist(record, plan.space.at(record.all_values), setting.weights_of(record.number))
+
+
+def _missing(plan: Plan, setting: Setting) -> list[Again]:
+    """Return the finalists whose weights aren't there: they are lost, or are to be of more rows than a trial's."""
+    last, found = len(plan.divisions) - 1 if plan.refit else 0, dict[int, Again]()
+    for record in _finalists(setting.records):
+        weights = setting.weights_of(record.number)
+        if not weights.exists() and record.score is not None:
+            task = Task(record.number, plan.space.at(record.all_values), record.seed, plan.space.folder, last)
+            found[record.number] = Again(task, record.score.epoch, weights)
+    return list(found.values())
 
 
 def tune(

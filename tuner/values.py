@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from tuner.config import BUNDLED, FAMILIES, MODULE_ATTR, Section
+from tuner.config import AUTO, BUNDLED, FAMILIES, MODULE_ATTR, Section
 from tuner.errors import nearest, show
 
 Kind = Literal["whole", "number", "word", "free"]
@@ -78,8 +78,9 @@ def _free(value: Any) -> str | None:
 
 def _meaning(name: str, value: Any) -> str | None:
     """Say what is wrong with a well-typed value that names something."""
-    if name == "model.family" and value not in FAMILIES and not MODULE_ATTR.match(value):
-        return f"unknown family {show(value)}{nearest(value, FAMILIES)}; one of {', '.join(FAMILIES)}, or module:attr"
+    if name == "model.family" and value not in (*FAMILIES, AUTO) and not MODULE_ATTR.match(value):
+        known = (*FAMILIES, AUTO)
+        return f"unknown family {show(value)}{nearest(value, known)}; one of {', '.join(known)}, or module:attr"
     if name == "data.source" and value.startswith("sklearn:") and value.removeprefix("sklearn:") not in BUNDLED:
         word = value.removeprefix("sklearn:")
         return f"scikit-learn bundles no {show(word)}{nearest(word, BUNDLED)}; one of {', '.join(BUNDLED)}"

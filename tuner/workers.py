@@ -1,8 +1,4 @@
-"""Engines: where trials are trained. InProcess trains here; Processes trains in worker processes.
-
-An engine starts tasks, and gives back what happens to them one event at a time: after each Trained epoch the
-trial waits for `go` or `stop`, and ends as Ended or Failed. So the one who judges sees each epoch before the
-next begins, and a trial is the same wherever it ran. Knows nothing of scores, verdicts and storages.
+"""Two engines: InProcess trains here; Processes trains in worker processes.
 
 A worker is `python -m tuner.workers`: it maps the shared data, uses one torch thread, and speaks over a pipe of
 its own, so that whatever the user's code prints can't disturb it. It dies with its parent.
@@ -16,98 +12,28 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from safetensors import SafetensorError
 
-from tuner.config import RunConfig
 from tuner.curve import Epoch
 from tuner.data.splits import Splits
+from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
 from tuner.errors import TunerError
 from tuner.own_code import one_line
 
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One trial to train: its number, configuration and seed, and the folder of the user's own code."""
-
-    number: int
-    config: RunConfig
-    seed: int
-    folder: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A trial finished an epoch and waits for `go` or `stop`."""
-
-    number: int
-    epoch: Epoch
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A trial was stopped; `model` are facts of its network: parameters, sparsity."""
-
-    number: int
-    model: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A trial raised, or its worker died (`died`); `error` is one line."""
-
-    number: int
-    error: str
-    died: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unsaved:
-    """A trial's weights could not be written: no fault of the trial, so it is to be run again."""
-
-    number: int
-    error: str
-
-
-Event = Trained | Ended | Failed | Unsaved
-
-
-class Engine(Protocol):
-    """Trains up to `slots` tasks at a time."""
-
-    slots: int
-
-    def start(self, task: Task) -> None:
-        """Begin a task; there must be a free slot."""
-        ...
-
-    def next(self, timeout: float | None = None) -> Event | None:
-        """Wait for the next event; None if none came within `timeout` seconds."""
-        ...
-
-    def go(self, number: int) -> None:
-        """Let a trial train its next epoch."""
-        ...
-
-    def stop(self, number: int, save: Path | None) -> None:
-        """End a trial, saving the weights of its best epoch if `save` is given; Ended follows."""
-        ...
-
-    def close(self) -> None:
-        """Give up whatever still runs."""
-        ...
+FEATURES = "features"
 
 
 class _Run:
     """One task being trained, and the weights of its best epoch so far."""
 
-    def __init__(self, task: Task, splits: Splits) -> None:
+    def __init__(self, task: Task, splits: Splits, cache: Path | None = None) -> None:
         import torch
 
         from tuner.training import train
@@ -116,7 +42,7 @@ class _Run:
         torch.set_default_dtype(torch.float32)
         torch.set_num_threads(1)
         self.task = task
-        self.epochs = train(task.config, splits, task.seed, task.folder)
+        self.epochs = train(task.config, splits, task.seed, task.folder, cache)
         self.weights: dict[str, Any] = {}
         self.network: Any = None
 
@@ -166,14 +92,14 @@ def _ending(run: _Run, save: Path | None) -> Event:
 
 
 class InProcess:
-    """Trains one task at a time in this process, with one torch thread."""
+    """Trains one task at a time in this process, with one torch thread; features are kept in `cache`."""
 
     slots = 1
 
-    def __init__(self, splits: Splits) -> None:
+    def __init__(self, folds: Sequence[Splits], cache: Path | None = None) -> None:
         import torch
 
-        self.splits = splits
+        self.folds, self.cache = folds, cache
         self.threads = torch.get_num_threads()
         torch.set_num_threads(1)
         self.run: _Run | None = None
@@ -181,7 +107,7 @@ class InProcess:
 
     def start(self, task: Task) -> None:
         def first() -> Epoch:
-            self.run = _Run(task, self.splits)
+            self.run = _Run(task, self.folds[task.fold], self.cache)
             return self.run.step()
 
         self.events.append(_attempt(first, task.number))
@@ -197,11 +123,15 @@ class InProcess:
         assert self.run is not None
         self.events.append(_ending(self.run, save))
 
+    def clear(self) -> None:
+        self.events.clear()
+        if self.run is not None:
+            self.run.close()
+
     def close(self) -> None:
         import torch
 
-        if self.run is not None:
-            self.run.close()
+        self.clear()
         torch.set_num_threads(self.threads)
 
 
@@ -255,11 +185,20 @@ class Processes:
         """Replace a worker that died, and say how it died."""
         assert worker.task is not None
         code, number = worker.process.wait(), worker.task.number
-        worker.pipe.close()
-        self.workers[self.workers.index(worker)] = self._spawn()
+        self._replace(worker)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         memory = "; out of memory?" if code == -signal.SIGKILL else ""
         return Failed(number, f"the worker process died ({how}{memory})", died=True)
+
+    def _replace(self, worker: _Worker) -> None:
+        worker.process.wait()
+        worker.pipe.close()
+        self.workers[self.workers.index(worker)] = self._spawn()
+
+    def clear(self) -> None:
+        for worker in [worker for worker in self.workers if worker.task is not None]:
+            worker.process.kill()
+            self._replace(worker)
 
     def go(self, number: int) -> None:
         self._send(self._of(number), ("go",))
@@ -283,8 +222,8 @@ class Processes:
             worker.pipe.close()
 
 
-def serve(pipe: Connection, splits: Splits) -> None:
-    """Train the tasks that come over the pipe.
+def serve(pipe: Connection, folds: Sequence[Splits], cache: Path | None = None) -> None:
+    """Train the tasks that come over the pipe; features are kept in `cache`, where other workers find them.
 
     Raises:
         EOFError, ConnectionError: the other end is closed.
@@ -297,7 +236,7 @@ def serve(pipe: Connection, splits: Splits) -> None:
 
             def first(task: Task = task) -> Epoch:
                 nonlocal run
-                run = _Run(task, splits)
+                run = _Run(task, folds[task.fold], cache)
                 return run.step()
 
             pipe.send(_attempt(first, task.number))
@@ -306,22 +245,6 @@ def serve(pipe: Connection, splits: Splits) -> None:
         elif word == "stop" and run is not None:
             pipe.send(_ending(run, rest[0]))
             run = None
-
-
-def retrain(task: Task, splits: Splits, kept: int, save: Path) -> None:
-    """Train a trial again up to the epoch that it kept, and save those weights: the same, byte for byte."""
-    engine = InProcess(splits)
-    try:
-        engine.start(task)
-        while isinstance(event := engine.next(), Trained) and event.epoch.number < kept:
-            engine.go(task.number)
-        if not isinstance(event, Trained):
-            raise TunerError(f"trial {task.number} can't be trained again: {getattr(event, 'error', '')}")
-        engine.stop(task.number, save)
-        if not isinstance(ended := engine.next(), Ended):
-            raise TunerError(f"trial {task.number} can't be trained again: {getattr(ended, 'error', '')}")
-    finally:
-        engine.close()
 
 
 def _die_with(parent: int) -> None:
@@ -339,11 +262,12 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
-    from tuner.data.shared import open_shared
+    from tuner.data.shared import folds_in, open_shared
 
     torch.set_num_threads(1)
     with suppress(EOFError, ConnectionError):  # whoever judges is gone
-        serve(Connection(int(argv[0])), open_shared(Path(argv[1])))
+        data = Path(argv[1])
+        serve(Connection(int(argv[0])), [open_shared(fold) for fold in folds_in(data)], data / FEATURES)
 
 
 if __name__ == "__main__":

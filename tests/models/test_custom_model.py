@@ -7,11 +7,12 @@ from itertools import count
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tuner.config import RunConfig
 from tuner.data.splits import Shape
 from tuner.errors import UserCodeError
-from tuner.models import build_model
+from tuner.models import build_model, count_parameters, decays
 
 SHAPE = Shape("table", "classification", (4,), 3)
 HEAD = "import torch\nfrom torch import nn\n"
@@ -50,6 +51,41 @@ def test_a_class_can_be_the_factory(build):
 def test_a_factory_may_import_its_neighbour(build, tmp_path):
     (tmp_path / "users_neighbour.py").write_text("OUTPUTS = 3\n")
     build("def make(config, shape):\n    from users_neighbour import OUTPUTS\n    return nn.Linear(4, OUTPUTS)")
+
+
+def test_a_factory_may_start_from_weights_that_lie_beside_it_and_freeze_them(build, tmp_path):
+    body = torch.nn.Linear(4, 6)
+    save_file(body.state_dict(), tmp_path / "body.safetensors")
+    code = """
+from pathlib import Path
+from safetensors.torch import load_file
+def make(config, shape):
+    body = nn.Linear(shape.input[0], 6)
+    body.load_state_dict(load_file(Path(__file__).with_name(config.model.options["weights"])))
+    return nn.Sequential(body.requires_grad_(False), nn.ReLU(), nn.Linear(6, shape.outputs))
+"""
+    model = build(code, options={"weights": "body.safetensors"})
+    assert torch.equal(model[0].weight, body.weight)
+    assert count_parameters(model) == 6 * 3 + 3
+    shrunk, others = decays(model)
+    assert [id(each) for each in (*shrunk, *others)] == [id(each) for each in model[2].parameters()]
+
+
+def test_a_model_of_texts_is_checked_on_token_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    (tmp_path / "users_texts.py").write_text(
+        HEAD + "class Net(nn.Module):\n"
+        "    def __init__(self, config, shape):\n"
+        "        super().__init__()\n"
+        "        self.words, self.out = nn.Embedding(shape.vocabulary, 4), nn.Linear(4, shape.outputs)\n"
+        "    def forward(self, x):\n"
+        "        there = (x != 0).unsqueeze(2)\n"
+        "        mean = (self.words(x) * there).sum(1) / there.sum(1)\n"
+        "        assert mean.isfinite().all()\n"
+        "        return self.out(mean)\n"
+    )
+    config = RunConfig.model_validate({"data": {"source": "my.jsonl"}, "model": {"family": "users_texts:Net"}})
+    build_model(config, Shape("text", "classification", (5,), 3, vocabulary=9), tmp_path)
 
 
 def test_the_check_leaves_the_generator_as_the_factory_left_it(build):

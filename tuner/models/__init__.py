@@ -14,16 +14,34 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.nn import Parameter
 
-from tuner.config import RunConfig
+from tuner.config import FAMILIES, PRETRAINED, RunConfig
 from tuner.errors import UsageError, nearest
+from tuner.models.bag import bag
 from tuner.models.cnn import cnn
+from tuner.models.conv1d import conv1d
 from tuner.models.custom import build_custom
+from tuner.models.frozen import Unfrozen
 from tuner.models.mlp import mlp
+from tuner.models.pretrained import pretrained
+from tuner.models.resnet import resnet
+from tuner.models.rnn import rnn
+from tuner.models.textcnn import textcnn
+from tuner.models.transformer import transformer
 
 if TYPE_CHECKING:
-    from tuner.data.splits import Shape
+    from tuner.data.splits import Shape, Standard
 
-MODELS: dict[str, Callable[[RunConfig, Shape], nn.Module]] = {"mlp": mlp, "cnn": cnn}
+MODELS: dict[str, Callable[[RunConfig, Shape], nn.Module]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet": resnet,
+    "conv1d": conv1d,
+    "rnn": rnn,
+    "transformer": transformer,
+    "textcnn": textcnn,
+    "bag": bag,
+    "pretrained": pretrained,
+}
 
 SPARED = (
     nn.Embedding,
@@ -34,20 +52,27 @@ SPARED = (
     nn.modules.batchnorm._NormBase,
 )
 
-__all__ = ["MODELS", "build_model", "count_parameters", "decays"]
+__all__ = ["MODELS", "build_model", "count_parameters", "decays", "unfrozen"]
 
 
-def build_model(config: RunConfig, shape: Shape, folder: Path | None = None) -> nn.Module:
+def build_model(
+    config: RunConfig, shape: Shape, folder: Path | None = None, standard: Standard | None = None
+) -> nn.Module:
     """Return an untrained model (n, *shape.input) -> (n, shape.outputs) of the family that `config` names.
 
     The outputs are logits for classification and one standardized target for regression. `folder` is where
-    a family of the user's own, `module:attr`, is looked for first.
+    a family of the user's own, `module:attr`, and a backbone in a folder are looked for first. `standard` says how
+    the examples are standardized, for a network that has to see them as they were.
 
     Raises:
         UsageError: there is no such family, or it can't take such data.
         UserCodeError: the user's own factory fails, or its model isn't what it has to be.
     """
     family = config.model.family
+    if family in FAMILIES:
+        _check_kind(family, shape.kind)
+    if family == PRETRAINED:
+        return pretrained(config, shape, folder, standard)
     if family in MODELS:
         return MODELS[family](config, shape)
     if ":" in family:
@@ -56,14 +81,23 @@ def build_model(config: RunConfig, shape: Shape, folder: Path | None = None) -> 
     raise UsageError(f"model.family: unknown family {family!r}{hint}; one of {', '.join(MODELS)}, or module:attr")
 
 
+def _check_kind(family: str, kind: str) -> None:
+    if kind not in FAMILIES[family]:
+        taken = " and ".join(", ".join(f"{name}s" for name in FAMILIES[family]).rsplit(", ", 1))
+        allowed = ", ".join(name for name, kinds in FAMILIES.items() if kind in kinds)
+        raise UsageError(
+            f"model.family: {family} is for {taken}, the data are of kind {kind}; allowed: {allowed}, module:attr"
+        )
+
+
 def decays(model: nn.Module) -> tuple[list[Parameter], list[Parameter]]:
     """Return the trainable parameters that weight decay and L1 shrink, and all others.
 
     Shrunk are weights of two or more dimensions that belong to no embedding and no normalization; biases and
-    gains are left alone ("no bias decay", He et al. 2019). Both lists keep the model's order,
-    and a parameter shared by several layers comes once.
+    gains are left alone ("no bias decay", He et al. 2019), and so are unfrozen blocks, whose weights are good
+    as they came. Both lists keep the model's order, and a parameter shared by several layers comes once.
     """
-    spared = {
+    spared = {id(parameter) for parameter in unfrozen(model)} | {
         id(parameter)
         for module in model.modules()
         if isinstance(module, SPARED)
@@ -73,6 +107,12 @@ def decays(model: nn.Module) -> tuple[list[Parameter], list[Parameter]]:
     shrunk = [parameter for parameter in trainable if parameter.ndim >= 2 and id(parameter) not in spared]
     chosen = {id(parameter) for parameter in shrunk}
     return shrunk, [parameter for parameter in trainable if id(parameter) not in chosen]
+
+
+def unfrozen(model: nn.Module) -> list[Parameter]:
+    """Return the parameters of blocks that were trained before, and go on being trained at a lower learning rate."""
+    blocks = [module for module in model.modules() if isinstance(module, Unfrozen)]
+    return [parameter for block in blocks for parameter in block.parameters() if parameter.requires_grad]
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from tuner.config import RunConfig
-from tuner.errors import UsageError
 from tuner.models.layers import drop, normalize_channels
 
 if TYPE_CHECKING:
@@ -28,12 +27,7 @@ def cnn(config: RunConfig, shape: Shape) -> nn.Sequential:
     `depth` stages: a 3 x 3 convolution to `width` channels, twice as many in every further stage up to
     8 times the width; max-pooling by 2 along each side that still has 2 pixels; normalization; ReLU; dropout.
     Then average pooling to at most 4 x 4 places and a linear head.
-
-    Raises:
-        UsageError: the data aren't images.
     """
-    if shape.kind != "image":
-        raise UsageError(f"model.family: cnn is for images, the data are a {shape.kind}; allowed: mlp, module:attr")
     channels, height, width = shape.input
     layers: list[nn.Module] = []
     for stage in range(config.model.depth):

@@ -3,6 +3,14 @@
 Decides what its model is held to before any training starts. Whatever goes wrong in it becomes one line
 that names the factory, the exception and the user's own file and line. Knows
 nothing of the families that come with tuner.
+
+So weights of any origin can be started from: what the factory freezes (`requires_grad_(False)`) is left as it is. With
+`model: {family: my:net, options: {weights: body.safetensors}}` beside `my.py`:
+
+    def net(config, shape):
+        body = Body(shape.input)
+        body.load_state_dict(load_file(Path(__file__).with_name(config.model.options["weights"])))
+        return nn.Sequential(body.requires_grad_(False), nn.Linear(body.units, shape.outputs))
 """
 
 from __future__ import annotations
@@ -59,7 +67,7 @@ def _check_signature(label: str, factory: Callable[..., Any], config: RunConfig,
 def _check_model(label: str, factory: Callable[..., Any], model: nn.Module, shape: Shape) -> None:
     training = model.training
     with blaming(label, _definition(factory)), torch.random.fork_rng(devices=[]), torch.no_grad():
-        output = model.eval()(torch.zeros(2, *shape.input))
+        output = model.eval()(_examples(shape))
     model.train(training)
     expected = (2, shape.outputs)
     if not isinstance(output, Tensor) or not output.is_floating_point():
@@ -70,6 +78,16 @@ def _check_model(label: str, factory: Callable[..., Any], model: nn.Module, shap
         raise fault(label, reason, _definition(factory))
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise fault(label, "its model has no trainable parameter", _definition(factory))
+
+
+def _examples(shape: Shape) -> Tensor:
+    """Return two examples of zeros; of texts and masked sequences the first token or step is there."""
+    x = torch.zeros(2, *shape.input, dtype=torch.int64 if shape.kind == "text" else torch.float32)
+    if shape.kind == "text":
+        x[:, 0] = 1
+    elif shape.masked:
+        x[:, 0, -1] = 1
+    return x
 
 
 def _definition(factory: Callable[..., Any]) -> str:

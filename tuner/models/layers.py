@@ -1,6 +1,7 @@
-"""The layers that several families are built of: normalization and dropout, both absent when not wanted.
+"""What several families are built of: normalization and dropout, both absent when not wanted, and padding.
 
-Decides what `normalization` and `dropout` of a configuration mean as layers. Knows no family.
+Decides what `normalization` and `dropout` of a configuration mean as layers, and how padding at the end of texts and
+sequences is told from what is there and kept out of a pooled value. Knows no family.
 """
 
 from __future__ import annotations
@@ -65,3 +66,81 @@ def normalize_channels(kind: Normalization, channels: int) -> list[nn.Module]:
             return [nn.GroupNorm(1, channels)]
         case "none":
             return []
+
+
+def normalize_steps(kind: Normalization, channels: int) -> list[nn.Module]:
+    """Return the normalization of a sequence (n, channels, steps); `layer` is over the channels of each step alone.
+
+    The layers may be told which steps are there, as a second argument (n, steps): then padding has no part in it.
+    """
+    match kind:
+        case "batch":
+            return [StepBatchNorm(channels)]
+        case "layer":
+            return [StepLayerNorm(channels)]
+        case "none":
+            return []
+
+
+class StepBatchNorm(nn.BatchNorm1d):
+    """Batch normalization of (n, channels, steps) over the steps that are there; padding comes out as zeros."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return x with every channel brought to mean 0 and variance 1, then scaled and shifted."""
+        if mask is None:
+            return super().forward(x)
+        steps = x.transpose(1, 2)
+        found = torch.zeros_like(steps)
+        found[mask] = super().forward(steps[mask])
+        return found.transpose(1, 2)
+
+
+class StepLayerNorm(nn.LayerNorm):
+    """Layer normalization of each step of (n, channels, steps): unlike a GroupNorm of one group it sees no padding."""
+
+    def forward(self, x: Tensor, _mask: Tensor | None = None) -> Tensor:
+        """Return x with the channels of every step brought to mean 0 and variance 1, then scaled and shifted."""
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+def tokens_mask(x: Tensor) -> Tensor:
+    """Return which of the token numbers (n, tokens) are there: all but 0, the padding."""
+    return x != 0
+
+
+def trimmed(x: Tensor) -> Tensor:
+    """Return token numbers (n, tokens) without the columns at the end that are padding in every row; one stays."""
+    return x[:, : _longest(tokens_mask(x))]
+
+
+def steps_and_mask(x: Tensor, masked: bool) -> tuple[Tensor, Tensor | None]:
+    """Return a sequence's channels (n, steps, channels) and which steps are there, (n, steps); None if not masked.
+
+    Steps at the end that are padding in every row are left out; one stays.
+    """
+    if not masked:
+        return x, None
+    mask = x[:, :, -1] != 0
+    longest = _longest(mask)
+    return x[:, :longest, :-1], mask[:, :longest]
+
+
+def _longest(mask: Tensor) -> int:
+    return max(1, int(mask.sum(1).max()))
+
+
+def masked_max(x: Tensor, mask: Tensor | None, dim: int) -> Tensor:
+    """Return the largest value along the steps, `dim` 1 or 2 of x, of those that `mask` (n, steps) has."""
+    return (x if mask is None else x.masked_fill(~_across(mask, dim), -torch.inf)).amax(dim)
+
+
+def masked_mean(x: Tensor, mask: Tensor | None, dim: int) -> Tensor:
+    """Return the mean along the steps, `dim` 1 or 2 of x, of those that `mask` (n, steps) has."""
+    if mask is None:
+        return x.mean(dim)
+    return x.masked_fill(~_across(mask, dim), 0).sum(dim) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def _across(mask: Tensor, dim: int) -> Tensor:
+    """Return the mask with a dimension more, to lie across the channels of x."""
+    return mask.unsqueeze(3 - dim % 3)

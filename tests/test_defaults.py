@@ -1,0 +1,111 @@
+"""`family: auto`, and the keys that would do nothing with the data at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import call, write
+
+from tuner.config import FAMILIES, RunConfig
+from tuner.data.splits import Shape
+from tuner.defaults import default_model
+from tuner.errors import UsageError
+from tuner.grammar import read_space
+from tuner.planning import prepare
+
+SHAPES = {
+    "table": Shape("table", "classification", (9,), 3),
+    "gray": Shape("image", "classification", (1, 28, 28), 10),
+    "colour": Shape("image", "classification", (3, 64, 64), 10),
+    "text": Shape("text", "classification", (30,), 2, vocabulary=5000),
+    "long sequence": Shape("sequence", "classification", (100, 3), 4),
+    "short sequence": Shape("sequence", "regression", (6, 2), 1, masked=True),
+}
+
+
+@pytest.mark.parametrize("examples", [50, 5000])
+@pytest.mark.parametrize("name", SHAPES)
+def test_auto_is_a_family_that_takes_the_data_with_values_that_a_space_may_hold(name: str, examples: int) -> None:
+    chosen = default_model(SHAPES[name], examples)
+    assert SHAPES[name].kind in FAMILIES[chosen["model.family"]]
+    config = RunConfig.model_validate({"data": {"source": "x.csv"}}).replace(chosen)
+    assert config.model.width == chosen["model.width"]
+
+
+def test_auto_gives_a_smaller_network_for_less_data() -> None:
+    for shape in SHAPES.values():
+        few, many = default_model(shape, 100), default_model(shape, 100_000)
+        assert few["model.width"] < many["model.width"] or few["model.family"] != many["model.family"]
+
+
+def test_auto_becomes_a_family_in_the_study_and_leaves_what_the_file_says(tmp_path: Path) -> None:
+    text = "data: {source: sklearn:wine}\nmodel: {family: auto, width: {low: 4, high: 8}}\nbudget: {trials: 2}\n"
+    plan = prepare(write(tmp_path / "a.yaml", text), studies_dir=tmp_path)
+    assert plan.space.config.model.family == "mlp"
+    assert plan.space.given["model.family"] == "mlp"
+    assert set(plan.space.domains) == {"model.width"}
+    assert any("auto: model.depth 2, model.family mlp" in note for note in plan.space.notes)
+    assert "family: mlp" in plan.study.space
+
+
+def test_auto_study_runs_and_its_best_configuration_names_the_family(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "study: a\ndata: {source: sklearn:wine}\nmodel: {family: auto}\ntraining: {epochs: 3}\nbudget: {trials: 2}\n"
+    write(tmp_path / "a.yaml", text)
+    said = call(capsys, "run", "a.yaml")
+    assert said.code == 0, said.err
+    assert "model.family auto: " in said.err
+    assert read_space(tmp_path / "studies/a/best.yaml").config.model.family == "mlp"
+    assert call(capsys, "run", "a.yaml").code == 0, "the same command goes on with the same study"
+
+
+def space(tmp_path: Path, more: str, source: str = "sklearn:wine") -> Path:
+    return write(tmp_path / "s.yaml", f"data: {{source: {source}}}\n{more}\n")
+
+
+@pytest.mark.parametrize(
+    ("more", "source", "said"),
+    [
+        (
+            "augmentation: {shift: 0.3}",
+            "sklearn:wine",
+            "augmentation.shift: is for sequence data and these are",
+        ),
+        ("augmentation: {flip: both}", "sklearn:wine", "augmentation.flip: is for image data and these are of"),
+        ("augmentation: {wrap: true}", "sklearn:digits", "augmentation.wrap: is for sequence data and these"),
+        (
+            "",
+            "sklearn:wine, length: 5",
+            "data.length: is for text or sequence data and these are of kind table",
+        ),
+        ("training: {class_weights: true}", "sklearn:diabetes", "training.class_weights: is for classification and"),
+        ("training: {class_weights: {choices: [true, false]}}", "sklearn:diabetes", "training.class_weights: is for"),
+        (
+            "model: {family: {choices: [auto, mlp]}}",
+            "sklearn:wine",
+            "model.family: auto stands alone; name the families",
+        ),
+        (
+            "model: {family: conv1d}",
+            "sklearn:wine",
+            "conv1d takes sequence data and these are of kind table; one of mlp",
+        ),
+    ],
+)
+def test_keys_that_would_do_nothing_are_refused_in_one_line(more: str, source: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        prepare(space(tmp_path, more, source), studies_dir=tmp_path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_fold_that_lacks_rows_is_an_error_of_the_data(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "d.csv", np.arange(24).reshape(12, 2), header="a,t", delimiter=",", comments="", fmt="%d")
+    path = space(tmp_path, "", "d.csv, target: t, task: regression, split: {folds: 15}")
+    with pytest.raises(Exception, match=r"data\.split\.folds 15 needs at least as many; there are 10 rows"):
+        prepare(path, studies_dir=tmp_path)

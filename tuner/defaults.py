@@ -1,0 +1,42 @@
+"""Which model family, and of which size, suits data when the space says `family: auto`.
+
+Decides by the kind and the size of the data alone, before anything is trained. A place to start from, not a finding:
+what matters is still searched. Knows no torch and trains nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuner.data.splits import Shape
+
+FEW_TEXTS = 1000
+FEW_STEPS = 16
+FEW_EXAMPLES = 500
+
+
+def default_model(shape: Shape, examples: int) -> dict[str, Any]:
+    """Return dotted names of the model section and their values for data of this shape with so many training rows."""
+    small = examples < FEW_EXAMPLES
+    match shape.kind:
+        case "image":
+            gray = shape.input[0] == 1
+            found = {"family": "cnn" if gray else "resnet", "width": 16 if small else 32, "depth": 3 if gray else 4}
+            found |= {"normalization": "batch"}
+        case "text":
+            few = examples < FEW_TEXTS
+            found = {
+                "family": "bag" if few else "textcnn",
+                "embedding": 64 if few else 128,
+                "width": 32 if few else 64,
+                "depth": 1,
+            }
+        case "sequence":
+            steps = shape.input[0]
+            family = "conv1d" if steps >= FEW_STEPS else "rnn"
+            found = {"family": family, "width": 16 if small else 64, "depth": 4 if family == "conv1d" else 1}
+            found |= {"normalization": "batch"} if family == "conv1d" else {}
+        case _:
+            found = {"family": "mlp", "width": 32 if small else 128, "depth": 2}
+    return {f"model.{name}": value for name, value in found.items()}
