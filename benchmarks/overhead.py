@@ -19,9 +19,8 @@ from tuner.config import min_epochs
 from tuner.curve import Curve, Epoch, Measure, Standing
 from tuner.grammar import read_space
 from tuner.proposing import Proposer, trial_seed
-from tuner.record import StudyRecord, TrialRecord
+from tuner.record import StudyRecord, TrialRecord, shown
 from tuner.scoring import score, score_at
-from tuner.search import shown
 from tuner.stopping import finished
 from tuner.storage import open_storage
 from tuner.store import Store

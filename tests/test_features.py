@@ -24,9 +24,11 @@ from tuner.config import RunConfig
 from tuner.data.splits import Part, Shape, Splits, Standard, Target
 from tuner.errors import DataError, UsageError
 from tuner.features import CHUNK, VIEWS, Feed, _filled, with_features
+from tuner.measuring import predict
 from tuner.models import build_model, decays
 from tuner.models.pretrained import Tail, Transfer
-from tuner.training import predict, read_weights, sparsity, train, write_weights
+from tuner.training import train
+from tuner.weights import read_weights, sparsity, write_weights
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from tuner.config import Stopping
 from tuner.curve import Curve, pooled
 from tuner.planning import prepare
 from tuner.record import TrialRecord
+from tuner.scoring import Score
+from tuner.search import _seconds_kept
 from tuner.stopping import finished, judge_folds, over_folds, peer
 from tuner.tuning import conduct, tune
 
@@ -141,3 +143,25 @@ def test_a_bad_configuration_doesnt_go_through_all_its_folds(tmp_path: Path) -> 
     assert counts, "some were pruned"
     assert min(counts) < 3
     assert all(len(r.folds) == 3 for r in study.trials.values() if r.state == "complete")
+
+
+def test_the_time_for_training_again_is_that_of_the_kept_epochs_of_one_fold(make_curve: Any) -> None:
+    rule = Score(1.0, 2, "log_loss", 1.0, 0.0, 0.0, 0.0)
+    curve = losses(make_curve, 1.0, 0.8, 0.9)  # half a second an epoch
+    record = TrialRecord(0, "complete", {}, 0, curve=curve, score=rule)
+    assert _seconds_kept(record) == pytest.approx(1.0)
+    assert _seconds_kept(replace(record, folds=(curve, curve, curve))) == pytest.approx(1.0)
+    assert _seconds_kept(replace(record, score=None)) == 0
+
+
+def test_refit_trains_the_chosen_configuration_on_all_rows_but_the_test_rows(tmp_path: Path) -> None:
+    text = SMALL.replace("training: {", "training: {refit: true, ")
+    plan = prepare(write(tmp_path / "small.yaml", text), studies_dir=tmp_path / "studies")
+    assert len(plan.splits.train) == len(plan.folds[0].train) + len(plan.folds[0].val)
+    study = tune(tmp_path / "small.yaml", studies_dir=tmp_path / "studies")
+    assert study.document["test"]["looks"] == 1
+    assert study.document["per_class"]["val"] is None, "the network was trained on the validation rows"
+    plain = tune(write(tmp_path / "p.yaml", SMALL), study_name="plain", studies_dir=tmp_path / "studies")
+    assert study.document["best"]["val"] == plain.document["best"]["val"], "the search is the same"
+    models = [Path(each.document["model"]).read_bytes() for each in (study, plain)]
+    assert models[0] != models[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -29,13 +30,16 @@ def commands(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone's search spaces, and the reader's own table."""
+    """A clone's search spaces, and the reader's own table and texts."""
     path = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "search_spaces", path / "search_spaces")
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.normal(size=120), "b": rng.normal(size=120), "c": rng.choice(["x", "y", "z"], 120)})
     frame["y"] = np.where(frame.a + (frame.c == "x") > 0.3, "yes", "no")
     frame.to_csv(path / "my.csv", index=False)
+    texts = [f"{word} is {'good' if n % 2 else 'bad'} {word}" for n, word in enumerate(rng.choice(list("abcdef"), 120))]
+    rows = [json.dumps({"text": text, "target": "yes" if "good" in text else "no"}) for text in texts]
+    (path / "my.jsonl").write_text("\n".join(rows))
     frame.drop(columns="y").head(7).to_csv(path / "new_rows.csv", index=False)
     return path
 

@@ -22,6 +22,7 @@ from tuner.config import RunConfig
 from tuner.curve import Epoch
 from tuner.data.splits import Part, Shape, Splits, Standard, Target
 from tuner.errors import DataError
+from tuner.measuring import measure, predict, standardized, training_probe
 from tuner.models import build_model, decays
 from tuner.training import (
     _Average,
@@ -29,17 +30,11 @@ from tuner.training import (
     _Chance,
     _schedule,
     batch_size,
-    measure,
-    predict,
-    read_weights,
     soft_threshold,
-    sparsity,
-    standardized,
     steps_per_epoch,
     train,
-    training_probe,
-    write_weights,
 )
+from tuner.weights import read_weights, sparsity, write_weights
 
 
 @dataclass(frozen=True)
@@ -414,7 +409,7 @@ class TestMeasure:
         splits = classes()
         network = build_model(config(), splits.shape)
         whole = predict(network, splits.train.x, Standard(), "classification")
-        monkeypatch.setattr("tuner.training.EVAL_ELEMENTS", 28)
+        monkeypatch.setattr("tuner.measuring.EVAL_ELEMENTS", 28)
         cut = predict(network, splits.train.x, Standard(), "classification")
         assert np.allclose(whole, cut, atol=1e-6)
         assert np.allclose(np.exp(whole).sum(1), 1, atol=1e-5)

@@ -92,7 +92,7 @@ class BestConfig:
         Raises:
             DataError: the weights are missing or don't fit the model, or the backbone isn't the one of the training.
         """
-        from tuner.training import read_weights
+        from tuner.weights import read_weights
 
         if self.config.model.family == PRETRAINED:
             found = find_backbone(self.config.model.backbone, self.encoder.shape.kind, self.folder)
@@ -107,7 +107,7 @@ class BestConfig:
         Raises:
             DataError: a column is missing or the examples have another shape.
         """
-        from tuner.training import standardized
+        from tuner.measuring import standardized
 
         return standardized(self.encoder.encode(x), self.encoder.standard)
 
@@ -133,7 +133,7 @@ class BestConfig:
         return np.asarray(np.exp(self._outputs(x)), dtype=np.float32)
 
     def _outputs(self, x: Any) -> NDArray[np.float32]:
-        from tuner.training import predict
+        from tuner.measuring import predict
 
         encoder = self.encoder
         return predict(self.load_model(), encoder.encode(x), encoder.standard, encoder.shape.task)

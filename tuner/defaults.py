@@ -22,7 +22,7 @@ def default_model(shape: Shape, examples: int) -> dict[str, Any]:
     match shape.kind:
         case "image":
             gray = shape.input[0] == 1
-            found = {"family": "cnn" if gray else "resnet", "width": 16 if small else 32, "depth": 3 if gray else 4}
+            found = {"family": "cnn" if gray else "resnet", "width": 16 if small else 32, "depth": 3 if gray else 2}
             found |= {"normalization": "batch"}
         case "text":
             few = examples < FEW_TEXTS
@@ -36,7 +36,7 @@ def default_model(shape: Shape, examples: int) -> dict[str, Any]:
             steps = shape.input[0]
             family = "conv1d" if steps >= FEW_STEPS else "rnn"
             found = {"family": family, "width": 16 if small else 64, "depth": 4 if family == "conv1d" else 1}
-            found |= {"normalization": "batch"} if family == "conv1d" else {}
+            found |= {"normalization": "batch" if family == "conv1d" else "layer"}
         case _:
             found = {"family": "mlp", "width": 32 if small else 128, "depth": 2}
     return {f"model.{name}": value for name, value in found.items()}

@@ -100,7 +100,7 @@ def with_features(model: nn.Module, splits: Splits, config: RunConfig, cache: Pa
     """
     if not isinstance(model, Transfer):
         return Feed(model, splits)
-    rows = _Rows.of(splits, shared=config.data.split.folds is not None)
+    rows = _Rows.of(splits, shared=config.data.split.folds is not None or config.training.refit)
     with _place(cache) as folder:
         name = folder / _name(model, splits, rows, config)
         paths = [name.with_suffix(f".{view}") for view in range(1 + (VIEWS if config.augmentation.strength > 0 else 0))]
@@ -131,8 +131,8 @@ class _Rows:
     """The training and validation rows, and where in a file the features of each lie.
 
     `order` is the row at each place and `places` the place of each row, rows counted through the training part and
-    then the validation part. Where folds share the features these lie in the order of the source, each once;
-    so a fold's own order must not matter.
+    then the validation part. Where folds, or what is trained on in the end, share the features, these lie in the order
+    of the source, each once; so a fold's own order must not matter.
     """
 
     parts: tuple[Part, Part]

@@ -99,6 +99,27 @@ def _worth(record: TrialRecord) -> float:
     return record.score.value if record.score is not None else -math.inf
 
 
+def shown(record: TrialRecord) -> dict[str, object]:
+    """Return the attributes by which people sort and read trials in the dashboard."""
+    found: dict[str, object] = {"seed": record.seed}
+    if record.kept is not None and record.score is not None:
+        found |= {"train_loss": _short(record.kept.train.loss), "val_loss": _short(record.kept.val.loss)}
+        found |= {f"train_{name}": _short(value) for name, value in record.kept.train.metrics.items()}
+        found |= {f"val_{name}": _short(value) for name, value in record.kept.val.metrics.items()}
+        found |= {"gap": _short(record.score.gap), "best_epoch": record.score.epoch}
+    if record.curve is not None:
+        found["epochs"] = len(record.curve)
+    found |= dict(record.model)
+    if record.verdict is not None:
+        found["verdict"] = record.verdict.kind
+    finite = {name: value for name, value in found.items() if not isinstance(value, float) or math.isfinite(value)}
+    return finite | ({"reason": record.reason} if record.reason else {})
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
 @dataclass(frozen=True, slots=True)
 class StudyRecord:
     """What a study is, written once when it is created; stored with it, so that it can be read alone.

@@ -17,7 +17,7 @@ from tuner.curve import Curve, pooled
 from tuner.engine import Ended, Engine, Event, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UserCodeError
 from tuner.proposing import BASELINE, Proposer, trial_seed
-from tuner.record import TrialRecord, best_record
+from tuner.record import TrialRecord, best_record, shown
 from tuner.scoring import metric_of, score, score_at
 from tuner.space import Space
 from tuner.stopping import Peer, Verdict, finished, judge, judge_folds, over_folds, peer
@@ -49,7 +49,8 @@ class Setting:
     """What a search works on: the space, the store, where weights go, and when no trial may start any more.
 
     `blanks` are the curves of the folds before their first epoch; one, where there is no cross-validation. With `refit`
-    no weights are kept: the chosen configuration is trained again on more rows.
+    no weights are kept: the chosen configuration is trained again on `refit` times as many rows, and there must be time
+    for it before the deadline.
     """
 
     space: Space
@@ -58,7 +59,7 @@ class Setting:
     task: str
     weights: Path
     trials: int
-    refit: bool = False
+    refit: float = 0.0
     deadline: float | None = None
     records: dict[int, TrialRecord] = field(default_factory=dict)
 
@@ -112,6 +113,7 @@ class _Loop:
                 self._remember_peer(record)
         best = best_record(self.records)
         self.best = best.number if best else None
+        self.baseline = next((r.number for r in self.records.values() if _is_kept_baseline(r)), None)
 
     def fill(self) -> bool:
         """Start trials while there are slots and budget; tell whether any is under way."""
@@ -128,14 +130,22 @@ class _Loop:
         return bool(self.running)
 
     def out_of_time(self) -> bool:
-        """Tell whether the deadline has passed."""
-        return self.setting.deadline is not None and time.monotonic() >= self.setting.deadline
+        """Tell whether the deadline has passed, or what is left is needed for training the chosen one again."""
+        return self.setting.deadline is not None and time.monotonic() >= self.setting.deadline - self._reserve()
 
     def patience(self) -> float | None:
         """Return how long to wait for an event: until the deadline, if there is one to keep."""
         if self.setting.deadline is None:
             return None
-        return max(0.0, self.setting.deadline - time.monotonic())
+        return max(0.0, self.setting.deadline - self._reserve() - time.monotonic())
+
+    def _reserve(self) -> float:
+        """Return the seconds that training the chosen configuration and the baseline again will take."""
+        if not self.setting.refit:
+            return 0.0
+        numbers = {self.best, self.baseline} - {None}
+        times = [self.setting.refit * _seconds_kept(self.records[number]) for number in numbers if number is not None]
+        return max(times, default=0.0) if self.engine.slots > 1 else sum(times)
 
     def _propose(self, number: int) -> TrialRecord:
         proposal, suggested = self.proposer.propose(number)
@@ -271,6 +281,7 @@ class _Loop:
         self.begun.discard(number)
         keeps = self._keeps(record)
         self.records[number] = record
+        self.baseline = number if _is_kept_baseline(record) else self.baseline
         self.proposer.tell(record)
         self._remember_peer(record)
         if keeps:
@@ -314,6 +325,18 @@ class _Loop:
                 self.setting.store.release(record.number)
 
 
+def _is_kept_baseline(record: TrialRecord) -> bool:
+    return record.label == BASELINE and record.state == "complete"
+
+
+def _seconds_kept(record: TrialRecord) -> float:
+    """Return the seconds that a trial took, in one of its folds, up to the epoch that it kept."""
+    if record.curve is None or record.score is None:
+        return 0.0
+    runs = record.folds or (record.curve,)
+    return sum(epoch.seconds for run in runs for epoch in run.epochs[: record.score.epoch]) / len(runs)
+
+
 def refuse_failures(records: Iterable[TrialRecord], own_code: bool) -> None:
     """Raise if trials have ended and not one of them was of use.
 
@@ -329,24 +352,3 @@ def refuse_failures(records: Iterable[TrialRecord], own_code: bool) -> None:
         raise UserCodeError(f"every trial failed ({len(ended)} of {len(ended)}), the first with: {error}")
     kind = UserCodeError if own_code else TunerError
     raise kind(f"every trial diverged ({len(ended)} of {len(ended)}); trial {ended[0].number}: {ended[0].reason}")
-
-
-def shown(record: TrialRecord) -> dict[str, object]:
-    """Return the attributes by which people sort and read trials in the dashboard."""
-    found: dict[str, object] = {"seed": record.seed}
-    if record.kept is not None and record.score is not None:
-        found |= {"train_loss": _short(record.kept.train.loss), "val_loss": _short(record.kept.val.loss)}
-        found |= {f"train_{name}": _short(value) for name, value in record.kept.train.metrics.items()}
-        found |= {f"val_{name}": _short(value) for name, value in record.kept.val.metrics.items()}
-        found |= {"gap": _short(record.score.gap), "best_epoch": record.score.epoch}
-    if record.curve is not None:
-        found["epochs"] = len(record.curve)
-    found |= dict(record.model)
-    if record.verdict is not None:
-        found["verdict"] = record.verdict.kind
-    finite = {name: value for name, value in found.items() if not isinstance(value, float) or math.isfinite(value)}
-    return finite | ({"reason": record.reason} if record.reason else {})
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")

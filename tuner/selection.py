@@ -113,8 +113,9 @@ def validation_by_class(chosen: Finalist, splits: Splits, folder: Path) -> list[
 
 
 def _outputs(finalist: Finalist, part: Part, splits: Splits, folder: Path) -> NDArray[np.float32]:
+    from tuner.measuring import predict
     from tuner.models import build_model
-    from tuner.training import predict, read_weights
+    from tuner.weights import read_weights
 
     network = build_model(finalist.config, splits.shape, folder, splits.encoder.standard)
     read_weights(network, finalist.weights)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,21 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tuner.augment import augmentation, mixing
 from tuner.config import RunConfig, min_epochs
-from tuner.curve import Epoch, Measure, Standing, rounded
-from tuner.data.splits import Part, Splits, Standard
-from tuner.errors import DataError
+from tuner.curve import Epoch, Standing, rounded
+from tuner.data.splits import Splits
 from tuner.features import with_features
-from tuner.metrics import metrics, per_example_loss
+from tuner.measuring import input_of, measure, training_probe
 from tuner.models import build_model, decays, unfrozen
-
-EVAL_ELEMENTS = 2_000_000  # numbers in one batch of an evaluation: large enough to be fast, small in memory
-WIDENED = 64  # by so much a token, or a step of a sequence, widens in a network
 
 
 def train(
@@ -108,120 +101,6 @@ def batch_size(config: RunConfig, examples: int) -> int:
     return min(wanted, examples)
 
 
-def training_probe(splits: Splits, seed: int = 0) -> Part:
-    """Return the training rows that the train series is measured on: min(n_train, n_val), the same ones
-    whatever the seed of a run.
-
-    Evenly spaced from a random start along the sorted target, equal targets in random order: every class has its
-    share to within one row, and every row the same chance.
-    """
-    y, n = splits.train.y, min(len(splits.train), len(splits.val))
-    random = np.random.default_rng(seed)
-    order = np.lexsort((random.random(len(y)), y))
-    places = ((np.arange(n) + random.random()) * (len(y) / n)).astype(np.int64)
-    rows = np.sort(order[np.minimum(places, len(y) - 1)])
-    return Part(splits.train.x[rows], y[rows], splits.train.rows[rows])
-
-
-def measure(network: nn.Module, part: Part, splits: Splits, config: RunConfig) -> tuple[Measure, NDArray[np.float64]]:
-    """Return the measure of a part and its per-example losses (n,)."""
-    task = splits.shape.task
-    outputs = predict(network, part.x, splits.encoder.standard, task)
-    losses = per_example_loss(outputs, part.y, task)
-    roc_auc = config.score.metric == "roc_auc"
-    found = metrics(outputs, part.y, task, splits.encoder.target.restore, roc_auc)
-    return Measure(rounded(float(losses.mean())), {name: rounded(value) for name, value in found.items()}), losses
-
-
-def predict(network: nn.Module, x: NDArray[np.generic], standard: Standard, task: str) -> NDArray[np.float32]:
-    """Return log-probabilities (n, classes), or standardized predictions (n, 1), in eval mode."""
-    was_training = network.training
-    network.eval()
-    prepare, found = _input(standard), list[Tensor]()
-    rows = _by_length(x)
-    size = _evaluated_at_once(x)
-    with torch.inference_mode():
-        for i in range(0, len(x), size):
-            batch = x[i : i + size] if rows is None else x[rows[i : i + size]]
-            outputs = network(prepare(torch.from_numpy(batch))).float()
-            found.append(outputs.log_softmax(1) if task == "classification" else outputs)
-    network.train(was_training)
-    together = torch.cat(found).numpy()
-    return together if rows is None else np.asarray(together[np.argsort(rows)])
-
-
-def _evaluated_at_once(x: NDArray[np.generic]) -> int:
-    widened = WIDENED if (x.ndim == 3 and x.dtype != np.float16) or x.dtype == np.int32 else 1  # float16: features
-    return max(1, EVAL_ELEMENTS // max(1, math.prod(x.shape[1:]) * widened))
-
-
-def _by_length(x: NDArray[np.generic]) -> NDArray[np.int64] | None:
-    """Return texts' rows with those of like length together, as a network trims what is padding in all; else None."""
-    return np.argsort((x != 0).sum(1), kind="stable") if x.dtype == np.int32 else None
-
-
-def sparsity(network: nn.Module) -> float:
-    """Return the share of the weights (of the layers that l1 acts on) that are exactly zero."""
-    weights = decays(network)[0]
-    total = sum(weight.numel() for weight in weights)
-    return sum(int((weight == 0).sum()) for weight in weights) / total if total else 0.0
-
-
-def write_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's weights as safetensors, whole or not at all."""
-    tensors = {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file(tensors, part)
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
-
-
-def read_weights(network: nn.Module, path: Path) -> None:
-    """Load weights that `write_weights` wrote into a network of the same configuration.
-
-    Raises:
-        DataError: the file is missing, damaged, or of another model.
-    """
-    try:
-        network.load_state_dict(load_file(path))
-    except FileNotFoundError:
-        raise DataError(f"{path}: the weights are missing; `tuner run` of the study makes them again") from None
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: is no readable safetensors file ({error})") from None
-    except RuntimeError as error:
-        raise DataError(
-            f"{path}: doesn't fit the model; was its code changed? ({str(error).splitlines()[0]})"
-        ) from None
-
-
-def standardized(x: NDArray[np.generic], standard: Standard) -> NDArray[np.float32]:
-    """Return encoded examples as the model takes them."""
-    return _input(standard)(torch.from_numpy(x)).contiguous().numpy()
-
-
-def _input(standard: Standard, change: Callable[[Tensor], Tensor] | None = None) -> Callable[[Tensor], Tensor]:
-    """Return the way from stored examples to model input: to 0 .. 1, augment if training, standardize.
-
-    Texts go as they are, as int64 token numbers.
-    """
-    if standard.unit == 1.0 and standard.center == (0.0,) and standard.scale == (1.0,):
-        return lambda x: change(_plain(x)) if change else _plain(x)
-    center, scale = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (standard.center, standard.scale))
-
-    def prepare(x: Tensor) -> Tensor:
-        x = x.float().mul_(standard.unit) if x.dtype != torch.float32 else x * standard.unit
-        x = change(x) if change else x
-        return ((x - center) / scale).contiguous(memory_format=torch.channels_last)
-
-    return prepare
-
-
-def _plain(x: Tensor) -> Tensor:
-    return x.long() if x.dtype == torch.int32 else x.float()
-
-
 def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield each epoch's rows in random order; a last batch of one row is left out (it has no spread)."""
     order = torch.randperm(n, generator=generator)
@@ -239,7 +118,7 @@ def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
 def _examples(config: RunConfig, splits: Splits, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     """Return rows -> training examples as the model takes them, changed at random if they are augmented."""
     x, change = torch.from_numpy(splits.train.x), augmentation(config, splits.shape)
-    prepare = _input(splits.encoder.standard, (lambda batch: change(batch, generator)) if change else None)
+    prepare = input_of(splits.encoder.standard, (lambda batch: change(batch, generator)) if change else None)
     return lambda rows: prepare(x[rows])
 
 

@@ -144,10 +144,11 @@ def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:
 def _setting(plan: Plan, store: Store) -> Setting:
     config = plan.space.config
     deadline = plan.started + config.budget.timeout if config.budget.timeout is not None else None
+    growth = len(plan.splits.train) / len(plan.folds[0].train) if plan.refit else 0.0
     return Setting(
         plan.space, store, [blank_curve(config, fold) for fold in plan.folds], plan.splits.shape.task,
         plan.folder / "weights",
-        plan.trials, plan.refit, deadline, {record.number: record for record in store.records()},
+        plan.trials, growth, deadline, {record.number: record for record in store.records()},
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ class _Run:
 
     def end(self, save: Path | None) -> dict[str, float]:
         from tuner.models import count_parameters
-        from tuner.training import sparsity, write_weights
+        from tuner.weights import sparsity, write_weights
 
         self.network.load_state_dict(self.weights)
         if save is not None:

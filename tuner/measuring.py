@@ -1,0 +1,101 @@
+"""How a network is measured: the rows that stand for the training set, its outputs, its figures.
+
+Decides what an evaluation is: eval mode, clean examples, batches that are large enough to be fast and small in memory;
+and how stored examples become a network's input, in training too. Knows nothing of how the weights came about.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tuner.config import RunConfig
+from tuner.curve import Measure, rounded
+from tuner.data.splits import Part, Splits, Standard
+from tuner.metrics import metrics, per_example_loss
+
+EVAL_ELEMENTS = 2_000_000  # numbers in one batch of an evaluation: large enough to be fast, small in memory
+WIDENED = 64  # by so much a token, or a step of a sequence, widens in a network
+
+
+def training_probe(splits: Splits, seed: int = 0) -> Part:
+    """Return the training rows that the train series is measured on: min(n_train, n_val), the same ones
+    whatever the seed of a run.
+
+    Evenly spaced from a random start along the sorted target, equal targets in random order: every class has its
+    share to within one row, and every row the same chance.
+    """
+    y, n = splits.train.y, min(len(splits.train), len(splits.val))
+    random = np.random.default_rng(seed)
+    order = np.lexsort((random.random(len(y)), y))
+    places = ((np.arange(n) + random.random()) * (len(y) / n)).astype(np.int64)
+    rows = np.sort(order[np.minimum(places, len(y) - 1)])
+    return Part(splits.train.x[rows], y[rows], splits.train.rows[rows])
+
+
+def measure(network: nn.Module, part: Part, splits: Splits, config: RunConfig) -> tuple[Measure, NDArray[np.float64]]:
+    """Return the measure of a part and its per-example losses (n,)."""
+    task = splits.shape.task
+    outputs = predict(network, part.x, splits.encoder.standard, task)
+    losses = per_example_loss(outputs, part.y, task)
+    roc_auc = config.score.metric == "roc_auc"
+    found = metrics(outputs, part.y, task, splits.encoder.target.restore, roc_auc)
+    return Measure(rounded(float(losses.mean())), {name: rounded(value) for name, value in found.items()}), losses
+
+
+def predict(network: nn.Module, x: NDArray[np.generic], standard: Standard, task: str) -> NDArray[np.float32]:
+    """Return log-probabilities (n, classes), or standardized predictions (n, 1), in eval mode."""
+    was_training = network.training
+    network.eval()
+    prepare, found = input_of(standard), list[Tensor]()
+    rows = _by_length(x)
+    size = _evaluated_at_once(x)
+    with torch.inference_mode():
+        for i in range(0, len(x), size):
+            batch = x[i : i + size] if rows is None else x[rows[i : i + size]]
+            outputs = network(prepare(torch.from_numpy(batch))).float()
+            found.append(outputs.log_softmax(1) if task == "classification" else outputs)
+    network.train(was_training)
+    together = torch.cat(found).numpy()
+    return together if rows is None else np.asarray(together[np.argsort(rows)])
+
+
+def _evaluated_at_once(x: NDArray[np.generic]) -> int:
+    widened = WIDENED if (x.ndim == 3 and x.dtype != np.float16) or x.dtype == np.int32 else 1  # float16: features
+    return max(1, EVAL_ELEMENTS // max(1, math.prod(x.shape[1:]) * widened))
+
+
+def _by_length(x: NDArray[np.generic]) -> NDArray[np.int64] | None:
+    """Return texts' rows with those of like length together, as a network trims what is padding in all; else None."""
+    return np.argsort((x != 0).sum(1), kind="stable") if x.dtype == np.int32 else None
+
+
+def standardized(x: NDArray[np.generic], standard: Standard) -> NDArray[np.float32]:
+    """Return encoded examples as the model takes them."""
+    return input_of(standard)(torch.from_numpy(x)).contiguous().numpy()
+
+
+def input_of(standard: Standard, change: Callable[[Tensor], Tensor] | None = None) -> Callable[[Tensor], Tensor]:
+    """Return the way from stored examples to model input: to 0 .. 1, augment if training, standardize.
+
+    Texts go as they are, as int64 token numbers.
+    """
+    if standard.unit == 1.0 and standard.center == (0.0,) and standard.scale == (1.0,):
+        return lambda x: change(_plain(x)) if change else _plain(x)
+    center, scale = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (standard.center, standard.scale))
+
+    def prepare(x: Tensor) -> Tensor:
+        x = x.float().mul_(standard.unit) if x.dtype != torch.float32 else x * standard.unit
+        x = change(x) if change else x
+        return ((x - center) / scale).contiguous(memory_format=torch.channels_last)
+
+    return prepare
+
+
+def _plain(x: Tensor) -> Tensor:
+    return x.long() if x.dtype == torch.int32 else x.float()
