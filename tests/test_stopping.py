@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tuner.config import Stopping
 from tuner.curve import Curve
-from tuner.stopping import KINDS, Peer, Verdict, finished, judge, peer
+from tuner.stopping import KINDS, Peer, Verdict, finished, judge, peer, timed_out
 
 ON = Stopping()
 FALLING = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]  # smoothed, too, the last is the lowest; L_0 is 2
@@ -344,3 +344,10 @@ def test_overfitting_is_told_before_a_plateau_and_a_plateau_before_being_behind(
     behind = [flat(0.1)] * 5
     kinds = [judge(late, behind, rules) for rules in (ON, only(plateau=True, behind=True), only(behind=True))]
     assert [verdict.kind if verdict else "" for verdict in kinds] == ["overfit", "plateau", "behind"]
+
+
+def test_a_trial_that_the_time_limit_ends_keeps_its_best_epoch_and_says_so(make_curve):
+    verdict = timed_out(make_curve([1.0, 0.5, 0.6], budget=50))
+    assert (verdict.kind, verdict.outcome, verdict.epoch) == ("finished", "complete", 3)
+    assert verdict.reason.startswith("the time was up after epoch 3, kept epoch ")
+    assert timed_out(make_curve([1.0, math.nan], budget=50)).outcome == "failed"

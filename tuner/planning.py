@@ -90,7 +90,7 @@ def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = 
     config, splits = space.config, whole
     metric = _check_fit(space, folds)
     folder = Path(studies_dir) / config.study
-    data = dict(folds[0].summary()) | {"classes": list(splits.shape.classes), "notes": _notes(whole, folds[0])}
+    data = dict(folds[0].summary()) | {"classes": list(splits.shape.classes), "notes": list(folds[0].notes)}
     data |= {"folds": len(folds)} if len(folds) > 1 else {}
     versions = {"python": platform.python_version(), "tuner": version("overfit-tuner")}
     study = StudyRecord(
@@ -110,11 +110,6 @@ def total_trials(space: Space) -> int:
 def storage_url(given: str | None, studies_dir: Path) -> str:
     """Return the storage given, or the one of OPTUNA_STORAGE, or the database that holds all studies of a folder."""
     return given or os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{studies_dir / 'tuner.db'}"
-
-
-def _notes(whole: Splits, fold: Splits) -> list[str]:
-    """Return what is to be said of the data, each note once."""
-    return list(dict.fromkeys((*whole.notes, *fold.notes)))
 
 
 def _data_of(space: Space) -> Data:

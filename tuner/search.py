@@ -20,11 +20,12 @@ from tuner.proposing import BASELINE, Proposer, trial_seed
 from tuner.record import TrialRecord, best_record, shown
 from tuner.scoring import metric_of, score, score_at
 from tuner.space import Space
-from tuner.stopping import Peer, Verdict, finished, judge, judge_folds, over_folds, peer
+from tuner.stopping import Peer, Verdict, finished, judge, judge_folds, over_folds, peer, timed_out
 from tuner.store import Store
 
 WRITE_SECONDS = 1.0
 SAME_ERRORS = 3
+ENOUGH, AT_LEAST = 1.5, 0.5  # times the seconds of an epoch, and seconds, for another one
 
 
 @dataclass(slots=True)
@@ -213,7 +214,20 @@ class _Loop:
             return judge(curve, [], Stopping.off()) or (finished(curve) if len(curve) == run.first.epoch else None)
         peers = [] if run.record.label == BASELINE else list(self.peers[0].values())
         verdict = judge(curve, peers, run.config.rules)
-        return finished(curve) if verdict is None and len(curve) == curve.budget else verdict
+        if verdict is None and len(curve) == curve.budget:
+            return finished(curve)
+        return timed_out(curve) if verdict is None and self._is_last_chance(run, curve) else verdict
+
+    def _is_last_chance(self, run: _Running, curve: Curve) -> bool:
+        """Tell whether no trial is complete and the time is too short for another epoch: better a trial cut short than
+        none. Of a cross-validation all folds would be needed.
+        """
+        if self.setting.deadline is None or self.best is not None or self.folds > 1:
+            return False
+        kept = sum(epoch.seconds for epoch in curve.epochs[: curve.best])
+        an_epoch = max(curve.last.seconds, run.record.seconds / len(curve))
+        ahead = max(AT_LEAST, ENOUGH * an_epoch) + self.setting.refit * kept
+        return time.monotonic() + ahead >= self.setting.deadline
 
     def _close_fold(self, run: _Running, curve: Curve, verdict: Verdict) -> None:
         """Add a fold's curve to its trial's; judge the mean of the folds so far, and end the trial if it is time."""

@@ -137,6 +137,15 @@ def finished(curve: Curve) -> Verdict:
     return Verdict("finished", "complete", len(curve), kept, {"val_loss": curve[kept].val.loss}, reason)
 
 
+def timed_out(curve: Curve) -> Verdict:
+    """Return the verdict of a trial that is ended by the study's time limit, with its best epoch."""
+    whole = finished(curve)
+    if whole.outcome == "failed":
+        return whole
+    reason = whole.reason.replace(f"ran all {len(curve)} epochs", f"the time was up after epoch {len(curve)}")
+    return Verdict(whole.kind, whole.outcome, whole.epoch, whole.kept, whole.numbers, reason)
+
+
 def _diverged(curve: Curve) -> Verdict | None:
     if (verdict := _not_finite(curve)) is not None:
         return verdict
