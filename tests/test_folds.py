@@ -165,3 +165,19 @@ def test_refit_trains_the_chosen_configuration_on_all_rows_but_the_test_rows(tmp
     assert study.document["best"]["val"] == plain.document["best"]["val"], "the search is the same"
     models = [Path(each.document["model"]).read_bytes() for each in (study, plain)]
     assert models[0] != models[1]
+
+
+@pytest.mark.parametrize("more", ["training: {refit: true, ", "training: {"], ids=["refit", "folds"])
+def test_training_the_best_configuration_alone_gives_a_model_with_its_own_preprocessing(
+    more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (SMALL if "refit" in more else FOLDS).replace("training: {", more)
+    document = tune(write(tmp_path / "small.yaml", text), trials=2).document
+    assert call(capsys, "train", document["config"], "--out", "again").code == 0
+    alone, studys = (
+        json.loads((Path(name).parent / "best.json").read_text()) for name in ("again/x", document["model"])
+    )
+    assert alone["encoder"] == studys["encoder"]
+    if "refit" in more:
+        assert Path("again/model.safetensors").read_bytes() == Path(document["model"]).read_bytes()

@@ -81,7 +81,7 @@ class TestFirstTrials:
     def test_the_baseline_has_no_regularization(self) -> None:
         baseline = named(space_of(FULL), "baseline")
         assert baseline.overrides == {}
-        assert {name: baseline.values[name] for name in NONE} == dict.fromkeys(NONE, 0.0)
+        assert {name: baseline.values.get(name, 0.0) for name in NONE} == dict.fromkeys(NONE, 0.0)
 
     def test_a_regularizer_that_the_space_cannot_switch_off_is_overridden_in_the_baseline(self) -> None:
         space = space_of(FULL | {L2: Range(1e-3, 1.0, log=True), DROPOUT: Choice((0.2, 0.5))})

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from tuner.backbones import find_backbone, located
+from tuner.backbones import Backbone, find_backbone, located, tokenizer_file
 from tuner.best import STUDIES
 from tuner.config import AUTO, FAMILIES, PRETRAINED, Data, RunConfig, min_epochs
 from tuner.curve import Curve
@@ -88,13 +88,16 @@ def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = 
     whole, folds = load_folds(_data_of(space), space.folder, space.config.training.refit)
     space = settled(space, folds[0])
     config, splits = space.config, whole
-    metric = _check_fit(space, folds)
+    metric, identity = _check_fit(space, folds), space.identity()
+    if PRETRAINED in families(space):
+        backbone = find_backbone(config.model.backbone, splits.shape.kind, space.folder)
+        identity |= {"model.backbone file": f"SHA-256 {backbone.sha256}"}
     folder = Path(studies_dir) / config.study
     data = dict(folds[0].summary()) | {"classes": list(splits.shape.classes), "notes": list(folds[0].notes)}
     data |= {"folds": len(folds)} if len(folds) > 1 else {}
     versions = {"python": platform.python_version(), "tuner": version("overfit-tuner")}
     study = StudyRecord(
-        config.study, dump_space(space), str(space.folder), space.identity(), metric, config.seed, data,
+        config.study, dump_space(space), str(space.folder), identity, metric, config.seed, data,
         splits.fingerprint, splits.test_hash, versions | {name: version(name) for name in VERSIONS},
         datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
@@ -121,7 +124,12 @@ def _data_of(space: Space) -> Data:
 
 
 def settled(space: Space, splits: Splits) -> Space:
-    """Return the space with `model.family: auto` replaced by a family, and by its size where the file gives none."""
+    """Return the space with what the data decide: the family that `model.family: auto` stands for, and its size where
+    the file gives none; the tokens of texts for a pretrained network.
+    """
+    if PRETRAINED in families(space) and splits.shape.kind == "text" and space.config.data.tokens is None:
+        tokens = {"data.tokens": space.config.model.backbone}
+        return replace(space, given={**space.given, **tokens}, config=space.config.replace(tokens))
     if space.config.model.family != AUTO or "model.family" in space.domains:
         return space
     chosen = default_model(splits.shape, len(splits.train))
@@ -158,9 +166,23 @@ def _check_fit(space: Space, folds: Sequence[Splits]) -> str:
     for family in own_families(space):
         _check_own(config.replace({"model.family": family}), splits, space.folder)
     if PRETRAINED in families(space):
-        find_backbone(config.model.backbone, kind, space.folder).check_unfrozen(_most(space, "model.unfrozen"))
+        backbone = find_backbone(config.model.backbone, kind, space.folder)
+        backbone.check_unfrozen(_most(space, "model.unfrozen"))
+        if kind == "text" and not _has_tokens_of(config, backbone, space.folder):
+            raise UsageError(
+                f"data.tokens: {config.data.tokens} doesn't go with model.family pretrained, whose backbone "
+                f"{backbone.name} knows tokens of its own; leave it out"
+            )
     _refuse_idle(space, kind, splits.shape.task)
     return metric
+
+
+def _has_tokens_of(config: RunConfig, backbone: Backbone, folder: Path) -> bool:
+    """Tell whether texts are cut by the very tokenizer that a backbone was trained with."""
+    tokens = config.data.tokens
+    if tokens in (None, "word", "character"):
+        return False
+    return tokenizer_file(str(tokens), folder).resolve() == backbone.tokenizer.resolve()
 
 
 KINDS_OF_KEYS = {

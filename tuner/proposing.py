@@ -35,7 +35,7 @@ REGULARIZERS = ("regularization.dropout", "regularization.l1", "regularization.l
 SMOOTHING = "regularization.label_smoothing"
 LIGHT = dict(zip(REGULARIZERS, (0.1, 0.0, 1e-2, 0.3), strict=True)) | {SMOOTHING: 0.0}
 STRONG = dict(zip(REGULARIZERS, (0.4, 0.0, 0.3, 0.6), strict=True)) | {SMOOTHING: 0.1}
-NONE = dict.fromkeys((*REGULARIZERS, SMOOTHING), 0.0)
+NONE = dict.fromkeys((*REGULARIZERS, SMOOTHING, "augmentation.mixup"), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

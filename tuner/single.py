@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tuner.curve import Epoch
-from tuner.engine import Ended, Task, Trained
+from tuner.engine import Again, Ended, Task, Trained, retrain
 from tuner.errors import TunerError, UsageError, UserCodeError
 from tuner.files import write_best
 from tuner.grammar import Override, read_space
@@ -50,8 +50,9 @@ def train_one(
 
 
 def _train(plan: Plan, weights: Path, say: Callable[[str], None]) -> TrialRecord:
-    config, splits, started = plan.space.config, plan.folds[0], time.monotonic()
-    engine, curve, verdict = InProcess([replace(splits, test=None)]), blank_curve(config, splits), None
+    config, started = plan.space.config, time.monotonic()
+    engine = InProcess([replace(splits, test=None) for splits in plan.divisions])
+    curve, verdict = blank_curve(config, plan.folds[0]), None
     try:
         engine.start(Task(0, config, config.seed, plan.space.folder))
         while verdict is None:
@@ -63,10 +64,14 @@ def _train(plan: Plan, weights: Path, say: Callable[[str], None]) -> TrialRecord
             verdict = judge(curve, [], config.rules) or (finished(curve) if len(curve) == curve.budget else None)
             if verdict is None:
                 engine.go(0)
-        engine.stop(0, weights)
+        engine.stop(0, None if plan.refit else weights)
         ended = engine.next()
         if not isinstance(ended, Ended):
             raise TunerError(f"the weights can't be written: {getattr(ended, 'error', '')}")
+        if plan.refit and verdict.outcome == "complete":
+            say(f"training {verdict.kept} epochs again on {len(plan.splits.train)} rows")
+            task = Task(0, config, config.seed, plan.space.folder, len(plan.divisions) - 1)
+            retrain(engine, [Again(task, verdict.kept, weights)])
     finally:
         engine.close()
     worth = score(curve, config.score, plan.study.metric)

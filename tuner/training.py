@@ -46,7 +46,7 @@ def train(
         model = build_model(config, splits.shape, folder, splits.encoder.standard)
     feed = with_features(model, splits, config, cache)
     model, splits = feed.model, feed.splits
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _put_channels_last(model)
     generator = torch.Generator().manual_seed(seed)
     step = _Step(config, splits, model, generator, feed.fetch(config.augmentation.strength, generator))
     average = _Average(model, step.per_epoch) if config.training.ema else None
@@ -72,6 +72,13 @@ def train(
         errors = rounded(se_val), rounded(math.hypot(se_val, se_train)), rounded(rise), rounded(rise_se)
         seconds = rounded(time.perf_counter() - started)
         yield Epoch(number, train_measure, val_measure, *errors, seconds, standing), network
+
+
+def _put_channels_last(model: nn.Module) -> None:
+    """Lay the weights of 2d convolutions out as the batches are: faster on a CPU."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 class _Chance:

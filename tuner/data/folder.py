@@ -156,7 +156,6 @@ def _misplaced(scan: Scan, level: int) -> list[str]:
     problems = [f"{_shown(way)}: lies beside train and is none of {PARTS}; move it elsewhere" for way in beside]
     problems += _stray([way for way in scan.images if len(way) <= level], ARRANGED[level - 1])
     nested = [way for way in scan.folders if len(way) == level + 1]
-    nested = [way for way in scan.folders if len(way) == level + 1]
     ways = " and ".join(ARRANGED)
     problems += [f"{_shown(way)}: is a folder within a class folder; {ways} are read" for way in nested]
     holding = {way[:end] for way in (*scan.images, *scan.folders) for end in range(1, len(way))} | set(scan.closed)
