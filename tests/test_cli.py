@@ -160,7 +160,9 @@ def test_best_without_a_complete_trial_says_so(tmp_path: Path, monkeypatch: pyte
     assert ran.code == 0
     assert "No trial is complete" in ran.out
     said = call(capsys, "best", "small")
-    assert said == Said(2, "", "tuner: study 'small' has no best configuration yet; no trial of it is complete\n")
+    assert said == Said(
+        2, "", "tuner: study 'small' has no best configuration yet; `tuner run` of it to its end leaves one\n"
+    )
 
 
 def test_train_writes_a_model_that_load_best_reads(folder: Path, capsys: Any) -> None:

@@ -91,6 +91,8 @@ def test_the_command_says_how_many_folds_there_are(
     said = call(capsys, "run", write(tmp_path / "small.yaml", FOLDS), "--trials", "2")
     assert said.code == 0, said.err
     assert "3 folds" in said.out
+    assert "The model was trained again on 142 rows, " in said.out
+    assert "; the model was then trained again on 142 rows" in (tmp_path / "studies/small/best.yaml").read_text()
     assert "epochs in each of 3 folds" in call(capsys, "show", "small", "--trial", "0").out
     assert call(capsys, "train", "studies/small/best.yaml").code == 0
 

@@ -181,7 +181,7 @@ def find_best(study: str | Path, studies_dir: Path) -> Path:
         there = f"; there are: {', '.join(known[:20])}" if known else f"; {studies_dir} holds none"
         raise UsageError(f"no study {text!r}{nearest(text, known)}{there}")
     if not (path / "best.yaml").is_file():
-        raise UsageError(f"study {text!r} has no best configuration yet; no trial of it is complete")
+        raise UsageError(f"study {text!r} has no best configuration yet; `tuner run` of it to its end leaves one")
     return path / "best.yaml"
 
 

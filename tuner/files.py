@@ -56,12 +56,14 @@ def write_best(plan: Plan, folder: Path, chosen: TrialRecord, weights: Path, see
         "study": plan.study.name, "metric": plan.study.metric,
         "test": {**seen["metrics"], "looks": seen["looks"]} if seen else None,
         "encoder": plan.splits.encoder.to_json(), "backbone": _backbone(plan, chosen),
+        "trained_again_on": len(plan.splits.train) if plan.refit else None,
         "versions": dict(plan.study.versions), "created": plan.study.created,
     }  # fmt: skip
     metric, target = plan.study.metric, folder / "best.yaml"
     lines = [
         f"# Best configuration of study {plan.study.name}: trial {chosen.number}, epoch {found['epoch']}.",
-        f"# {metric}: train {_figure(found['train'][metric])}, validation {_figure(found['val'][metric])}",
+        f"# {metric}: train {_figure(found['train'][metric])}, validation {_figure(found['val'][metric])}"
+        + (f"; the model was then trained again on {len(plan.splits.train)} rows" if plan.refit else ""),
         best_space(plan.space, chosen.all_values, chosen.seed, plan.study.name, target),
     ]
     write(folder / "model.safetensors", weights.read_bytes())

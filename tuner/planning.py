@@ -95,6 +95,7 @@ def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = 
     folder = Path(studies_dir) / config.study
     data = dict(folds[0].summary()) | {"classes": list(splits.shape.classes), "notes": list(folds[0].notes)}
     data |= {"folds": len(folds)} if len(folds) > 1 else {}
+    data |= {"refit": len(whole.train)} if whole is not folds[0] else {}
     versions = {"python": platform.python_version(), "tuner": version("overfit-tuner")}
     study = StudyRecord(
         config.study, dump_space(space), str(space.folder), identity, metric, config.seed, data,

@@ -168,6 +168,11 @@ def _said(document: Mapping[str, Any]) -> list[str]:
         moved = f"val {loss} {number(free['val'][loss])} -> {number(best['val'][loss])}"
         gaps = f"gap {number(free['relative_gap'])} -> {number(best['relative_gap'])}"
         lines.append(f"The gap penalty chose trial {best['trial']} over {free['trial']}: {moved}, {gaps}.")
+    if rows := document["data"].get("refit"):
+        lines.append(
+            f"The model was trained again on {rows} rows, {best['epoch']} epochs; train and validation are the "
+            "trial's, test is the model's."
+        )
     if test and test["stale"]:
         lines.append(f"The test set was looked at for trial {test['trial']}; `tuner run` looks at the new best one.")
     elif test:
