@@ -125,3 +125,8 @@ def test_a_pretrained_network_is_refused_other_tokens_than_its_own(tokens: str, 
     plan = prepare(path, studies_dir=tmp_path)
     assert plan.space.config.data.tokens == "auto", "best.yaml says so, whichever family is chosen"
     assert "model.backbone file" in plan.study.identity
+
+
+def test_no_note_claims_that_a_value_is_never_searched_before_the_data_have_chosen_a_family(tmp_path: Path) -> None:
+    more = "model: {family: auto, kernel: {low: 3, high: 7, when: {model.family: conv1d}}}"
+    assert not read_space(space(tmp_path, more)).notes

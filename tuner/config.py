@@ -19,7 +19,6 @@ from tuner.errors import show
 STUDY_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
 MODULE_ATTR = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z")
 DURATION = r"^(\d+(?:\.\d+)?)(s|m|h|d)$"
-KINDS = ("table", "image", "text", "sequence")
 FAMILIES = {  # the kinds of data that each takes
     "mlp": ("table", "image", "sequence"),
     "cnn": ("image",),
@@ -32,6 +31,7 @@ FAMILIES = {  # the kinds of data that each takes
     "pretrained": ("image", "text"),
 }
 AUTO, PRETRAINED = "auto", "pretrained"
+OWN_TOKENS = ("word", "character")
 BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 
 Metric = Literal[
@@ -281,6 +281,17 @@ def _flatten(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _flatten(value, f"{prefix}{key}.")
         elif not isinstance(value, Mapping):
             yield prefix + key, value
+
+
+def misfit(family: str, kind: str) -> str:
+    """Return why a family that comes with tuner can't take data of a kind, and which can; nothing if it can."""
+    if kind in FAMILIES[family]:
+        return ""
+    others = ", ".join(name for name, kinds in FAMILIES.items() if kind in kinds)
+    return (
+        f"model.family: {family} takes {' and '.join(FAMILIES[family])} data and these are of kind {kind}; "
+        f"one of {others}, {AUTO}, or module:attr"
+    )
 
 
 def min_epochs(epochs: int) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from tuner.config import MODULE_ATTR, RunConfig, Section, Stopping, put
+from tuner.config import AUTO, MODULE_ATTR, RunConfig, Section, Stopping, put
 from tuner.document import Located, Mark, parse, parse_value, plain, printable, read_text
 from tuner.errors import Problem, SpaceError, nearest
 from tuner.ranges import read_domain
@@ -258,6 +258,8 @@ class _Reader:
         space = Space({}, {}, config)
         for name, domain in self.domains.items():
             for parent, allowed in domain.when.items():
+                if parent == "model.family" and config.model.family == AUTO:
+                    continue  # the data decide
                 if parent not in self.domains and not space.holds(parent, allowed, {}):
                     value = words(dict(config.flat()).get(parent))
                     self.notes.append(f"{name}: is never searched, as {parent} is {value}")

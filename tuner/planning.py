@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tuner.backbones import Backbone, find_backbone, located, tokenizer_file
 from tuner.best import STUDIES
-from tuner.config import AUTO, FAMILIES, PRETRAINED, Data, RunConfig, min_epochs
+from tuner.config import AUTO, FAMILIES, OWN_TOKENS, PRETRAINED, Data, RunConfig, min_epochs, misfit
 from tuner.curve import Curve
 from tuner.data import load_folds
 from tuner.data.splits import Splits
@@ -158,12 +158,8 @@ def _check_fit(space: Space, folds: Sequence[Splits]) -> str:
     for family in families(space):
         if family == AUTO:
             raise UsageError("model.family: auto stands alone; name the families to choose from, or say family: auto")
-        if family in FAMILIES and kind not in FAMILIES[family]:
-            others = ", ".join(name for name, kinds in FAMILIES.items() if kind in kinds)
-            raise UsageError(
-                f"model.family: {family} takes {' and '.join(FAMILIES[family])} data and these are of kind {kind}; "
-                f"one of {others}, auto, or module:attr"
-            )
+        if family in FAMILIES and (problem := misfit(family, kind)):
+            raise UsageError(problem)
     for family in own_families(space):
         _check_own(config.replace({"model.family": family}), splits, space.folder)
     if PRETRAINED in families(space):
@@ -181,7 +177,7 @@ def _check_fit(space: Space, folds: Sequence[Splits]) -> str:
 def _has_tokens_of(config: RunConfig, backbone: Backbone, folder: Path) -> bool:
     """Tell whether texts are cut by the very tokenizer that a backbone was trained with."""
     tokens = config.data.tokens
-    if tokens in (None, "word", "character"):
+    if tokens is None or tokens in OWN_TOKENS:
         return False
     return tokenizer_file(str(tokens), folder).resolve() == backbone.tokenizer.resolve()
 

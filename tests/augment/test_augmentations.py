@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.augment import AUGMENT, augmentation, mixing
-from tuner.config import KINDS, RunConfig
-from tuner.data.splits import Shape
+from tuner.config import RunConfig
+from tuner.data.splits import Kind, Shape
 from tuner.errors import UsageError
 
 torch.set_num_threads(1)
+
+KINDS = get_args(Kind)
 
 FLIPS = ("none", "horizontal", "vertical", "both")
 IMAGE_SIZES = [(1, 1, 1), (1, 8, 8), (1, 28, 28), (3, 32, 32), (1, 5, 9), (2, 1, 6)]

@@ -19,14 +19,13 @@ from tuner.augment.mixup import check_mixable, mixup
 from tuner.augment.sequence import sequence
 from tuner.augment.table import table
 from tuner.augment.text import text
-from tuner.config import Augmentation, RunConfig
+from tuner.config import OWN_TOKENS, PRETRAINED, Augmentation, RunConfig
 from tuner.errors import UsageError
 
 if TYPE_CHECKING:
     from tuner.data.splits import Shape
 
 AUGMENT: dict[str, Callable[..., Tensor]] = {"image": image, "table": table, "text": text, "sequence": sequence}
-OWN_TOKENS = (None, "word", "character")
 
 __all__ = ["AUGMENT", "augmentation", "mixing"]
 
@@ -83,7 +82,7 @@ def _options(config: RunConfig, shape: Shape) -> dict[str, Any]:
             return {"categories": len(shape.cardinalities)}
         case "text":
             # A backbone's tokenizer begins and ends a text with marks that the backbone looks for.
-            marked = config.model.family == "pretrained" or config.data.tokens not in OWN_TOKENS
+            marked = config.model.family == PRETRAINED or config.data.tokens not in (None, *OWN_TOKENS)
             return {"keep_ends": marked}
         case "sequence":
             return {"masked": shape.masked, "shift": chosen.shift, "wrap": chosen.wrap}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.nn import Parameter
 
-from tuner.config import FAMILIES, PRETRAINED, RunConfig
+from tuner.config import FAMILIES, PRETRAINED, RunConfig, misfit
 from tuner.errors import UsageError, nearest
 from tuner.models.bag import bag
 from tuner.models.cnn import cnn
@@ -69,8 +69,8 @@ def build_model(
         UserCodeError: the user's own factory fails, or its model isn't what it has to be.
     """
     family = config.model.family
-    if family in FAMILIES:
-        _check_kind(family, shape.kind)
+    if family in FAMILIES and (problem := misfit(family, shape.kind)):
+        raise UsageError(problem)
     if family == PRETRAINED:
         return pretrained(config, shape, folder, standard)
     if family in MODELS:
@@ -79,15 +79,6 @@ def build_model(
         return build_custom(family, config, shape, folder)
     hint = nearest(family, tuple(MODELS))
     raise UsageError(f"model.family: unknown family {family!r}{hint}; one of {', '.join(MODELS)}, or module:attr")
-
-
-def _check_kind(family: str, kind: str) -> None:
-    if kind not in FAMILIES[family]:
-        taken = " and ".join(", ".join(f"{name}s" for name in FAMILIES[family]).rsplit(", ", 1))
-        allowed = ", ".join(name for name, kinds in FAMILIES.items() if kind in kinds)
-        raise UsageError(
-            f"model.family: {family} is for {taken}, the data are of kind {kind}; allowed: {allowed}, module:attr"
-        )
 
 
 def decays(model: nn.Module) -> tuple[list[Parameter], list[Parameter]]:
