@@ -22,6 +22,7 @@ SHAPES = {
     "gray": Shape("image", "classification", (1, 28, 28), 10),
     "colour": Shape("image", "classification", (3, 64, 64), 10),
     "text": Shape("text", "classification", (30,), 2, vocabulary=5000),
+    "long text": Shape("text", "classification", (300,), 2, vocabulary=5000),
     "long sequence": Shape("sequence", "classification", (100, 3), 4),
     "short sequence": Shape("sequence", "regression", (6, 2), 1, masked=True),
 }
@@ -91,6 +92,18 @@ def space(tmp_path: Path, more: str, source: str = "sklearn:wine") -> Path:
             "sklearn:wine",
             "model.family: auto stands alone; name the families",
         ),
+        ("model: {resolution: 64}", "sklearn:digits, kind: table", "model.resolution: is for image data and these are"),
+        ("model: {embedding: {low: 4, high: 8}}", "sklearn:wine", "model.embedding: is for text data and these are"),
+        (
+            "model: {normalization: {choices: [none, batch]}}\ntraining: {batch_size: {low: 1, high: 8}}",
+            "sklearn:wine",
+            "training.batch_size: 1 leaves model.normalization batch nothing to take a mean of; use batches of 2 or",
+        ),
+        (
+            "model: {family: pretrained, backbone: miniln}",
+            "sklearn:digits",
+            "model.backbone: there is no 'miniln' (did you mean 'minilm'?); minilm, efficientnet_lite0, auto, or a",
+        ),
         (
             "model: {family: conv1d}",
             "sklearn:wine",
@@ -103,6 +116,29 @@ def test_keys_that_would_do_nothing_are_refused_in_one_line(more: str, source: s
         prepare(space(tmp_path, more, source), studies_dir=tmp_path)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_keys_of_a_family_that_no_trial_has_are_noted(tmp_path: Path) -> None:
+    more = "model: {kernel: 7, cell: {choices: [gru, lstm]}}\ntraining: {backbone_rate: 0.5}"
+    notes = prepare(space(tmp_path, more), studies_dir=tmp_path).space.notes
+    assert notes == (
+        "model.kernel does nothing: it is for model.family conv1d or textcnn, and here it is mlp",
+        "model.cell is searched for nothing: it is for model.family rnn, and here it is mlp",
+        "training.backbone_rate does nothing: it is for model.family pretrained, and here it is mlp",
+    )
+    assert not prepare(space(tmp_path, "model: {depth: 3}"), studies_dir=tmp_path).space.notes
+
+
+def test_folds_need_no_share_for_validation(tmp_path: Path) -> None:
+    plan = prepare(space(tmp_path, "", "sklearn:wine, split: {folds: 3, val: 0.5, test: 0.5}"), studies_dir=tmp_path)
+    assert sum(len(fold.val) for fold in plan.folds) == 89
+
+
+def test_a_misspelt_kind_of_tokens_is_told_as_it_was_said(tmp_path: Path) -> None:
+    write(tmp_path / "d.jsonl", "\n".join(f'{{"text": "word {i}", "target": {i % 2}}}' for i in range(20)))
+    with pytest.raises(UsageError, match=r"data\.tokens: .*'wrod'") as caught:
+        prepare(space(tmp_path, "model: {family: bag}", "d.jsonl, tokens: wrod"), studies_dir=tmp_path)
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_a_fold_that_lacks_rows_is_an_error_of_the_data(tmp_path: Path) -> None:

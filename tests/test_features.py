@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,15 @@ from tuner import load_best, tune
 from tuner.backbones import find_backbone
 from tuner.config import RunConfig
 from tuner.data.splits import Part, Shape, Splits, Standard, Target
-from tuner.errors import DataError, UsageError
+from tuner.errors import DataError, TunerError, UsageError
 from tuner.features import CHUNK, VIEWS, Feed, _filled, with_features
+from tuner.grammar import Override
 from tuner.measuring import predict
 from tuner.models import build_model, decays
 from tuner.models.pretrained import Tail, Transfer
+from tuner.planning import prepare
 from tuner.training import train
+from tuner.tuning import conduct
 from tuner.weights import read_weights, sparsity, write_weights
 
 
@@ -402,6 +406,36 @@ class TestStudy:
         assert best.predict(["w5 w6 w7", "w25 w26"]).tolist() in (["a", "b"], ["a", "a"], ["b", "b"], ["b", "a"])
         assert best.load_model()(torch.from_numpy(best.encoder.encode(["w5"])).long()).shape == (1, 2)
         assert not (folder / "studies" / "mine" / ".data").exists()
+        assert not (folder / "studies" / "mine" / ".features").exists()
+
+    def test_a_study_that_goes_on_finds_the_features_that_it_had(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        overrides = [Override("model.unfrozen", "1", "here"), Override("data.split.folds", "3", "here")]
+        run = conduct(prepare(folder / "space.yaml", overrides=overrides))
+        while next(run).state == "running":
+            pass
+        run.close()
+        files = {path.name for path in (folder / "studies" / "mine" / ".features").iterdir()}
+        assert len(files) == 2, "the folds share one file of features, and one that says which are whole"
+
+        def refuse(*_: object) -> None:
+            raise AssertionError("features are computed a second time")
+
+        monkeypatch.setattr("tuner.features._write", refuse)
+        run = conduct(prepare(folder / "space.yaml", overrides=overrides))
+        for record in run:
+            assert record.state != "failed", record.error
+        assert not (folder / "studies" / "mine" / ".features").exists()
+
+    def test_a_disk_without_room_for_the_features_is_told_in_one_line(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+        with pytest.raises(
+            TunerError, match=r"features of the network's frozen part need 0\.0 GB and 0\.0 GB are free"
+        ):
+            tune(folder / "space.yaml", overrides={"model.unfrozen": 1})
 
     def test_a_network_whose_backbone_was_changed_is_refused(self, folder: Path) -> None:
         tune(folder / "space.yaml", trials=1)

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from command import SMALL, call, write
 
+from tuner.best import load_best
 from tuner.config import Stopping
 from tuner.curve import Curve, pooled
+from tuner.errors import DataError
+from tuner.grammar import Override
 from tuner.planning import prepare
 from tuner.record import TrialRecord
 from tuner.scoring import Score
@@ -82,6 +85,30 @@ def test_a_study_stopped_between_folds_goes_on_as_if_nothing_had_happened(study:
     run.close()
     resumed = tune(space, studies_dir=tmp_path / "studies")
     assert [timeless(r) for r in resumed.trials.values()] == [timeless(r) for r in study.trials.values()]
+
+
+def test_a_study_with_folds_that_is_stopped_leaves_its_best_configuration_so_far(study: Any, tmp_path: Path) -> None:
+    space, folder = write(tmp_path / "small.yaml", FOLDS), tmp_path / "studies" / "small"
+    run = conduct(prepare(space, studies_dir=tmp_path / "studies"))
+    while next(run).state == "running":
+        pass
+    run.close()
+    best = load_best("small", tmp_path / "studies")
+    assert (best.trial, best.test) == (0, None)
+    assert "there is none yet" in best.path.read_text()
+    with pytest.raises(DataError, match="the weights are missing; `tuner run` of the study"):
+        best.load_model()
+    tune(space, studies_dir=tmp_path / "studies")
+    whole = load_best("small", tmp_path / "studies")
+    model = whole.model_path.read_bytes()
+    assert whole.load_model() is not None
+
+    run = conduct(prepare(space, overrides=[Override("budget.trials", "40", "here")], studies_dir=tmp_path / "studies"))
+    while not next(run).leads:
+        pass
+    run.close()
+    assert load_best("small", tmp_path / "studies").trial == whole.trial, "a model that is there isn't taken away"
+    assert (folder / "model.safetensors").read_bytes() == model
 
 
 def test_the_command_says_how_many_folds_there_are(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command import call, write
 
-from tuner.config import FAMILIES
+from tuner.config import AUTO, FAMILIES
 from tuner.grammar import read_space
 from tuner.planning import families
 from tuner.space import Range
@@ -48,7 +48,7 @@ def make_data(path: Path, folder: Path) -> list[str]:
 
 def test_there_is_a_ready_space_for_each_family() -> None:
     found = {family for path in SPACES for family in families(read_space(path))}
-    assert found == set(FAMILIES)
+    assert found - {AUTO} | {"textcnn", "bag"} == set(FAMILIES), "auto is one of these two for texts"
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: str(path.relative_to(FOLDER)))

@@ -66,7 +66,7 @@ def test_a_trial_trained_again_has_the_same_weights(plan: Plan, tmp_path: Path) 
 
 def test_an_engine_that_was_cleared_in_the_middle_of_trials_takes_others(plan: Plan, tmp_path: Path) -> None:
     write_shared(plan.splits, fold_of(tmp_path / "data", 0))
-    engine = Processes(2, tmp_path / "data")
+    engine = Processes(2, tmp_path / "data", tmp_path / "features")
     try:
         long = plan.space.config.replace({"training.epochs": 50_000})
         for number in (0, 1):

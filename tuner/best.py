@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tuner.data.splits import Encoder
 
 STUDIES = Path("studies")
+MODEL = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class BestConfig:
     @property
     def model_path(self) -> Path:
         """The weights, a safetensors file."""
-        return self.path.parent / "model.safetensors"
+        return self.path.parent / MODEL
 
     @property
     def encoder(self) -> Encoder:

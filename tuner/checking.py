@@ -10,7 +10,7 @@ from typing import Any
 from tuner.grammar import Override, plain_domain, read_space
 from tuner.planning import Plan, own_families, plan_of, total_trials
 from tuner.space import Range, Space
-from tuner.terminal import clean, counted, table
+from tuner.terminal import clean, counted, rows_of, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,7 @@ def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[st
     if plan is not None:
         data = plan.study.data
         shape = " x ".join(str(side) for side in data["input"])
-        rows = f"{data['train']} train, {data['val']} validation, {data['test']} test"
-        lines += [f"data: {data['kind']} {shape}, {data['task']} ({data['outputs']} outputs); rows: {rows}"]
+        lines += [f"data: {data['kind']} {shape}, {data['task']} ({data['outputs']} outputs); rows: {rows_of(data)}"]
         lines += [f"scored by {plan.study.metric}, gap_penalty {space.config.score.gap_penalty:g}"]
         lines += [f"note: {clean(note)}" for note in data["notes"]]
     else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tuner.data.splits import Shape
 
-FEW_TEXTS = 1000
+FEW_TEXTS, LONG_TEXT = 1000, 100  # a long text tells its class by its words, and convolutions over it take long
 FEW_STEPS = 16
 FEW_EXAMPLES = 500
 
@@ -27,7 +27,7 @@ def default_model(shape: Shape, examples: int) -> dict[str, Any]:
         case "text":
             few = examples < FEW_TEXTS
             found = {
-                "family": "bag" if few else "textcnn",
+                "family": "bag" if few or shape.input[0] > LONG_TEXT else "textcnn",
                 "embedding": 64 if few else 128,
                 "width": 32 if few else 64,
                 "depth": 1,

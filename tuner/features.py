@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from tuner.augment import augmentation
 from tuner.config import RunConfig
 from tuner.data.splits import Encoder, Part, Shape, Splits, Standard, Target
+from tuner.errors import StorageError
 from tuner.models.pretrained import Transfer
 
 VIEWS = 2
@@ -96,7 +97,10 @@ def with_features(model: nn.Module, splits: Splits, config: RunConfig, cache: Pa
     """Return the trainable part of a network with a frozen one, and the splits' features in place of the examples.
 
     The features are kept in `cache`, which processes may share; without it, for this result alone. Any other network,
-    and one whose features would fill the disk or the memory, comes back as it is, with its examples.
+    and one whose features would be too large to keep, comes back as it is, with its examples.
+
+    Raises:
+        StorageError: the disk has no room for the features.
     """
     if not isinstance(model, Transfer):
         return Feed(model, splits)
@@ -104,8 +108,10 @@ def with_features(model: nn.Module, splits: Splits, config: RunConfig, cache: Pa
     with _place(cache) as folder:
         name = folder / _name(model, splits, rows, config)
         paths = [name.with_suffix(f".{view}") for view in range(1 + (VIEWS if config.augmentation.strength > 0 else 0))]
-        if _too_large(model, splits, rows, paths):
+        wanted = _bytes_wanted(model, splits, rows, paths)
+        if wanted > (MOST_BYTES // 4 if rows.shared else MOST_BYTES):
             return Feed(model, splits)
+        _refuse_full(paths, wanted)
         clean, *views = (_of_view(model, splits, rows, config, view, path) for view, path in enumerate(paths))
     n = len(splits.train)
     train = replace(splits.train, x=rows.pick(clean, slice(n)))
@@ -172,22 +178,39 @@ class _Rows:
 def _name(model: Transfer, splits: Splits, rows: _Rows, config: RunConfig) -> str:
     """Return a name for features: the same whenever they are."""
     known = [model.backbone.sha256, config.model.unfrozen, config.model.resolution, config.augmentation.flip]
-    about = [*known, splits.encoder.standard.unit, CHUNK, splits.train.x.shape[1:], str(splits.train.x.dtype)]
+    about = [
+        *known,
+        torch.__version__,
+        splits.encoder.standard.unit,
+        CHUNK,
+        splits.train.x.shape[1:],
+        str(splits.train.x.dtype),
+    ]
     found = hashlib.sha256(json.dumps(about).encode())
     for chunk in rows.chunks(training=False):
         found.update(np.ascontiguousarray(rows.examples(chunk)).data)
     return found.hexdigest()[:32]
 
 
-def _too_large(model: Transfer, splits: Splits, rows: _Rows, paths: Sequence[Path]) -> bool:
-    """Return whether the files that aren't there yet would take more than they may; those of folds are also read."""
-    most = MOST_BYTES // 4 if rows.shared else MOST_BYTES
+def _bytes_wanted(model: Transfer, splits: Splits, rows: _Rows, paths: Sequence[Path]) -> int:
+    """Return how many bytes the files will take in all."""
     per_row = 2 * prod(model.front.shape)
     if splits.shape.kind == "text" and len(model.front.shape) > 1:  # what is padding takes no place
         there = sum(int(np.count_nonzero(part.x)) for part in rows.parts) / len(rows.places)
         per_row = round(2 * model.front.shape[-1] * there)
-    wanted = per_row * len(rows.order) * sum(not path.exists() for path in paths)
-    return wanted > min(most, shutil.disk_usage(paths[0].parent).free // 2)
+    return per_row * len(rows.order) * len(paths)
+
+
+def _refuse_full(paths: Sequence[Path], wanted: int) -> None:
+    """Refuse what fills a disk: a hole that is mapped can't be filled then, and whoever tries is killed."""
+    folder = paths[0].parent
+    free = shutil.disk_usage(folder).free
+    there = sum(512 * path.stat().st_blocks for path in paths if path.exists())
+    if wanted > free + there:
+        raise StorageError(
+            f"{folder}: the features of the network's frozen part need {wanted / 1e9:.1f} GB and {free / 1e9:.1f} GB "
+            "are free; make room, or choose another --studies-dir"
+        )
 
 
 def _of_view(model: Transfer, splits: Splits, rows: _Rows, config: RunConfig, view: int, path: Path) -> Features:
@@ -218,6 +241,7 @@ def _filled(path: Path, shape: tuple[int, ...], chunks: Sequence[int], compute: 
                 if os.pread(done, 1, chunk) != DONE and _lock(done, chunk, waits):
                     if os.pread(done, 1, chunk) != DONE:
                         _write(file, chunk, compute(chunk))
+                        os.fsync(file)  # a run after a power cut must not take a hole for features
                         os.pwrite(done, DONE, chunk)
                     fcntl.lockf(done, fcntl.LOCK_UN, 1, chunk)
     return np.memmap(path, np.float16, "c", shape=shape)

@@ -14,14 +14,14 @@ from typing import Any
 
 from tuner import report
 from tuner.backbones import find_backbone
-from tuner.best import best_space, space_text
+from tuner.best import MODEL, best_space, space_text
 from tuner.config import PRETRAINED
 from tuner.errors import StorageError, UsageError
 from tuner.planning import Plan
 from tuner.record import TrialRecord
 
 SHOWN = ("trial", "score", "epoch", "params", "train", "val", "gap", "parameters", "sparsity")
-LEFT = ("best.yaml", "best.json", "model.safetensors", "trials.csv")
+LEFT = ("best.yaml", "best.json", MODEL, "trials.csv")
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -47,8 +47,13 @@ def write_study(plan: Plan, records: Mapping[int, TrialRecord]) -> None:
             write(path, report.curve_csv(record), durable=False)
 
 
-def write_best(plan: Plan, folder: Path, chosen: TrialRecord, weights: Path, seen: Mapping[str, Any] | None) -> None:
-    """Write best.yaml, best.json and model.safetensors of a trial into a folder; best.yaml last."""
+def write_best(
+    plan: Plan, folder: Path, chosen: TrialRecord, weights: Path | None, seen: Mapping[str, Any] | None
+) -> None:
+    """Write best.yaml, best.json and model.safetensors of a trial into a folder; best.yaml last.
+
+    Without weights, of a configuration that hasn't been trained in its final form yet, there is no model.
+    """
     found = report.figures(chosen, plan.splits.shape.task)
     assert found is not None
     about = {
@@ -56,19 +61,26 @@ def write_best(plan: Plan, folder: Path, chosen: TrialRecord, weights: Path, see
         "study": plan.study.name, "metric": plan.study.metric,
         "test": {**seen["metrics"], "looks": seen["looks"]} if seen else None,
         "encoder": plan.splits.encoder.to_json(), "backbone": _backbone(plan, chosen),
-        "trained_again_on": len(plan.splits.train) if plan.refit else None,
+        "trained_again_on": len(plan.splits.train) if plan.refit and weights is not None else None,
         "versions": dict(plan.study.versions), "created": plan.study.created,
     }  # fmt: skip
     metric, target = plan.study.metric, folder / "best.yaml"
     lines = [
         f"# Best configuration of study {plan.study.name}: trial {chosen.number}, epoch {found['epoch']}.",
         f"# {metric}: train {_figure(found['train'][metric])}, validation {_figure(found['val'][metric])}"
-        + (f"; the model was then trained again on {len(plan.splits.train)} rows" if plan.refit else ""),
+        + _trained(plan, weights),
         best_space(plan.space, chosen.all_values, chosen.seed, plan.study.name, target),
     ]
-    write(folder / "model.safetensors", weights.read_bytes())
+    if weights is not None:
+        write(folder / MODEL, weights.read_bytes())
     write(folder / "best.json", json.dumps(about, indent=1))
     write(target, "\n".join(lines))
+
+
+def _trained(plan: Plan, weights: Path | None) -> str:
+    if weights is None:
+        return "; the study was stopped before its model was trained, so there is none yet"
+    return f"; the model was then trained again on {len(plan.splits.train)} rows" if plan.refit else ""
 
 
 def _backbone(plan: Plan, chosen: TrialRecord) -> dict[str, str] | None:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from tuner.backbones import Backbone, find_backbone, located, tokenizer_file
+from tuner.backbones import BACKBONES, Backbone, find_backbone, located, tokenizer_file
 from tuner.best import STUDIES
 from tuner.config import AUTO, FAMILIES, OWN_TOKENS, PRETRAINED, Data, RunConfig, min_epochs, misfit
 from tuner.curve import Curve
@@ -86,7 +87,7 @@ def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = 
     """Return the plan of a space that has been read (see `prepare`)."""
     started = time.monotonic()
     whole, folds = load_folds(_data_of(space), space.folder, space.config.training.refit)
-    space = settled(space, folds[0])
+    space = _noted(settled(space, folds[0]))
     config, splits = space.config, whole
     metric, identity = _check_fit(space, folds), space.identity()
     if PRETRAINED in families(space):
@@ -119,6 +120,8 @@ def storage_url(given: str | None, studies_dir: Path) -> str:
 def _data_of(space: Space) -> Data:
     """Return the data section as it is read: texts for a pretrained network are cut into that network's own tokens."""
     config = space.config
+    if PRETRAINED in families(space) and config.model.backbone not in (*BACKBONES, AUTO):
+        find_backbone(config.model.backbone, "text", space.folder)  # a wrong folder is told as what it is
     if config.data.tokens is None and PRETRAINED in families(space):
         return config.data.model_copy(update={"tokens": located(config.model.backbone, space.folder)})
     return config.data
@@ -171,6 +174,7 @@ def _check_fit(space: Space, folds: Sequence[Splits]) -> str:
                 f"{backbone.name} knows tokens of its own; leave it out"
             )
     _refuse_idle(space, kind, splits.shape.task)
+    _refuse_lone(space)
     return metric
 
 
@@ -188,10 +192,25 @@ KINDS_OF_KEYS = {
     "data.vocabulary": ("text",),
     "data.length": ("text", "sequence"),
     "data.image_size": ("image",),
+    "model.embedding": ("text",),
+    "model.resolution": ("image",),
     "augmentation.flip": ("image",),
     "augmentation.shift": ("sequence",),
     "augmentation.wrap": ("sequence",),
     "augmentation.mixup": ("table", "image", "sequence"),
+}
+
+
+FAMILIES_OF_KEYS = {
+    "model.embedding": ("rnn", "textcnn", "bag"),
+    "model.kernel": ("conv1d", "textcnn"),
+    "model.cell": ("rnn",),
+    "model.bidirectional": ("rnn",),
+    "model.heads": ("transformer",),
+    "model.backbone": (PRETRAINED,),
+    "model.unfrozen": (PRETRAINED,),
+    "model.resolution": (PRETRAINED,),
+    "training.backbone_rate": (PRETRAINED,),
 }
 
 
@@ -202,6 +221,35 @@ def _refuse_idle(space: Space, kind: str, task: str) -> None:
             raise UsageError(f"{name}: is for {' or '.join(kinds)} data and these are of kind {kind}; leave it out")
     if task == "regression" and _is_set(space, "training.class_weights"):
         raise UsageError("training.class_weights: is for classification and the task is regression; leave it out")
+
+
+def _refuse_lone(space: Space) -> None:
+    """Refuse batches of one example where normalization is over a batch: every trial with both would fail."""
+    if _may_be(space, "training.batch_size", 1) and _may_be(space, "model.normalization", "batch"):
+        raise UsageError(
+            "training.batch_size: 1 leaves model.normalization batch nothing to take a mean of; "
+            "use batches of 2 or more, or normalization layer"
+        )
+
+
+def _may_be(space: Space, name: str, value: Any) -> bool:
+    """Tell whether a trial of the space may have a value under a name."""
+    domain = space.domains.get(name)
+    return space.config[name] == value if domain is None else value in domain
+
+
+def _noted(space: Space) -> Space:
+    """Return the space with a note on each key that it sets and that no family of its networks has."""
+    known = families(space)
+    if own_families(space):
+        return space
+    idle = [
+        f"{name} {'is searched for nothing' if name in space.domains else 'does nothing'}: "
+        f"it is for model.family {' or '.join(having)}, and here it is {' or '.join(known)}"
+        for name, having in FAMILIES_OF_KEYS.items()
+        if not set(having) & set(known) and _is_set(space, name)
+    ]
+    return replace(space, notes=(*space.notes, *idle)) if idle else space
 
 
 def _is_set(space: Space, name: str) -> bool:

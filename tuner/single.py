@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tuner.best import MODEL
 from tuner.curve import Epoch
 from tuner.engine import Again, Ended, Task, Trained, retrain
 from tuner.errors import TunerError, UsageError, UserCodeError
@@ -39,13 +40,13 @@ def train_one(
         raise UsageError(f"{path}: has ranges ({names}); `tuner run` searches them, -S key=value fixes one")
     plan = plan_of(space)
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "model.safetensors"
+        weights = Path(folder) / MODEL
         record = _train(plan, weights, say)
         if record.state != "complete":
             raise TunerError(f"there is no model to keep: {record.reason}")
         if out is not None:
             write_best(plan, out, record, weights, None)
-            say(f"wrote {out / 'best.yaml'} and {out / 'model.safetensors'}")
+            say(f"wrote {out / 'best.yaml'} and {out / MODEL}")
     return record, plan.splits.shape.task
 
 

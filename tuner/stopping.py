@@ -120,7 +120,7 @@ def over_folds(first: Verdict, curve: Curve, folds: int) -> Verdict:
         f"{len(curve)} epochs in each of {folds} folds ({_ended_by(first)}), kept epoch {kept}: "
         f"mean validation loss {curve[kept].val.loss:.3g}"
     )
-    numbers = {**first.numbers, "val_loss": curve[kept].val.loss, "folds": float(folds)}
+    numbers = {"val_loss": curve[kept].val.loss, "folds": float(folds)}
     return Verdict(first.kind, "complete", len(curve), kept, numbers, reason)
 
 

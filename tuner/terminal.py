@@ -109,7 +109,7 @@ def _classes(document: Mapping[str, Any]) -> list[str]:
     per_class = document.get("per_class") or {}
     part = "test" if per_class.get("test") else "val"
     rows = per_class.get(part) or []
-    if len(rows) < 3:
+    if len(rows) < 2:
         return []
     worst = sorted((row for row in rows if row["rows"]), key=lambda row: row["f1"] or 0.0)[:MOST_CLASSES]
     head = [f"{'worst ' if len(rows) > len(worst) else ''}classes ({part})", "rows", "precision", "recall", "f1"]
@@ -128,13 +128,19 @@ def _counts(document: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Study {document['study']}: {counted(trials['total'], 'trial')}{f' ({states})' if states else ''} in "
         f"{duration(document['seconds'])}",
-        f"  data: {data['kind']} {shape}, {data['task']}; rows: {data['train']} train, {data['val']} validation, "
-        f"{data['test']} test{', ' + str(data['folds']) + ' folds' if data.get('folds') else ''}",
+        f"  data: {data['kind']} {shape}, {data['task']}; rows: {rows_of(data)}",
     ]
     lines += (
         [f"  ended: {kinds}; {epochs['run']} of {epochs['budgeted']} epochs run, {saved:.0%} saved"] if kinds else []
     )
     return lines + [line for note in data["notes"] for line in _note(note, "  note: ")]
+
+
+def rows_of(data: Mapping[str, Any]) -> str:
+    """Return how many rows each part has; of a cross-validation, which rows its folds are made of."""
+    if data.get("folds"):
+        return f"{data['refit']} train and validation in {data['folds']} folds, {data['test']} test"
+    return f"{data['train']} train, {data['val']} validation, {data['test']} test"
 
 
 def _note(text: str, opening: str = "note: ") -> list[str]:
@@ -204,10 +210,22 @@ def trial_text(record: TrialRecord, task: str) -> list[str]:
         rows += [[key, *(number(found[part].get(key)) for part in ("train", "val", "gap"))] for key in found["val"]]
         lines += ["", f"At epoch {found['epoch']}, score {number(found['score'])}:"]
         lines += table(rows, frozenset({1, 2, 3}))
+        lines += _folds(record, found["epoch"])
     if record.verdict is not None:
         compared = ", ".join(f"{key} {number(value)}" for key, value in record.verdict.numbers.items())
         lines += ["", f"Verdict: {record.verdict.kind} at epoch {record.verdict.epoch}; compared: {compared}"]
     return lines + (_epochs(record) if record.curve is not None and len(record.curve) else [])
+
+
+def _folds(record: TrialRecord, epoch: int) -> list[str]:
+    """Return each fold of a cross-validation at the epoch that was kept."""
+    if not record.folds:
+        return []
+    rows = [["fold", "rows", "train loss", "val loss"]]
+    for count, fold in enumerate(record.folds, start=1):
+        at = fold[min(epoch, len(fold))]
+        rows.append([str(count), str(fold.n_val), number(at.train.loss), number(at.val.loss)])
+    return ["", *table(rows, frozenset(range(4)))]
 
 
 def _epochs(record: TrialRecord) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import report
-from tuner.best import STUDIES
+from tuner.best import MODEL, STUDIES
 from tuner.config import RunConfig
 from tuner.data.shared import fold_of, write_shared
 from tuner.engine import Again, Engine, Task, retrain
@@ -36,10 +36,12 @@ from tuner.space import Space, differences
 from tuner.storage import database_file, open_storage
 from tuner.store import Store
 from tuner.study import Study, facts_of
-from tuner.workers import FEATURES, InProcess, Processes
+from tuner.workers import InProcess, Processes
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
+
+FEATURES = ".features"  # in a study's folder, until all its trials have ended: what runs after this one needs them, too
 
 
 def conduct(plan: Plan) -> Generator[TrialRecord, None, Study]:
@@ -156,14 +158,15 @@ def _setting(plan: Plan, store: Store) -> Setting:
 def _engine(plan: Plan) -> Iterator[Engine]:
     """Hold an engine. Code of the user's own trains in a process of its own, where it can end nothing but a trial."""
     workers, shared = min(plan.space.config.budget.workers, max(1, plan.trials)), plan.folder / ".data"
+    cache = plan.folder / FEATURES
     shutil.rmtree(shared, ignore_errors=True)  # of a run that was killed
     if workers == 1 and not own_families(plan.space):
-        engine: Engine = InProcess([replace(splits, test=None) for splits in plan.divisions], shared / FEATURES)
+        engine: Engine = InProcess([replace(splits, test=None) for splits in plan.divisions], cache)
     else:
         with writing(plan.folder):
             for number, splits in enumerate(plan.divisions):
                 write_shared(splits, fold_of(shared, number))
-        engine = Processes(workers, shared)
+        engine = Processes(workers, shared, cache)
     try:
         yield engine
     finally:
@@ -174,13 +177,19 @@ def _engine(plan: Plan) -> Iterator[Engine]:
 
 
 def _leave_early(plan: Plan, store: Store, setting: Setting) -> None:
-    """Write the files of a study that was stopped: its best configuration so far, the test set still closed."""
+    """Write the files of a study that was stopped: its best configuration so far, the test set still closed.
+
+    Where the model is to be trained in the end alone, the configuration is written without one, unless that would
+    take the place of a best configuration that has its model.
+    """
     chosen = best_record(setting.records)
     with suppress(TunerError):
         if chosen is not None and setting.weights_of(chosen.number).exists():
             seen = store.get("test")
             same = seen is not None and seen["trial"] == chosen.number
             write_best(plan, plan.folder, chosen, setting.weights_of(chosen.number), seen if same else None)
+        elif chosen is not None and not (plan.folder / MODEL).exists():
+            write_best(plan, plan.folder, chosen, None, None)
         write_study(plan, setting.records)
 
 
@@ -196,6 +205,8 @@ def _conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     facts = facts_of(store, plan.folder) | {"test": seen}
     study = Study(store.study, dict(records), report.summary(store.study, records, facts), plan.folder)
     write_study(plan, records)
+    if len(records) >= setting.trials and not _unfinished(records):
+        shutil.rmtree(plan.folder / FEATURES, ignore_errors=True)
     return study
 
 

@@ -27,8 +27,6 @@ from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
 from tuner.errors import TunerError
 from tuner.own_code import one_line
 
-FEATURES = "features"
-
 
 class _Run:
     """One task being trained, and the weights of its best epoch so far."""
@@ -144,17 +142,20 @@ class _Worker:
 
 
 class Processes:
-    """Trains in `slots` worker processes that map the data of one folder; a worker that died is replaced."""
+    """Trains in `slots` worker processes that map the data of one folder; a worker that died is replaced.
 
-    def __init__(self, slots: int, data: Path) -> None:
-        self.slots, self.data = slots, data.absolute()
+    Features are kept in `cache`, for all of them.
+    """
+
+    def __init__(self, slots: int, data: Path, cache: Path) -> None:
+        self.slots, self.data, self.cache = slots, data.absolute(), cache.absolute()
         self.workers = [self._spawn() for _ in range(slots)]
 
     def _spawn(self) -> _Worker:
         ours, theirs = Pipe()
         handle = theirs.fileno()
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tuner.workers", str(handle), str(self.data), str(os.getpid())],
+            [sys.executable, "-P", "-m", "tuner.workers", *map(str, (handle, self.data, self.cache, os.getpid()))],
             pass_fds=[handle], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         )  # fmt: skip
@@ -256,8 +257,8 @@ def _die_with(parent: int) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Run one worker: the pipe's handle, the folder of the shared data, the parent's process number."""
-    _die_with(int(argv[2]))
+    """Run one worker: the pipe's handle, the folders of the shared data and of features, the parent's process."""
+    _die_with(int(argv[3]))
     os.set_inheritable(int(argv[0]), False)  # a program that the user's code starts must not hold the pipe open
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
@@ -266,8 +267,8 @@ def main(argv: list[str]) -> None:
 
     torch.set_num_threads(1)
     with suppress(EOFError, ConnectionError):  # whoever judges is gone
-        data = Path(argv[1])
-        serve(Connection(int(argv[0])), [open_shared(fold) for fold in folds_in(data)], data / FEATURES)
+        folds = [open_shared(fold) for fold in folds_in(Path(argv[1]))]
+        serve(Connection(int(argv[0])), folds, Path(argv[2]))
 
 
 if __name__ == "__main__":

@@ -266,8 +266,8 @@ def test_rows_shared_between_parts_are_counted_and_never_an_error(read: Read, ta
     frame.loc[50:52, ["a", "b", "c"]] = frame.loc[0:2, ["a", "b", "c"]].to_numpy()
     notes = read(frame).notes
     assert notes[-1] == (
-        "3 of 10 test rows are identical to training rows; "
-        "if they belong together, name what they share in data.split.groups"
+        "3 of 10 test rows are identical to training rows, so test looks better than it is; "
+        "name what they share in data.split.groups"
     )
 
 

@@ -103,6 +103,32 @@ def test_arrays_stored_by_columns_are_mapped_and_the_same(
     same(*both(tmp_path, little))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+@pytest.mark.parametrize("length", [None, 6])
+def test_sequences_beyond_the_limit_are_mapped_and_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, length: int | None
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 100, (60, 30, 4)).astype(dtype)
+    x[:, :, 2] = 5
+    if x.dtype.kind == "f":
+        x[rng.random(x.shape) < 0.1] = np.nan
+        x[7, :, 1] = np.nan
+    np.savez(tmp_path / "d.npz", X=x, y=Y, lengths=rng.integers(3, 25, 60))
+    data = Data(source="d.npz", length=length, split=Split(val=0.4, test=0.4))
+    whole = load(data, tmp_path)
+    gc.collect()
+    monkeypatch.setattr(memory, "PIECE", 1000)
+    pieces = load(data, tmp_path)
+    monkeypatch.setattr(memory, "LIMIT", 0)
+    files = load(data, tmp_path)
+    same(pieces, files)
+    assert mapped(files) == [True] * 3
+    assert (whole.fingerprint, whole.test_hash, whole.notes) == (files.fingerprint, files.test_hash, files.notes)
+    assert np.allclose(whole.train.x, files.train.x, atol=1e-5)
+    assert whole.shape == files.shape
+
+
 def test_folders_beyond_the_limit_are_mapped_and_the_same(tmp_path: Path, little: Callable[[], None]) -> None:
     for i, pixels in enumerate(images()):
         (tmp_path / "d" / f"class {i % 3}").mkdir(parents=True, exist_ok=True)

@@ -402,7 +402,7 @@ def test_problems_of_sequences_and_of_their_target_are_told_in_one_go(read: Read
 def test_a_table_of_other_things_than_numbers_is_no_sequence(read: Read, table: Callable[..., pd.DataFrame]) -> None:
     assert told(lambda: read(table(c="red"), kind="sequence")) == (
         "d.csv: column 'c': holds text (such as 'red' in row 1), and a sequence is made of numbers; "
-        "leave it out with data.drop"
+        "leave it out with data.drop; or, if a row is a step, name its sequence in data.id"
     )
 
 

@@ -75,10 +75,12 @@ def load(data: Data, folder: Path, seed_of_split: int | None = None) -> Splits:
 def _rooted(data: Data, folder: Path) -> Data:
     """Return data whose tokenizer, if it is a folder's, is where `folder` has it."""
     from tuner.backbones import BACKBONES
+    from tuner.config import AUTO, OWN_TOKENS
 
-    if data.tokens is None or data.tokens in ("word", "character", "auto", *BACKBONES):
+    place = folder / Path(data.tokens or "").expanduser()
+    if data.tokens in (None, AUTO, *OWN_TOKENS, *BACKBONES) or not place.is_dir():
         return data
-    return data.model_copy(update={"tokens": str(folder / Path(data.tokens).expanduser())})
+    return data.model_copy(update={"tokens": str(place)})
 
 
 def load_folds(data: Data, folder: Path, refit: bool = False) -> tuple[Splits, tuple[Splits, ...]]:

@@ -287,13 +287,15 @@ def _one_to_one(codes: NDArray[np.int64], classes: NDArray[np.int64]) -> bool:
 def note_shared(x: pd.DataFrame | NDArray[Any] | Ragged, parts: dict[str, NDArray[np.int64]]) -> list[str]:
     """Return a note on rows of val and test whose features a training row has too."""
     hashes = hash_each(x)
+    named = isinstance(x, pd.DataFrame)
+    remedy = "name what they share in data.split.groups" if named else "leave out what is there twice"
     notes = []
     for name in [name for name in parts if name != "train"]:
         shared = int(np.isin(hashes[parts[name]], hashes[parts["train"]]).sum())
         if shared:
             notes.append(
-                f"{shared} of {len(parts[name])} {name} rows are identical to training rows; "
-                "if they belong together, name what they share in data.split.groups"
+                f"{shared} of {len(parts[name])} {name} rows are identical to training rows, so {name} looks better "
+                f"than it is; {remedy}"
             )
     return notes
 

@@ -85,7 +85,7 @@ def divide(rows: int, spec: Split, by: By, where: str, cut: Cut = None) -> Divis
     Raises:
         DataError: the rows can't be divided so, or a part would be empty.
     """
-    if spec.val + spec.test >= 1:
+    if not spec.folds and spec.val + spec.test >= 1:
         raise DataError(
             f"{where}: data.split.val {spec.val:g} and data.split.test {spec.test:g} leave no rows to train on; "
             "their sum must be below 1"

@@ -34,11 +34,14 @@ def fingerprint(x: Examples, y: pd.Series[Any], parts: Mapping[str, Rows]) -> st
 def hash_rows(x: Examples, y: pd.Series[Any], rows: Rows) -> str:
     """Return the SHA-256 of some rows alone, whatever the others are."""
     digest = hashlib.sha256()
-    if isinstance(x, np.ndarray):
-        _add_array(digest, x, rows)
-        _add_column(digest, y.iloc[rows])
+    if isinstance(x, pd.DataFrame):
+        _add_examples(digest, x.iloc[rows], y.iloc[rows])
+        return digest.hexdigest()
+    if isinstance(x, Ragged):
+        _add_sequences(digest, x, rows)
     else:
-        _add_examples(digest, x.iloc[rows] if isinstance(x, pd.DataFrame) else x[rows], y.iloc[rows])
+        _add_array(digest, x, rows)
+    _add_column(digest, y.iloc[rows])
     return digest.hexdigest()
 
 
@@ -60,12 +63,19 @@ def _add_examples(digest: Any, x: Examples, y: pd.Series[Any]) -> None:
             _add_text(digest, str(name))
             _add_column(digest, x[name])
     elif isinstance(x, Ragged):
-        # Steps that aren't there stand for nothing: how many pad a sequence depends on the others.
-        _add_array(digest, x.lengths)
-        _add_array(digest, x.x[x.present])
+        _add_sequences(digest, x)
     else:
         _add_array(digest, x)
     _add_column(digest, y)
+
+
+def _add_sequences(digest: Any, x: Ragged, rows: Rows | None = None) -> None:
+    # Steps that aren't there stand for nothing: how many pad a sequence depends on the others.
+    lengths = x.lengths if rows is None else x.lengths[rows]
+    _add_array(digest, lengths)
+    _add_shape(digest, x.x.dtype, (int(lengths.sum()), x.x.shape[2]))
+    for piece in x.pieces(rows):
+        _add_values(digest, piece.x[piece.present])
 
 
 def _add_column(digest: Any, column: pd.Series[Any]) -> None:
@@ -82,11 +92,18 @@ def _add_column(digest: Any, column: pd.Series[Any]) -> None:
 
 
 def _add_array(digest: Any, array: NDArray[Any], rows: Rows | None = None) -> None:
-    shape = array.shape if rows is None else (len(rows), *array.shape[1:])
-    _add_text(digest, f"{array.dtype.kind}{array.dtype.itemsize}{shape}")
+    _add_shape(digest, array.dtype, array.shape if rows is None else (len(rows), *array.shape[1:]))
     for piece in pieces(array, rows):
-        little = np.ascontiguousarray(piece, dtype=array.dtype.newbyteorder("<"))
-        digest.update(little.reshape(-1).view(np.uint8))
+        _add_values(digest, piece)
+
+
+def _add_shape(digest: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    _add_text(digest, f"{dtype.kind}{dtype.itemsize}{shape}")
+
+
+def _add_values(digest: Any, values: NDArray[Any]) -> None:
+    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    digest.update(little.reshape(-1).view(np.uint8))
 
 
 def _add_text(digest: Any, text: str) -> None:

@@ -17,7 +17,7 @@ from tuner.data.columns import days_of, is_number, moments_of, numbers_of, role_
 from tuner.data.divide import By, Cut, Division, Unseen, divide
 from tuner.data.fingerprint import fingerprint, hash_rows
 from tuner.data.image import check_pixels, fit_images, layout_of
-from tuner.data.memory import gathered
+from tuner.data.memory import gathered, joined
 from tuner.data.ragged import Ragged
 from tuner.data.raw import Raw, counted
 from tuner.data.sequence import fit_sequences, note_constants, note_kind, read_sequences
@@ -197,10 +197,18 @@ def _target(data: Data, raw: Raw, goal: Goal, division: Division) -> Target:
 
 
 def _encoded(encoder: Encoder, x: Any, division: Division) -> dict[str, NDArray[Any]]:
-    if isinstance(x, np.ndarray):  # may be larger than memory: no copy of all of it is made
+    if isinstance(x, Ragged):  # may be larger than memory, as arrays may: no copy of all of it is made
+        return {name: _of_sequences(encoder, x, rows) for name, rows in division.parts.items()}
+    if isinstance(x, np.ndarray):
         return {name: gathered(x, encoder.encode, rows) for name, rows in division.parts.items()}
     encoded = encoder.encode(x)
     return {name: encoded[rows] for name, rows in division.parts.items()}
+
+
+def _of_sequences(encoder: Encoder, x: Ragged, rows: NDArray[np.int64]) -> NDArray[Any]:
+    found = joined(map(encoder.encode, x.pieces(rows)), len(rows))
+    assert found is not None, "a part has rows"
+    return found
 
 
 def _assemble(raw: Raw, x: Any, encoder: Encoder, goal: Goal, division: Division, notes: tuple[str, ...]) -> Splits:

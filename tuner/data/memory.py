@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -104,14 +104,22 @@ def gathered(
     Raises:
         DataError: the temporary folder has no room for it.
     """
-    count = len(x) if rows is None else len(rows)
+    out = joined(map(change, pieces(x, rows)), len(x) if rows is None else len(rows))
+    return change(x[:0]) if out is None else out
+
+
+def joined(parts: Iterable[NDArray[Any]], count: int) -> NDArray[Any] | None:
+    """Return arrays of `count` rows together as one; None if there is none.
+
+    Raises:
+        DataError: the temporary folder has no room for it.
+    """
     out: NDArray[Any] | None = None
     start = 0
-    for piece in pieces(x, rows):
-        some = change(piece)
+    for some in parts:
         if len(some) == count:  # no file for what is one piece
             return held(some)
         out = empty((count, *some.shape[1:]), some.dtype) if out is None else out
         out[start : start + len(some)] = some
         start += len(some)
-    return change(x[:0]) if out is None else out
+    return out

@@ -1,17 +1,19 @@
 """Ragged: sequences of different lengths in one array, and what is missing within them.
 
-Decides where a sequence ends and what stands in its gaps. Knows no table, no split and no statistics.
+Decides where a sequence ends and what stands in its gaps, and works through sequences in pieces, for they may be larger
+than memory. Knows no table, no split and no statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.data import memory
 from tuner.data.raw import counted, listed, plain_array
 from tuner.errors import DataError
 
@@ -41,14 +43,23 @@ class Ragged:
         """Which steps are there (n, steps)."""
         return np.asarray(np.arange(self.x.shape[1]) < self.lengths[:, None])
 
+    def pieces(self, rows: NDArray[np.int64] | None = None) -> Iterator[Ragged]:
+        """Yield the sequences, or those of some rows, some at a time."""
+        count = len(self) if rows is None else len(rows)
+        for part in memory.slices(count, self.x[:1].nbytes):
+            yield self[part] if rows is None else self[rows[part]]
+
     def last(self, steps: int) -> Ragged:
         """Return the newest `steps` steps of each sequence; those that have fewer stay as they are."""
         if self.x.shape[1] <= steps:
             return self
-        first = np.maximum(self.lengths - steps, 0)
-        places = first[:, None] + np.arange(steps)
-        kept = np.take_along_axis(self.x, places[:, :, None], axis=1)
-        return replace(self, x=kept, lengths=np.minimum(self.lengths, steps))
+
+        def newest(piece: Ragged) -> NDArray[Any]:
+            places = np.maximum(piece.lengths - steps, 0)[:, None] + np.arange(steps)
+            return np.take_along_axis(piece.x, places[:, :, None], axis=1)
+
+        kept = memory.joined(map(newest, self.pieces()), len(self))
+        return replace(self, x=self.x[:, :steps] if kept is None else kept, lengths=np.minimum(self.lengths, steps))
 
     def tell(self, rows: NDArray[Any], what: str) -> str:
         """Return "2 rows WHAT (row 3, 9)" for row numbers from 0, or the same of sequences by their ids."""
@@ -73,27 +84,40 @@ def ragged_of(x: NDArray[Any], lengths: Any = None, ids: tuple[str, ...] = ()) -
     if x.ndim != 3 or 0 in x.shape[1:]:
         raise DataError(f"sequences have shape {x.shape}; (rows, steps, channels) is allowed")
     wanted = np.float32 if x.dtype.str[1:] in EXACT_IN_FLOAT32 else np.float64
-    x = np.array(x, dtype=wanted)
     ends = _ends(x) if lengths is None else lengths_of(lengths, len(x), x.shape[1])
-    sequences = Ragged(x, ends, ids)
-    x[~sequences.present] = 0
-    x += 0.0  # -0.0 and 0.0 are one value, and a NaN has many bit patterns
-    x[np.isnan(x)] = np.nan
-    _refuse(sequences)
-    return sequences if ends.max(initial=0) == x.shape[1] else replace(sequences, x=x[:, : ends.max(initial=1)])
+    raw, infinite = Ragged(x[:, : max(1, ends.max(initial=1))], ends, ids), np.zeros(len(x), dtype=bool)
+
+    def cleaned() -> Iterator[NDArray[Any]]:
+        start = 0
+        for piece in raw.pieces():
+            some: NDArray[Any] = np.array(piece.x, dtype=wanted)
+            some[~piece.present] = 0
+            some += 0.0  # -0.0 and 0.0 are one value, and a NaN has many bit patterns
+            some[np.isnan(some)] = np.nan
+            infinite[start : start + len(some)] = np.isinf(some).any(axis=(1, 2))
+            start += len(some)
+            yield some
+
+    found = memory.joined(cleaned(), len(x))
+    sequences = replace(raw, x=raw.x.astype(wanted) if found is None else found)
+    _refuse(sequences, np.flatnonzero(infinite))
+    return sequences
 
 
 def _ends(x: NDArray[Any]) -> NDArray[np.int64]:
     ends = np.full(len(x), x.shape[1], dtype=np.int64)
     short = np.flatnonzero(np.isnan(x[:, -1]).all(axis=1))
-    there = ~np.isnan(x[short]).all(axis=2)
-    ends[short] = np.where(there.any(axis=1), x.shape[1] - there[:, ::-1].argmax(axis=1), 0)
+    start = 0
+    for piece in memory.pieces(x, short):
+        there = ~np.isnan(piece).all(axis=2)
+        found = np.where(there.any(axis=1), x.shape[1] - there[:, ::-1].argmax(axis=1), 0)
+        ends[short[start : start + len(piece)]] = found
+        start += len(piece)
     return ends
 
 
-def _refuse(sequences: Ragged) -> None:
+def _refuse(sequences: Ragged, infinite: NDArray[np.int64]) -> None:
     problems = []
-    infinite = np.flatnonzero(np.isinf(sequences.x).any(axis=(1, 2)))
     empty = np.flatnonzero(sequences.lengths == 0)
     if len(infinite):
         problems.append(f"{sequences.tell(infinite, 'with infinite values')}; replace them")

@@ -236,8 +236,10 @@ def _features(data: Data, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]
     features, notes = without_counters(frame.drop(columns=aside))
     problems = check_numbers(features) if len(features.columns) else ["no column is left; there must be one a step"]
     if problems:
-        raise DataError("\n".join(problems))
-    return features, notes
+        raise DataError(
+            "\n".join(f"{problem}; or, if a row is a step, name its sequence in data.id" for problem in problems)
+        )
+    return features, [*notes, f"a row is a sequence of {len(features.columns)} steps; if it is a step, say data.id"]
 
 
 def _notes(data: Data, raw: Raw, sequences: Ragged, used: Ragged) -> Iterator[str]:
@@ -249,12 +251,18 @@ def _notes(data: Data, raw: Raw, sequences: Ragged, used: Ragged) -> Iterator[st
     shortest, longest = used.lengths.min(initial=longest_of(used)), longest_of(used)
     if shortest < longest:
         yield f"sequences have {shortest} to {longest} steps; shorter ones are padded at the end and masked"
-    missing = np.isnan(used.x)
-    if missing.any():
-        whole = int((missing.sum(axis=1) == used.lengths[:, None]).sum())
-        rows = counted(int(missing.any(axis=(1, 2)).sum()), "sequence")
+    values, rows, whole = map(sum, zip(*map(_missing, used.pieces()), strict=True))
+    if values:
         mean = f"; {counted(whole, 'channel')} without any with the training mean" if whole else ""
-        yield f"filled {counted(int(missing.sum()), 'missing value')} in {rows} from the values beside them{mean}"
+        where = counted(rows, "sequence")
+        yield f"filled {counted(values, 'missing value')} in {where} from the values beside them{mean}"
+
+
+def _missing(sequences: Ragged) -> tuple[int, int, int]:
+    """Return how many values are missing, from how many sequences, and how many channels of one are wholly."""
+    missing = np.isnan(sequences.x)
+    whole = missing.sum(axis=1) == sequences.lengths[:, None]
+    return int(missing.sum()), int(missing.any(axis=(1, 2)).sum()), int(whole.sum())
 
 
 def longest_of(sequences: Ragged) -> int:
@@ -272,32 +280,43 @@ def fit_sequences(
     Raises:
         DataError: no channel is of any use.
     """
-    train = sequences[rows]
-    steps = longest_of(train)
-    names = columns if data.id is not None else tuple(str(number + 1) for number in range(train.x.shape[2]))
-    channels = tuple(_fit_channels(train, names))
+    steps, width = int(sequences.lengths[rows].max()), sequences.x.shape[2]
+    names = columns if data.id is not None else tuple(str(number + 1) for number in range(width))
+    channels = tuple(_fit_channels(sequences, rows, names))
     if not channels:
         raise DataError("no channel is left to learn from: all are constant or empty in the training rows")
     masked = bool((sequences.lengths != steps).any())
     encoder = SequenceEncoder(
-        steps, masked, train.x.shape[2], channels, columns, data.id, data.time, data.length,
+        steps, masked, width, channels, columns, data.id, data.time, data.length,
         goal.task, goal.classes, target,
     )  # fmt: skip
     return encoder, list(_tell(sequences, names, encoder))
 
 
-def _fit_channels(train: Ragged, names: tuple[str, ...]) -> Iterator[Channel]:
-    present = train.present
+def _fit_channels(sequences: Ragged, rows: NDArray[np.int64], names: tuple[str, ...]) -> Iterator[Channel]:
+    low, high, counts, sums = (np.zeros(len(names)) for _ in range(4))
+    low += np.inf
+    high -= np.inf
+
+    def values() -> Iterator[NDArray[np.float64]]:
+        for piece in sequences.pieces(rows):
+            yield piece.x[piece.present].astype(np.float64)
+
+    with np.errstate(all="ignore"):
+        for some in values():
+            low, high = np.fmin(low, np.fmin.reduce(some)), np.fmax(high, np.fmax.reduce(some))
+            counts += (~np.isnan(some)).sum(axis=0)
+            sums += np.nansum(some, axis=0)
+        centers, squares = sums / counts, np.zeros(len(names))
+        for some in values():
+            squares += np.nansum((some - centers) ** 2, axis=0)
+        scales = np.sqrt(squares / counts)
     for place, name in enumerate(names):
-        values = train.x[:, :, place][present].astype(np.float64)
-        values = values[~np.isnan(values)]
-        if not len(values) or (values == values[0]).all():
+        if not counts[place] or low[place] == high[place]:
             continue
-        with np.errstate(all="ignore"):
-            center, scale = float(values.mean()), float(values.std())
-        if not np.isfinite([center, scale]).all():
+        if not np.isfinite([centers[place], scales[place]]).all():
             raise DataError(f"channel {name}: has values beyond 1e150; choose another unit or leave the channel out")
-        yield Channel(name, place, center, scale if scale > 0 else 1.0)
+        yield Channel(name, place, float(centers[place]), float(scales[place]) or 1.0)
 
 
 def _tell(sequences: Ragged, names: tuple[str, ...], encoder: SequenceEncoder) -> Iterator[str]:
@@ -313,9 +332,11 @@ def _tell(sequences: Ragged, names: tuple[str, ...], encoder: SequenceEncoder) -
 
 def note_constants(sequences: Ragged, names: tuple[str, ...], goal: Goal) -> list[str]:
     """Return a note on channels that stay the same in each sequence and tell its class."""
-    padding = ~sequences.present
-    places = range(sequences.x.shape[2])
-    first = {place: sequences.x[:, 0, place] for place in places}
-    still = [place for place in places if ((sequences.x[:, :, place] == first[place][:, None]) | padding).all()]
-    frame = pd.DataFrame({f"channel {names[place] if names else place + 1}": first[place] for place in still})
+    still = np.ones(sequences.x.shape[2], dtype=bool)
+    for piece in sequences.pieces():
+        still &= ((piece.x == piece.x[:, :1]) | ~piece.present[:, :, None]).all(axis=(0, 1))
+    places = np.flatnonzero(still).tolist()
+    frame = pd.DataFrame(
+        {f"channel {names[place] if names else place + 1}": sequences.x[:, 0, place] for place in places}
+    )
     return checks.note_leaks(frame, goal.values, goal.task)

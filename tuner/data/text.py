@@ -31,6 +31,7 @@ MANY_TOKENS = 1000
 LONGEST_TOKEN = 100
 MOST = {"word": 512, "character": 1024}
 SAMPLE = 1000
+STEP = 8  # tokens of a backbone
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +254,8 @@ def _fit_pieces(
         raise UsageError(f"data.length: {plain.tokens} takes texts of {least} to {most} tokens, and {asked} is said")
     # All texts are cut, because they are cut again later and then cost nothing; only training rows count.
     lengths = np.count_nonzero(pieces.cut(tokenizer, texts, most)[rows], axis=1)
-    length = max(asked or _length(lengths, most), least)
+    # Rounded up, so that the folds of a cross-validation agree and share one computation of features.
+    length = asked or max(min(-(-_length(lengths, most) // STEP) * STEP, most), least)
     encoder = replace(plain, length=length, vocabulary=pieces.vocabulary_of(tokenizer), tokenizer=tokenizer)
     if length == most:  # what was cut off is not seen here
         return encoder, _tell_cut(int((lengths == most).sum()), length, " or just as many")

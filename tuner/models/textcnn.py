@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import embedding_bag, linear, pad
 
 from tuner.config import RunConfig
-from tuner.models.layers import drop, masked_max, normalize_units, tokens_mask, trimmed
+from tuner.models.layers import drop, normalize_units, tokens_mask
 from tuner.models.tokens import embedding, hidden_layers
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ class _Network(nn.Module):
         model, dropout = config.model, config.regularization.dropout
         self.embedding = embedding(shape.vocabulary, model.embedding)
         biased = model.normalization != "batch"  # batch normalization subtracts a bias again
+        self.kernels = kernels(model.kernel)
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(model.embedding, model.width, kernel, bias=biased) for kernel in kernels(model.kernel)
+            nn.Conv1d(model.embedding, model.width, kernel, bias=biased) for kernel in self.kernels
         )
         units = model.width * len(self.convolutions)
         layers: list[nn.Module] = [*normalize_units(model.normalization, units), nn.ReLU(), *drop(dropout)]
@@ -50,17 +51,38 @@ class _Network(nn.Module):
         self.head = nn.Sequential(*layers, *hidden, nn.Linear(units, shape.outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = trimmed(x)
-        mask, vectors = tokens_mask(x), self.embedding(x).transpose(1, 2)
-        # Before the normalization and the ReLU, which then have a value a text in place of one a token.
-        found = [masked_max(_all_along(convolution, vectors), mask, 2) for convolution in self.convolutions]
+        tokens, places, starts = in_a_row(x, max(self.kernels) - 1)
+        vectors = self.embedding(tokens)
+        # The largest before the normalization and the ReLU, which then have a value a text in place of one a token.
+        found = [
+            embedding_bag(places - (kernel - 1) // 2, _all_along(convolution, vectors), starts, mode="max")
+            for kernel, convolution in zip(self.kernels, self.convolutions, strict=True)
+        ]
         output: Tensor = self.head(torch.cat(found, 1))
         return output
 
 
+def in_a_row(x: Tensor, gap: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return texts (n, tokens) as one row of tokens, with `gap` zeros before each and after the last; where in the row
+    each token stands; and which of these is the first of each text.
+
+    So no convolution is spent on the padding, of which a batch of texts is half.
+    """
+    there = tokens_mask(x)
+    row = pad(pad(x, (gap, 0))[pad(there, (gap, 0), value=True)], (0, gap))
+    counts = there.sum(1)
+    return row, tokens_mask(row).nonzero()[:, 0], counts.cumsum(0) - counts
+
+
 def _all_along(convolution: nn.Module, vectors: Tensor) -> Tensor:
-    """Return a value for each token (n, channels, tokens); beyond the ends a convolution sees zeros."""
+    """Return what a convolution finds from each place on, (places, channels).
+
+    A product of matrices for each place of its window: rows of a new length with every batch are what convolutions are
+    slow with on a CPU.
+    """
     assert isinstance(convolution, nn.Conv1d)
-    beyond = convolution.kernel_size[0] - 1
-    found: Tensor = convolution(F.pad(vectors, (beyond // 2, beyond - beyond // 2)))
+    kernel, places = convolution.kernel_size[0], len(vectors) - convolution.kernel_size[0] + 1
+    found = linear(vectors[:places], convolution.weight[:, :, 0], convolution.bias)
+    for place in range(1, kernel):
+        found = torch.addmm(found, vectors[place : place + places], convolution.weight[:, :, place].t())
     return found
