@@ -32,7 +32,7 @@ SHAPES = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_auto_is_a_family_that_takes_the_data_with_values_that_a_space_may_hold(name: str, examples: int) -> None:
     chosen = default_model(SHAPES[name], examples)
-    assert SHAPES[name].kind in FAMILIES[chosen["model.family"]]
+    assert SHAPES[name].kind in FAMILIES[chosen["model.family"]].kinds
     config = RunConfig.model_validate({"data": {"source": "x.csv"}}).replace(chosen)
     assert config.model.width == chosen["model.width"]
 
@@ -122,8 +122,8 @@ def test_keys_of_a_family_that_no_trial_has_are_noted(tmp_path: Path) -> None:
     more = "model: {kernel: 7, cell: {choices: [gru, lstm]}}\ntraining: {backbone_rate: 0.5}"
     notes = prepare(space(tmp_path, more), studies_dir=tmp_path).space.notes
     assert notes == (
-        "model.kernel does nothing: it is for model.family conv1d or textcnn, and here it is mlp",
         "model.cell is searched for nothing: it is for model.family rnn, and here it is mlp",
+        "model.kernel does nothing: it is for model.family conv1d or textcnn, and here it is mlp",
         "training.backbone_rate does nothing: it is for model.family pretrained, and here it is mlp",
     )
     assert not prepare(space(tmp_path, "model: {depth: 3}"), studies_dir=tmp_path).space.notes

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -19,16 +19,27 @@ from tuner.errors import show
 STUDY_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
 MODULE_ATTR = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z")
 DURATION = r"^(\d+(?:\.\d+)?)(s|m|h|d)$"
-FAMILIES = {  # the kinds of data that each takes
-    "mlp": ("table", "image", "sequence"),
-    "cnn": ("image",),
-    "resnet": ("image",),
-    "conv1d": ("sequence",),
-    "rnn": ("sequence", "text"),
-    "transformer": ("sequence", "text"),
-    "textcnn": ("text",),
-    "bag": ("text",),
-    "pretrained": ("image", "text"),
+
+
+class Family(NamedTuple):
+    """A family of networks: the kinds of data that it takes, and the keys that not every family has."""
+
+    kinds: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+
+
+FAMILIES = {  # each is a function of that name in a file of that name in `models`
+    "mlp": Family(("table", "image", "sequence")),
+    "cnn": Family(("image",)),
+    "resnet": Family(("image",)),
+    "conv1d": Family(("sequence",), ("model.kernel",)),
+    "rnn": Family(("sequence", "text"), ("model.embedding", "model.cell", "model.bidirectional")),
+    "transformer": Family(("sequence", "text"), ("model.heads",)),
+    "textcnn": Family(("text",), ("model.embedding", "model.kernel")),
+    "bag": Family(("text",), ("model.embedding",)),
+    "pretrained": Family(
+        ("image", "text"), ("model.backbone", "model.unfrozen", "model.resolution", "training.backbone_rate")
+    ),
 }
 AUTO, PRETRAINED = "auto", "pretrained"
 OWN_TOKENS = ("word", "character")
@@ -285,11 +296,11 @@ def _flatten(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 def misfit(family: str, kind: str) -> str:
     """Return why a family that comes with tuner can't take data of a kind, and which can; nothing if it can."""
-    if kind in FAMILIES[family]:
+    if kind in FAMILIES[family].kinds:
         return ""
-    others = ", ".join(name for name, kinds in FAMILIES.items() if kind in kinds)
+    others = ", ".join(name for name, other in FAMILIES.items() if kind in other.kinds)
     return (
-        f"model.family: {family} takes {' and '.join(FAMILIES[family])} data and these are of kind {kind}; "
+        f"model.family: {family} takes {' and '.join(FAMILIES[family].kinds)} data and these are of kind {kind}; "
         f"one of {others}, {AUTO}, or module:attr"
     )
 

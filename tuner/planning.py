@@ -87,9 +87,10 @@ def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = 
     """Return the plan of a space that has been read (see `prepare`)."""
     started = time.monotonic()
     whole, folds = load_folds(_data_of(space), space.folder, space.config.training.refit)
-    space = _noted(settled(space, folds[0]))
+    space = settled(space, folds[0])
     config, splits = space.config, whole
     metric, identity = _check_fit(space, folds), space.identity()
+    space = _noted(space)
     if PRETRAINED in families(space):
         backbone = find_backbone(config.model.backbone, splits.shape.kind, space.folder)
         identity |= {"model.backbone file": f"SHA-256 {backbone.sha256}"}
@@ -201,19 +202,6 @@ KINDS_OF_KEYS = {
 }
 
 
-FAMILIES_OF_KEYS = {
-    "model.embedding": ("rnn", "textcnn", "bag"),
-    "model.kernel": ("conv1d", "textcnn"),
-    "model.cell": ("rnn",),
-    "model.bidirectional": ("rnn",),
-    "model.heads": ("transformer",),
-    "model.backbone": (PRETRAINED,),
-    "model.unfrozen": (PRETRAINED,),
-    "model.resolution": (PRETRAINED,),
-    "training.backbone_rate": (PRETRAINED,),
-}
-
-
 def _refuse_idle(space: Space, kind: str, task: str) -> None:
     """Refuse keys that would do nothing with such data, where the space sets them."""
     for name, kinds in KINDS_OF_KEYS.items():
@@ -243,13 +231,18 @@ def _noted(space: Space) -> Space:
     known = families(space)
     if own_families(space):
         return space
+    own = {key for family in FAMILIES.values() for key in family.keys}
     idle = [
         f"{name} {'is searched for nothing' if name in space.domains else 'does nothing'}: "
-        f"it is for model.family {' or '.join(having)}, and here it is {' or '.join(known)}"
-        for name, having in FAMILIES_OF_KEYS.items()
-        if not set(having) & set(known) and _is_set(space, name)
+        f"it is for model.family {' or '.join(_having(name))}, and here it is {' or '.join(known)}"
+        for name in sorted(own.difference(*(FAMILIES[family].keys for family in known)))
+        if _is_set(space, name)
     ]
     return replace(space, notes=(*space.notes, *idle)) if idle else space
+
+
+def _having(key: str) -> list[str]:
+    return [name for name, family in FAMILIES.items() if key in family.keys]
 
 
 def _is_set(space: Space, name: str) -> bool:

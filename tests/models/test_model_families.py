@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from itertools import combinations, pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from tuner.config import FAMILIES, RunConfig
 from tuner.data.splits import Shape
 from tuner.errors import UsageError
-from tuner.models import MODELS, build_model, count_parameters, decays
+from tuner.models import build_model, count_parameters, decays
 
 torch.set_num_threads(1)
 
@@ -79,12 +80,12 @@ def pairs(found: dict[str, tuple[str, Shape]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("family", "shape"), found.values(), ids=found)
 
 
-BUILT = tuple(family for family in MODELS if family != "pretrained")  # which needs weights that others trained
+BUILT = tuple(family for family in FAMILIES if family != "pretrained")  # which needs weights that others trained
 ALL = {
     f"{family}, {name}": (family, shape)
     for family in BUILT
     for name, shape in SHAPES.items()
-    if shape.kind in FAMILIES[family]
+    if shape.kind in FAMILIES[family].kinds
 }
 ONE_STEP = {name for name, (_, shape) in ALL.items() if shape.kind in ("sequence", "text") and shape.input[0] == 1}
 PADDED = {
@@ -93,12 +94,19 @@ PADDED = {
     if family != "mlp" and (shape.masked or shape.kind == "text")
 }
 everywhere = pairs(ALL)
-each = pairs({f"{family}, {kind}": (family, TYPICAL[kind]) for family in BUILT for kind in FAMILIES[family]})
+each = pairs({f"{family}, {kind}": (family, TYPICAL[kind]) for family in BUILT for kind in FAMILIES[family].kinds})
 normalized = pytest.mark.parametrize("normalization", NORMALIZATIONS)
 
 
-def test_the_families_are_those_a_space_may_name():
-    assert tuple(MODELS) == tuple(FAMILIES)
+def test_each_family_is_a_function_of_its_name_in_a_file_of_its_name():
+    for family in FAMILIES:
+        made = getattr(import_module(f"tuner.models.{family}"), family)
+        assert made.__module__ == f"tuner.models.{family}"
+
+
+def test_the_keys_that_families_have_of_their_own_are_keys_of_a_space():
+    known = RunConfig.model_validate({"data": {"source": "x.csv"}}).flat()
+    assert {key for family in FAMILIES.values() for key in family.keys} <= known.keys()
 
 
 @normalized
@@ -250,7 +258,7 @@ def test_decay_spares_a_normalization_with_a_matrix_a_tied_embedding_and_what_is
 @normalized
 @pytest.mark.parametrize("family", ["mlp", "cnn", "resnet", "conv1d"])
 def test_a_convolution_or_linear_layer_has_no_bias_under_batch_normalization_only(family, normalization):
-    shape = TYPICAL[FAMILIES[family][-1]]
+    shape = TYPICAL[FAMILIES[family].kinds[-1]]
     model = build_model(configure(family, model__normalization=normalization), shape)
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
     *hidden, head = [module for module in model.modules() if isinstance(module, kinds)]
@@ -291,12 +299,12 @@ def test_a_resnet_brings_large_pictures_down_before_its_first_block(size):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_refuses_other_kinds_of_data_and_says_what_takes_them(family):
     for kind in TYPICAL:
-        if kind not in FAMILIES[family]:
+        if kind not in FAMILIES[family].kinds:
             with pytest.raises(UsageError) as caught:
                 build_model(configure(family), TYPICAL[kind])
             refusal, _, allowed = str(caught.value).partition(f" data and these are of kind {kind}; one of ")
-            assert refusal == f"model.family: {family} takes {' and '.join(FAMILIES[family])}"
-            others = [name for name in FAMILIES if kind in FAMILIES[name]]
+            assert refusal == f"model.family: {family} takes {' and '.join(FAMILIES[family].kinds)}"
+            others = [name for name in FAMILIES if kind in FAMILIES[name].kinds]
             assert allowed == ", ".join([*others, "auto", "or module:attr"])
 
 

@@ -19,13 +19,20 @@ from tuner.augment.mixup import check_mixable, mixup
 from tuner.augment.sequence import sequence
 from tuner.augment.table import table
 from tuner.augment.text import text
-from tuner.config import OWN_TOKENS, PRETRAINED, Augmentation, RunConfig
-from tuner.errors import UsageError
+from tuner.config import OWN_TOKENS, PRETRAINED, RunConfig
 
 if TYPE_CHECKING:
     from tuner.data.splits import Shape
 
-AUGMENT: dict[str, Callable[..., Tensor]] = {"image": image, "table": table, "text": text, "sequence": sequence}
+Options = Callable[[RunConfig, "Shape"], dict[str, Any]]
+AUGMENT: dict[str, tuple[Callable[..., Tensor], Options]] = {  # with what each is told besides the strength
+    "image": (image, lambda config, _: {"flip": config.augmentation.flip}),
+    "table": (table, lambda _, shape: {"categories": len(shape.cardinalities)}),
+    "text": (text, lambda config, _: {"keep_ends": _is_marked(config)}),
+    "sequence": (sequence, lambda config, shape: {
+        "masked": shape.masked, "shift": config.augmentation.shift, "wrap": config.augmentation.wrap,
+    }),
+}  # fmt: skip
 
 __all__ = ["AUGMENT", "augmentation", "mixing"]
 
@@ -35,15 +42,12 @@ def augmentation(config: RunConfig, shape: Shape) -> Callable[[Tensor, torch.Gen
 
     It is called as change(batch, generator) on examples before they are standardized: images from 0 to 1,
     tables and sequences as they are stored, texts as int64 token numbers.
-
-    Raises:
-        UsageError: a flip is declared for data that aren't images, or a shift for data that aren't sequences.
     """
     strength = config.augmentation.strength
-    _check(config.augmentation, shape.kind)
     if strength == 0:
         return None
-    change, options = AUGMENT[shape.kind], _options(config, shape)
+    change, told = AUGMENT[shape.kind]
+    options = told(config, shape)
     return lambda batch, generator: change(batch, strength, generator, **options)
 
 
@@ -64,25 +68,6 @@ def mixing(
     return lambda batch, generator: mixup(batch, shape, alpha, generator)
 
 
-def _check(chosen: Augmentation, kind: str) -> None:
-    """Refuse what the kind of data knows nothing of, rather than leave it without effect."""
-    if kind != "image" and chosen.flip != "none":
-        raise UsageError(f"augmentation.flip: {chosen.flip} is for images, the data are a {kind}; leave it out")
-    for name in ("shift", "wrap"):
-        if kind != "sequence" and getattr(chosen, name) != Augmentation.model_fields[name].default:
-            raise UsageError(f"augmentation.{name}: is for sequences, the data are a {kind}; leave it out")
-
-
-def _options(config: RunConfig, shape: Shape) -> dict[str, Any]:
-    chosen = config.augmentation
-    match shape.kind:
-        case "image":
-            return {"flip": chosen.flip}
-        case "table":
-            return {"categories": len(shape.cardinalities)}
-        case "text":
-            # A backbone's tokenizer begins and ends a text with marks that the backbone looks for.
-            marked = config.model.family == PRETRAINED or config.data.tokens not in (None, *OWN_TOKENS)
-            return {"keep_ends": marked}
-        case "sequence":
-            return {"masked": shape.masked, "shift": chosen.shift, "wrap": chosen.wrap}
+def _is_marked(config: RunConfig) -> bool:
+    """Tell whether texts begin and end with marks that a backbone looks for, put there by its tokenizer."""
+    return config.model.family == PRETRAINED or config.data.tokens not in (None, *OWN_TOKENS)

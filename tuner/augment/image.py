@@ -7,6 +7,7 @@ rows beyond the batch, or of when it is called; whether a flip leaves a label tr
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,8 +16,6 @@ from torch import Tensor
 
 Flip = Literal["none", "horizontal", "vertical", "both"]
 
-ROTATE, TRANSLATE, SCALE, SHEAR, LIGHT, NOISE, CUTOUT = range(7)
-OPERATIONS = 7
 CROP = 0.125  # share of a side that the pad-crop may shift a picture by
 ANGLE = math.pi / 6
 SHIFT = 0.2  # of a side
@@ -75,15 +74,13 @@ def _flip(images: Tensor, flip: Flip, generator: torch.Generator) -> Tensor:
 
 def _change_some(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Write one change over some of the `images` and return them; the others keep their exact pixels."""
-    # The draw is uniform, so its share of the strength is too, and names the operation; above 1: none.
+    # The draw is uniform, so its share of the strength is too, and names the change; above 1: none.
     draws = torch.rand(len(images), generator=generator, device=images.device)
-    kinds = (draws / strength * OPERATIONS).long()
-    for rows, change in (
-        ((kinds <= SHEAR).nonzero()[:, 0], _move),
-        ((kinds == LIGHT).nonzero()[:, 0], _light),
-        ((kinds == NOISE).nonzero()[:, 0], _add_noise),
-        ((kinds == CUTOUT).nonzero()[:, 0], _cut_out),
-    ):
+    changes = list(CHANGES.values())
+    kinds = (draws / strength * len(changes)).clamp(max=len(changes)).long()
+    for change in dict.fromkeys(changes):  # those of one function go through it together
+        of_it = torch.tensor([other is change for other in changes] + [False], device=images.device)
+        rows = of_it[kinds].nonzero()[:, 0]
         if len(rows):
             images[rows] = change(images[rows], kinds[rows], strength, generator)
     return images
@@ -144,3 +141,17 @@ def _cut_out(images: Tensor, _kinds: Tensor, strength: float, generator: torch.G
         for i, side in ((1, height), (2, width))
     )
     return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+
+
+# Each is called with floats (n, channels, height, width) of its own to change, their places in this list, the strength
+# and the generator.
+CHANGES: dict[str, Callable[[Tensor, Tensor, float, torch.Generator], Tensor]] = {
+    "rotate": _move,
+    "translate": _move,
+    "scale": _move,
+    "shear": _move,
+    "light": _light,
+    "noise": _add_noise,
+    "cutout": _cut_out,
+}
+ROTATE, TRANSLATE, SCALE, SHEAR = (list(CHANGES).index(name) for name in ("rotate", "translate", "scale", "shear"))

@@ -1,13 +1,15 @@
 """Model families: from a configuration and the data's shape to a network that isn't trained yet.
 
-Decides which factory serves which family, and which weights a penalty may shrink. Weights start as torch's
-own layers start them, drawn from torch's global generator on the CPU: the same `torch.manual_seed` gives the
-same weights, byte for byte. Knows nothing of losses, of optimizers or of how a model is trained.
+Finds the factory of a family, a function of its name in a file of its name here, and decides which weights a penalty
+may shrink. Weights start as torch's own layers start them, drawn from torch's global generator on the CPU: the same
+`torch.manual_seed` gives the same weights, byte for byte. Knows nothing of losses, of optimizers or of how a model is
+trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,32 +18,12 @@ from torch.nn import Parameter
 
 from tuner.config import FAMILIES, PRETRAINED, RunConfig, misfit
 from tuner.errors import UsageError, nearest
-from tuner.models.bag import bag
-from tuner.models.cnn import cnn
-from tuner.models.conv1d import conv1d
 from tuner.models.custom import build_custom
 from tuner.models.frozen import Unfrozen
-from tuner.models.mlp import mlp
 from tuner.models.pretrained import pretrained
-from tuner.models.resnet import resnet
-from tuner.models.rnn import rnn
-from tuner.models.textcnn import textcnn
-from tuner.models.transformer import transformer
 
 if TYPE_CHECKING:
     from tuner.data.splits import Shape, Standard
-
-MODELS: dict[str, Callable[[RunConfig, Shape], nn.Module]] = {
-    "mlp": mlp,
-    "cnn": cnn,
-    "resnet": resnet,
-    "conv1d": conv1d,
-    "rnn": rnn,
-    "transformer": transformer,
-    "textcnn": textcnn,
-    "bag": bag,
-    "pretrained": pretrained,
-}
 
 SPARED = (
     nn.Embedding,
@@ -52,7 +34,7 @@ SPARED = (
     nn.modules.batchnorm._NormBase,
 )
 
-__all__ = ["MODELS", "build_model", "count_parameters", "decays", "unfrozen"]
+__all__ = ["build_model", "count_parameters", "decays", "unfrozen"]
 
 
 def build_model(
@@ -73,12 +55,18 @@ def build_model(
         raise UsageError(problem)
     if family == PRETRAINED:
         return pretrained(config, shape, folder, standard)
-    if family in MODELS:
-        return MODELS[family](config, shape)
+    if family in FAMILIES:
+        return _factory(family)(config, shape)
     if ":" in family:
         return build_custom(family, config, shape, folder)
-    hint = nearest(family, tuple(MODELS))
-    raise UsageError(f"model.family: unknown family {family!r}{hint}; one of {', '.join(MODELS)}, or module:attr")
+    hint = nearest(family, tuple(FAMILIES))
+    raise UsageError(f"model.family: unknown family {family!r}{hint}; one of {', '.join(FAMILIES)}, or module:attr")
+
+
+def _factory(family: str) -> Callable[[RunConfig, Shape], nn.Module]:
+    """Return the function of a family, from its file, which is read when the family is used."""
+    found: Callable[[RunConfig, Shape], nn.Module] = getattr(import_module(f"{__name__}.{family}"), family)
+    return found
 
 
 def decays(model: nn.Module) -> tuple[list[Parameter], list[Parameter]]:
