@@ -13,7 +13,7 @@ from command import call, write
 from tuner.config import FAMILIES, RunConfig
 from tuner.data.splits import Shape
 from tuner.defaults import default_model
-from tuner.errors import UsageError
+from tuner.errors import TunerError, UsageError
 from tuner.grammar import read_space
 from tuner.planning import prepare
 
@@ -100,6 +100,11 @@ def space(tmp_path: Path, more: str, source: str = "sklearn:wine") -> Path:
             "training.batch_size: 1 leaves model.normalization batch nothing to take a mean of; use batches of 2 or",
         ),
         (
+            "model: {family: bag}",
+            "d.csv, target: label, kind: text",
+            "d.csv: data.text: no column 'text'; columns: message, label",
+        ),
+        (
             "model: {family: pretrained, backbone: miniln}",
             "sklearn:digits",
             "model.backbone: there is no 'miniln' (did you mean 'minilm'?); minilm, efficientnet_lite0, auto, or a",
@@ -112,10 +117,35 @@ def space(tmp_path: Path, more: str, source: str = "sklearn:wine") -> Path:
     ],
 )
 def test_keys_that_would_do_nothing_are_refused_in_one_line(more: str, source: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
+    write(tmp_path / "d.csv", "message,label\n" + "".join(f"call {n} now,{'ab'[n % 2]}\n" for n in range(30)))
+    with pytest.raises(TunerError) as caught:
         prepare(space(tmp_path, more, source), studies_dir=tmp_path)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_of_ones_own_may_have_any_key_of_a_model_and_batches_of_one(tmp_path: Path) -> None:
+    write(tmp_path / "own.py", "import torch\n\ndef make(config, shape):\n    return torch.nn.Linear(13, 3)\n")
+    more = "model: {family: 'own:make', embedding: {low: 4, high: 8}, resolution: 64, normalization: batch}"
+    plan = prepare(space(tmp_path, f"{more}\ntraining: {{batch_size: 1}}"), studies_dir=tmp_path)
+    assert not plan.space.notes
+
+
+@pytest.mark.parametrize("family", ["cnn", "mlp"])
+def test_batches_of_one_are_refused_where_there_is_nothing_else_to_take_a_mean_of(family: str, tmp_path: Path) -> None:
+    more = f"model: {{family: {family}, normalization: batch}}\ntraining: {{batch_size: 1}}"
+    path = space(tmp_path, more, "sklearn:digits")
+    if family == "mlp":
+        with pytest.raises(UsageError, match=r"training\.batch_size: 1"):
+            prepare(path, studies_dir=tmp_path)
+    else:
+        prepare(path, studies_dir=tmp_path)
+
+
+def test_auto_reads_characters_by_convolutions() -> None:
+    long = Shape("text", "classification", (300,), 2, vocabulary=80)
+    assert default_model(long, 5000)["model.family"] == "bag"
+    assert default_model(long, 5000, "character")["model.family"] == "textcnn"
 
 
 def test_keys_of_a_family_that_no_trial_has_are_noted(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tuner import load_best, tune
 from tuner.backbones import find_backbone
 from tuner.config import RunConfig
 from tuner.data.splits import Part, Shape, Splits, Standard, Target
-from tuner.errors import DataError, TunerError, UsageError
+from tuner.errors import DataError, StorageError, UsageError
 from tuner.features import CHUNK, VIEWS, Feed, _filled, with_features
 from tuner.grammar import Override
 from tuner.measuring import predict
@@ -284,6 +284,22 @@ class TestCache:
         assert sorted(tmp_path.iterdir()) == before
         assert np.isfinite(np.asarray(fed.splits.train.x)).all()
 
+    def test_a_write_that_takes_a_part_is_gone_on_with(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        wanted, pwrite = np.arange(CHUNK * 40, dtype=np.float16).reshape(CHUNK, 40), os.pwrite
+        monkeypatch.setattr("os.pwrite", lambda handle, content, start: pwrite(handle, bytes(content)[:100], start))
+        assert np.array_equal(_filled(tmp_path / "f", wanted.shape, [0], lambda _: wanted), wanted)
+
+    def test_a_file_that_was_deleted_to_make_room_is_made_again(self, tmp_path: Path) -> None:
+        wanted = np.ones((CHUNK, 4), np.float16)
+        for _ in range(2):
+            assert np.array_equal(_filled(tmp_path / "f", wanted.shape, [0], lambda _: wanted), wanted)
+            (tmp_path / "f").unlink()
+
+    def test_what_cant_be_written_is_no_fault_of_a_trial(self, tmp_path: Path) -> None:
+        (tmp_path / "f").mkdir()
+        with pytest.raises(StorageError, match="features can't be kept"):
+            _filled(tmp_path / "f", (CHUNK, 4), [0], lambda _: np.ones((CHUNK, 4), np.float16))
+
     def test_padding_takes_no_place(self, tmp_path: Path) -> None:
         states = np.zeros((CHUNK, 512, 64), np.float16)
         states[:, :3] = 1
@@ -431,11 +447,12 @@ class TestStudy:
     def test_a_disk_without_room_for_the_features_is_told_in_one_line(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-        with pytest.raises(
-            TunerError, match=r"features of the network's frozen part need 0\.0 GB and 0\.0 GB are free"
-        ):
-            tune(folder / "space.yaml", overrides={"model.unfrozen": 1})
+        with monkeypatch.context() as patch:
+            patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+            with pytest.raises(StorageError, match=r"the network's frozen part need 0\.0 GB and 0\.0 GB are free"):
+                tune(folder / "space.yaml", overrides={"model.unfrozen": 1})
+        study = tune(folder / "space.yaml", overrides={"model.unfrozen": 1})
+        assert study.document["trials"]["failed"] == 0, "the trial that found no room is run again"
 
     def test_a_network_whose_backbone_was_changed_is_refused(self, folder: Path) -> None:
         tune(folder / "space.yaml", trials=1)

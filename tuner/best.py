@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 STUDIES = Path("studies")
 MODEL = "model.safetensors"
+FEATURES = ".features"  # of frozen parts, until all trials have ended: what runs after this one needs them, too
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,10 @@ FEW_STEPS = 16
 FEW_EXAMPLES = 500
 
 
-def default_model(shape: Shape, examples: int) -> dict[str, Any]:
-    """Return dotted names of the model section and their values for data of this shape with so many training rows."""
+def default_model(shape: Shape, examples: int, tokens: str | None = None) -> dict[str, Any]:
+    """Return dotted names of the model section and their values for data of this shape with so many training rows; of
+    texts also by what they are cut into, `data.tokens`.
+    """
     small = examples < FEW_EXAMPLES
     match shape.kind:
         case "image":
@@ -26,8 +28,9 @@ def default_model(shape: Shape, examples: int) -> dict[str, Any]:
             found |= {"normalization": "batch"}
         case "text":
             few = examples < FEW_TEXTS
+            by_words = tokens != "character" and (few or shape.input[0] > LONG_TEXT)  # a character alone tells little
             found = {
-                "family": "bag" if few or shape.input[0] > LONG_TEXT else "textcnn",
+                "family": "bag" if by_words else "textcnn",
                 "embedding": 64 if few else 128,
                 "width": 32 if few else 64,
                 "depth": 1,

@@ -58,7 +58,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Unsaved:
-    """A trial's weights could not be written: no fault of the trial, so it is to be run again."""
+    """What a trial needs or leaves could not be written: no fault of the trial, so it is to be run again."""
 
     number: int
     error: str

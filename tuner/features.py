@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tuner.augment import augmentation
+from tuner.augment.image import CHANGES
 from tuner.config import RunConfig
 from tuner.data.splits import Encoder, Part, Shape, Splits, Standard, Target
 from tuner.errors import StorageError
@@ -177,15 +179,10 @@ class _Rows:
 
 def _name(model: Transfer, splits: Splits, rows: _Rows, config: RunConfig) -> str:
     """Return a name for features: the same whenever they are."""
-    known = [model.backbone.sha256, config.model.unfrozen, config.model.resolution, config.augmentation.flip]
-    about = [
-        *known,
-        torch.__version__,
-        splits.encoder.standard.unit,
-        CHUNK,
-        splits.train.x.shape[1:],
-        str(splits.train.x.dtype),
-    ]
+    settings = [config.model.unfrozen, config.model.resolution, config.augmentation.flip, list(CHANGES)]
+    versions = [torch.__version__, version("overfit-tuner")]
+    stored = [splits.encoder.standard.unit, CHUNK, splits.train.x.shape[1:], str(splits.train.x.dtype)]
+    about = [model.backbone.sha256, *settings, *versions, *stored]
     found = hashlib.sha256(json.dumps(about).encode())
     for chunk in rows.chunks(training=False):
         found.update(np.ascontiguousarray(rows.examples(chunk)).data)
@@ -202,7 +199,7 @@ def _bytes_wanted(model: Transfer, splits: Splits, rows: _Rows, paths: Sequence[
 
 
 def _refuse_full(paths: Sequence[Path], wanted: int) -> None:
-    """Refuse what fills a disk: a hole that is mapped can't be filled then, and whoever tries is killed."""
+    """Refuse what would fill the disk, before hours are spent on a part of it."""
     folder = paths[0].parent
     free = shutil.disk_usage(folder).free
     there = sum(512 * path.stat().st_blocks for path in paths if path.exists())
@@ -233,9 +230,22 @@ def _filled(path: Path, shape: tuple[int, ...], chunks: Sequence[int], compute: 
     """Return the features in a file, once all wanted chunks are whole; those that nobody computes are computed.
 
     Beside the file lies another with a byte a chunk, which says that it is whole and which carries its lock.
+
+    Raises:
+        StorageError: they can't be written.
     """
+    try:
+        return _made(path, shape, chunks, compute)
+    except OSError as error:
+        raise StorageError(f"{path}: features can't be kept ({error.strerror or error})") from error
+
+
+def _made(path: Path, shape: tuple[int, ...], chunks: Sequence[int], compute: Callable[[int], Features]) -> Features:
     count, size = -(-shape[0] // CHUNK), 2 * prod(shape)
-    with _open(path, size) as file, _open(path.with_name(f"{path.name}.done"), count) as done:
+    beside = path.with_name(f"{path.name}.done")
+    if not path.exists():  # somebody made room
+        beside.unlink(missing_ok=True)
+    with _open(path, size) as file, _open(beside, count) as done:
         for waits in (False, True):  # first what is free, then what others were at, who may have died
             for chunk in chunks:
                 if os.pread(done, 1, chunk) != DONE and _lock(done, chunk, waits):
@@ -270,10 +280,17 @@ def _write(handle: int, chunk: int, features: Features) -> None:
     """Write a chunk's features; of states of tokens those at the end that are zero stay a hole."""
     start = chunk * CHUNK * features[0].nbytes
     if features.ndim != 3:
-        os.pwrite(handle, np.ascontiguousarray(features).data, start)
+        _write_all(handle, np.ascontiguousarray(features), start)
         return
     for row, states in enumerate(features):
         used = np.flatnonzero(states.any(1))
         length = int(used[-1]) + 1 if len(used) else 0
         if length:
-            os.pwrite(handle, np.ascontiguousarray(states[:length]).data, start + row * states.nbytes)
+            _write_all(handle, np.ascontiguousarray(states[:length]), start + row * states.nbytes)
+
+
+def _write_all(handle: int, array: Features, start: int) -> None:
+    content = array.reshape(-1).view(np.uint8).data
+    while len(content):  # the last write that a full disk takes is a part of what was asked, without an error
+        written = os.pwrite(handle, content, start)
+        content, start = content[written:], start + written

@@ -137,7 +137,7 @@ def settled(space: Space, splits: Splits) -> Space:
         return replace(space, given={**space.given, **tokens}, config=space.config.replace(tokens))
     if space.config.model.family != AUTO or "model.family" in space.domains:
         return space
-    chosen = default_model(splits.shape, len(splits.train))
+    chosen = default_model(splits.shape, len(splits.train), space.config.data.tokens)
     values = {name: value for name, value in chosen.items() if name not in space.given and name not in space.domains}
     values["model.family"] = chosen["model.family"]
     size = ", ".join(f"{name} {value}" for name, value in values.items())
@@ -204,16 +204,22 @@ KINDS_OF_KEYS = {
 
 def _refuse_idle(space: Space, kind: str, task: str) -> None:
     """Refuse keys that would do nothing with such data, where the space sets them."""
+    own = bool(own_families(space))  # whose networks may read any key of the model
     for name, kinds in KINDS_OF_KEYS.items():
-        if kind not in kinds and _is_set(space, name):
+        if kind not in kinds and _is_set(space, name) and not (own and name.startswith("model.")):
             raise UsageError(f"{name}: is for {' or '.join(kinds)} data and these are of kind {kind}; leave it out")
     if task == "regression" and _is_set(space, "training.class_weights"):
         raise UsageError("training.class_weights: is for classification and the task is regression; leave it out")
 
 
 def _refuse_lone(space: Space) -> None:
-    """Refuse batches of one example where normalization is over a batch: every trial with both would fail."""
-    if _may_be(space, "training.batch_size", 1) and _may_be(space, "model.normalization", "batch"):
+    """Refuse batches of one example where normalization is over a batch: every trial with both would fail.
+
+    Other families normalize over the places or the steps of an example, too.
+    """
+    deep = ("bag", PRETRAINED) if _most(space, "model.depth") > 1 else ()
+    units = {"mlp", "textcnn", *deep} & set(families(space))
+    if units and _may_be(space, "training.batch_size", 1) and _may_be(space, "model.normalization", "batch"):
         raise UsageError(
             "training.batch_size: 1 leaves model.normalization batch nothing to take a mean of; "
             "use batches of 2 or more, or normalization layer"

@@ -59,6 +59,7 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
         "per_class": _per_class(facts, chosen),
         "versions": dict(study.versions),
         "config": facts.get("config"), "report": facts.get("report"), "model": facts.get("model"),
+        "features": facts.get("features"),
     }  # fmt: skip
 
 

@@ -183,7 +183,7 @@ class _Loop:
                 return None
             return self._end(run)
         if isinstance(event, Unsaved):
-            raise StorageError(f"the weights of trial {event.number} can't be written: {event.error}")
+            raise StorageError(event.error)
         if event.died and run.deaths == 0:
             self._again(run)
             return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner import report
-from tuner.best import STUDIES, BestConfig, load_best
+from tuner.best import FEATURES, STUDIES, BestConfig, load_best
 from tuner.config import STUDY_NAME
 from tuner.errors import UsageError, nearest
 from tuner.planning import storage_url
@@ -89,5 +89,6 @@ def facts_of(store: Store, folder: Path) -> dict[str, Any]:
     return {
         "storage": masked(store.rdb.url), "seconds": store.get("seconds"), "test": store.get("test"),
         "val_classes": store.get("val_classes"),
+        "features": there(FEATURES),
         "config": there("best.yaml"), "model": there("model.safetensors"), "report": there("report.html"),
     }  # fmt: skip

@@ -193,6 +193,9 @@ def _places(document: Mapping[str, Any]) -> list[str]:
     study, folder = document["study"], str(Path(document["config"]).parent) if document["config"] else ""
     usual = folder in ("", f"studies/{study}")
     rows = [("configuration", document["config"]), ("model", document["model"]), ("storage", document["storage"])]
+    rows += [("features", f"{document['features']} (for the trials to come; may be deleted)")] * bool(
+        document["features"]
+    )
     rows += [("one trial", f"tuner show {study if usual else folder} --trial {document['best']['trial']}")]
     rows += [("dashboard", f"tuner dashboard {study}" + ("" if usual else f" --studies-dir {Path(folder).parent}"))]
     rows += [("in Python", f'tuner.load_best("{study if usual else folder}")')] if document["config"] else []

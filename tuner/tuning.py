@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import report
-from tuner.best import MODEL, STUDIES
+from tuner.best import FEATURES, MODEL, STUDIES
 from tuner.config import RunConfig
 from tuner.data.shared import fold_of, write_shared
 from tuner.engine import Again, Engine, Task, retrain
@@ -40,8 +40,6 @@ from tuner.workers import InProcess, Processes
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
-
-FEATURES = ".features"  # in a study's folder, until all its trials have ended: what runs after this one needs them, too
 
 
 def conduct(plan: Plan) -> Generator[TrialRecord, None, Study]:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from tuner.curve import Epoch
 from tuner.data.splits import Splits
 from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
-from tuner.errors import TunerError
+from tuner.errors import StorageError, TunerError
 from tuner.own_code import one_line
 
 
@@ -73,6 +73,8 @@ def _attempt(run: Callable[[], Epoch], number: int) -> Event:
     """Return what became of one step; whatever the user's code raises ends the trial and nothing else."""
     try:
         return Trained(number, run())
+    except StorageError as error:
+        return Unsaved(number, str(error))
     except BaseException as error:  # also SystemExit, and KeyboardInterrupt where Ctrl-C raises none
         if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             raise
@@ -84,7 +86,8 @@ def _ending(run: _Run, save: Path | None) -> Event:
     try:
         return Ended(run.task.number, run.end(save))
     except (OSError, SafetensorError) as error:
-        return Unsaved(run.task.number, f"{save}: {getattr(error, 'strerror', None) or error}")
+        said = getattr(error, "strerror", None) or error
+        return Unsaved(run.task.number, f"the weights of trial {run.task.number} can't be written: {save}: {said}")
     except (Exception, SystemExit) as error:
         return Failed(run.task.number, _line(error))
 

@@ -97,7 +97,7 @@ FILES = {
     "xlsx": (
         "d.xlsx",
         "PK",
-        "d.xlsx: unknown kind of file; a name that ends in .csv, .csv.gz, .parquet, .parquet.gz, "
+        "d.xlsx: unknown kind of file; a name that ends in .csv, .csv.gz, .tsv, .tsv.gz, .parquet, .parquet.gz, "
         ".jsonl, .jsonl.gz, .npz is allowed",
     ),
 }

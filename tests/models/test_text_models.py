@@ -10,7 +10,7 @@ from torch import nn
 from tuner.config import RunConfig
 from tuner.data.splits import Shape
 from tuner.models import build_model
-from tuner.models.bag import places
+from tuner.models.bag import FACTOR, places
 from tuner.models.textcnn import kernels
 from tuner.models.tokens import embedding
 from tuner.models.transformer import waves
@@ -179,3 +179,30 @@ def test_a_deep_transformer_neither_explodes_nor_falls_silent(normalization):
     last = model.blocks[-1].queries_keys_values.weight.grad
     assert 1e-3 < output.std() < 10
     assert 1e-3 < first.norm() / last.norm() < 1e3
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5, 8])
+def test_a_textcnn_finds_what_convolutions_over_padded_texts_find(kernel):
+    network = build("textcnn", kernel=kernel)
+    x = texts()
+    vectors, padding = network.embedding(x).transpose(1, 2), (x == 0)[:, None]
+    found = []
+    for convolution in network.convolutions:
+        beyond = convolution.kernel_size[0] - 1
+        values = convolution(torch.nn.functional.pad(vectors, (beyond // 2, beyond - beyond // 2)))
+        found.append(values.masked_fill(padding, -torch.inf).amax(2))
+    assert torch.allclose(network(x), network.head(torch.cat(found, 1)), atol=1e-5)
+
+
+def test_a_bag_pools_the_tokens_and_the_pairs_that_are_there():
+    network = build("bag")
+    x = texts()
+    rows = []
+    for text in x:
+        text = text[text != 0]
+        tokens = network.tokens.weight[text]
+        places = (text[:-1] * FACTOR + text[1:]) % network.pairs.num_embeddings
+        pairs = network.pairs.weight[places]
+        mean = pairs.mean(0) if len(pairs) else torch.zeros(pairs.shape[1])
+        rows.append(torch.cat((tokens.mean(0), tokens.amax(0), mean)))
+    assert torch.allclose(network(x), network.head(torch.stack(rows)), atol=1e-5)

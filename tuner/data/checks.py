@@ -284,11 +284,13 @@ def _one_to_one(codes: NDArray[np.int64], classes: NDArray[np.int64]) -> bool:
     return len(np.unique(codes * different + classes)) == different
 
 
-def note_shared(x: pd.DataFrame | NDArray[Any] | Ragged, parts: dict[str, NDArray[np.int64]]) -> list[str]:
-    """Return a note on rows of val and test whose features a training row has too."""
+def note_shared(
+    x: pd.DataFrame | NDArray[Any] | Ragged, parts: dict[str, NDArray[np.int64]], columns: Sequence[str]
+) -> list[str]:
+    """Return a note on rows of val and test whose features a training row has too; `columns` may divide the rows."""
     hashes = hash_each(x)
-    named = isinstance(x, pd.DataFrame)
-    remedy = "name what they share in data.split.groups" if named else "leave out what is there twice"
+    what = columns[0] if len(columns) == 1 else "what they share"
+    remedy = f"name {what} in data.split.groups" if columns else "leave out what is there twice"
     notes = []
     for name in [name for name in parts if name != "train"]:
         shared = int(np.isin(hashes[parts[name]], hashes[parts["train"]]).sum())

@@ -26,7 +26,7 @@ from tuner.data.npz import read_member
 from tuner.data.raw import listed
 from tuner.errors import DataError, nearest
 
-FORMATS = (".csv", ".csv.gz", ".parquet", ".parquet.gz", ".jsonl", ".jsonl.gz", ".npz")
+FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".parquet.gz", ".jsonl", ".jsonl.gz", ".npz")
 PLAIN_TEXT = (".txt", ".txt.gz")
 ARRAYS = ("X", "y", "split", "classes", "lengths")
 BOMB_BYTES = 2 * 1024**3
@@ -47,7 +47,7 @@ def format_of(path: Path, known: tuple[str, ...] = FORMATS) -> str:
     """
     for ending in known:
         if path.name.lower().endswith(ending):
-            return ending.split(".")[1]
+            return ending.split(".")[1].replace("tsv", "csv")
     raise DataError(f"{path.name}: unknown kind of file; a name that ends in {', '.join(known)} is allowed")
 
 

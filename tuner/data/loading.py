@@ -214,7 +214,8 @@ def _of_sequences(encoder: Encoder, x: Ragged, rows: NDArray[np.int64]) -> NDArr
 def _assemble(raw: Raw, x: Any, encoder: Encoder, goal: Goal, division: Division, notes: tuple[str, ...]) -> Splits:
     y, encoded = store(goal, encoder.target), _encoded(encoder, x, division)
     parts = {name: Part(encoded[name], y[rows], rows) for name, rows in division.parts.items()}
-    shared = checks.note_shared(x, dict(division.apart))
+    columns = list(map(str, x.columns)) if isinstance(x, pd.DataFrame) else raw.columns
+    shared = checks.note_shared(x, dict(division.apart), columns)
     test = division.test
     return Splits(
         parts["train"],

@@ -220,7 +220,7 @@ def read_sequences(data: Data, raw: Raw) -> tuple[Ragged, tuple[str, ...], list[
         DataError: they can't be used; a line a problem.
     """
     if isinstance(raw.x, pd.DataFrame):
-        frame, notes = _features(data, raw.x)
+        frame, notes = _features(data, raw)
         x, columns = wide_array(frame), tuple(map(str, frame.columns))
     else:
         x, columns, notes = raw.x, raw.columns, note_kind(data, raw)
@@ -231,7 +231,9 @@ def read_sequences(data: Data, raw: Raw) -> tuple[Ragged, tuple[str, ...], list[
     return used, columns, [*notes, *_notes(data, raw, sequences, used)]
 
 
-def _features(data: Data, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def _features(data: Data, raw: Raw) -> tuple[pd.DataFrame, list[str]]:
+    frame = raw.x
+    assert isinstance(frame, pd.DataFrame)
     aside = [name for name in (data.split.groups, data.split.time) if name is not None]
     features, notes = without_counters(frame.drop(columns=aside))
     problems = check_numbers(features) if len(features.columns) else ["no column is left; there must be one a step"]
@@ -239,7 +241,9 @@ def _features(data: Data, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]
         raise DataError(
             "\n".join(f"{problem}; or, if a row is a step, name its sequence in data.id" for problem in problems)
         )
-    return features, [*notes, f"a row is a sequence of {len(features.columns)} steps; if it is a step, say data.id"]
+    if not data.source.endswith(".npz"):
+        notes = [*notes, f"a row is a sequence of {len(features.columns)} steps; if it is a step, say data.id"]
+    return features, notes
 
 
 def _notes(data: Data, raw: Raw, sequences: Ragged, used: Ragged) -> Iterator[str]:
@@ -251,7 +255,7 @@ def _notes(data: Data, raw: Raw, sequences: Ragged, used: Ragged) -> Iterator[st
     shortest, longest = used.lengths.min(initial=longest_of(used)), longest_of(used)
     if shortest < longest:
         yield f"sequences have {shortest} to {longest} steps; shorter ones are padded at the end and masked"
-    values, rows, whole = map(sum, zip(*map(_missing, used.pieces()), strict=True))
+    values, rows, whole = map(sum, zip((0, 0, 0), *map(_missing, used.pieces()), strict=True))
     if values:
         mean = f"; {counted(whole, 'channel')} without any with the training mean" if whole else ""
         where = counted(rows, "sequence")
