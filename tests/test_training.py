@@ -539,6 +539,16 @@ def test_mixup_of_zero_is_the_same_run_and_of_more_another_that_still_learns():
     assert mixed[-1][0].val.metrics["accuracy"] > 0.8
 
 
+def test_bfloat16_learns_as_float32_does_and_leaves_float32_weights():
+    exact, rough = (
+        [*train(config(training__epochs=10, training__precision=precision), classes(200, 80), 0)]
+        for precision in ("float32", "bfloat16")
+    )
+    assert digest(exact[-1][1]) != digest(rough[-1][1])
+    assert {parameter.dtype for parameter in rough[-1][1].parameters()} == {torch.float32}
+    assert rough[-1][0].val.loss == pytest.approx(exact[-1][0].val.loss, rel=0.1)
+
+
 def test_mixup_of_numbers_mixes_their_targets():
     *_, (epoch, _) = train(config(augmentation__mixup=0.5, training__epochs=20), numbers(300, 60), 0)
     assert epoch.val.metrics["r2"] > 0.7

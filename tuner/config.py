@@ -162,6 +162,9 @@ class Training(Section):
     warmup: float = searchable(0.05, "share of the steps with a linearly rising learning rate", ge=0, le=0.5)
     class_weights: bool = searchable(False, "weigh classes in the training loss so that each counts alike")
     backbone_rate: float = searchable(0.1, "learning rate of unfrozen blocks, as a share of learning_rate", gt=0, le=1)
+    precision: Literal["float32", "bfloat16"] = fixed(
+        "float32", "bfloat16: train networks of convolutions and large layers in half the time, if the processor can"
+    )
     refit: bool = fixed(
         False, "train the chosen configuration again on train and validation rows together; always with folds"
     )

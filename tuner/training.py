@@ -145,6 +145,7 @@ class _Step:
         self.fetch = fetch or _examples(config, splits, generator)
         self.mix, self.generator = mixing(config, splits.shape), generator
         self.class_weights = _class_weights(splits) if config.training.class_weights else None
+        self.halved = config.training.precision == "bfloat16"
         self.smoothing, self.l1 = config.regularization.label_smoothing, config.regularization.l1
         self.weights, others = decays(model)
         slow = unfrozen(model)
@@ -182,10 +183,19 @@ class _Step:
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the training loss of a batch; with mixup the mean of the losses to both partners' targets."""
         if self.mix is None:
-            return self.loss_to(y, self.model(x))
+            return self.loss_to(y, self.outputs(x))
         mixed, partners, share = self.mix(x, self.generator)
-        outputs = self.model(mixed)
+        outputs = self.outputs(mixed)
         return share * self.loss_to(y, outputs) + (1 - share) * self.loss_to(y[partners], outputs)
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Return what the model makes of a batch; in bfloat16 where that is wanted, though no weight is kept so."""
+        if not self.halved:
+            outputs: Tensor = self.model(x)
+            return outputs
+        with torch.autocast(x.device.type, torch.bfloat16):
+            outputs = self.model(x)
+        return outputs.float()
 
     def loss_to(self, y: Tensor, outputs: Tensor) -> Tensor:
         if self.task == "classification":

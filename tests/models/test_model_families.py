@@ -311,3 +311,21 @@ def test_a_family_refuses_other_kinds_of_data_and_says_what_takes_them(family):
 def test_an_unknown_family_is_named_with_the_nearest():
     with pytest.raises(UsageError, match=r"'mpl' \(did you mean 'mlp'\?\); one of mlp, cnn"):
         build_model(configure("mpl"), DIGITS)
+
+
+@normalized
+@each
+def test_each_family_can_be_trained_in_bfloat16(family, shape, normalization):
+    torch.manual_seed(0)
+    model = build_model(configure(family, model__normalization=normalization, regularization__dropout=0.2), shape)
+    x = examples(shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(x)
+    output.float().square().sum().backward()
+    assert output.shape == (len(x), shape.outputs)
+    assert all(p.dtype == p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad():
+        exact = model.eval()(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = model(x).float()
+    assert torch.allclose(exact, rough, atol=0.1 * max(1.0, float(exact.abs().max())))
