@@ -29,7 +29,7 @@ regularization:
   l2: {low: 1e-4, high: 0.1, log: true, or: 0}
 augmentation: {strength: {low: 0.0, high: 0.5}}
 training: {epochs: {low: 2, high: 4}, learning_rate: {low: 3e-3, high: 3e-2, log: true}}
-budget: {trials: 3}
+budget: {trials: 3, confirm: false}
 """
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command import write
 
-from tuner.report import csv_text, figures, formula, gap, summary, trials_csv
+from tuner.reporting import csv_text, figures, formula, gap, summary, trials_csv
 from tuner.study import Study
 from tuner.terminal import clean, counted, duration, list_text, number, study_text, table, trial_line, trial_text
 from tuner.tuning import tune

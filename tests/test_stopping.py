@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tuner.config import Stopping
 from tuner.curve import Curve
-from tuner.stopping import KINDS, Peer, Verdict, finished, judge, peer, timed_out
+from tuner.stopping import KINDS, Peer, Verdict, alone, finished, judge, peer, timed_out
 
 ON = Stopping()
 FALLING = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]  # smoothed, too, the last is the lowest; L_0 is 2
@@ -351,3 +351,17 @@ def test_a_trial_that_the_time_limit_ends_keeps_its_best_epoch_and_says_so(make_
     assert (verdict.kind, verdict.outcome, verdict.epoch) == ("finished", "complete", 3)
     assert verdict.reason.startswith("the time was up after epoch 3, kept epoch ")
     assert timed_out(make_curve([1.0, math.nan], budget=50)).outcome == "failed"
+
+
+def test_what_each_rule_would_have_done_by_itself_is_told_from_the_curve_alone(make_curve: Any) -> None:
+    falling = [1.0, 0.8, 0.6, 0.5, 0.45, 0.44]
+    val = [*falling, *(0.46 + 0.03 * n for n in range(30))]
+    curve = make_curve(val, [1 / n for n in range(1, len(val) + 1)], budget=60)
+    found = alone(curve)
+    for kind, epoch in found.items():
+        assert epoch is not None
+        for t, fires in ((epoch - 1, False), (epoch, True)):
+            rules = Stopping.off().model_copy(update={kind: True})
+            verdict = judge(replace(curve, epochs=curve.epochs[:t]), [], rules)
+            assert (verdict is not None) == fires
+    assert alone(make_curve([1.0 * 0.9**n for n in range(20)])) == {"overfit": None, "plateau": None}

@@ -10,7 +10,6 @@ import pytest
 from command import SMALL, write
 
 import tuner.tuning
-from tuner.data.shared import fold_of, write_shared
 from tuner.engine import Again, Ended, Failed, Task, Trained, Unsaved, retrain
 from tuner.planning import Plan, prepare
 from tuner.tuning import conduct, tune
@@ -27,7 +26,8 @@ def first_task(plan: Plan) -> Task:
 
 
 def test_an_engine_gives_one_event_for_each_order(plan: Plan, tmp_path: Path) -> None:
-    engine = InProcess(plan.folds)
+    engine = InProcess()
+    engine.take(plan.folds[0])
     assert engine.next() is None
     engine.start(first_task(plan))
     event = engine.next()
@@ -45,7 +45,8 @@ def test_an_engine_gives_one_event_for_each_order(plan: Plan, tmp_path: Path) ->
 
 
 def test_weights_that_cant_be_written_are_no_fault_of_the_trial(plan: Plan, tmp_path: Path) -> None:
-    engine = InProcess(plan.folds)
+    engine = InProcess()
+    engine.take(plan.folds[0])
     engine.start(first_task(plan))
     engine.next()
     write(tmp_path / "file", "")
@@ -57,7 +58,8 @@ def test_weights_that_cant_be_written_are_no_fault_of_the_trial(plan: Plan, tmp_
 
 
 def test_a_trial_trained_again_has_the_same_weights(plan: Plan, tmp_path: Path) -> None:
-    engine = InProcess(plan.folds)
+    engine = InProcess()
+    engine.take(plan.folds[0])
     for name in ("a", "b"):
         retrain(engine, [Again(first_task(plan), 2, tmp_path / name)])
     engine.close()
@@ -65,9 +67,9 @@ def test_a_trial_trained_again_has_the_same_weights(plan: Plan, tmp_path: Path) 
 
 
 def test_an_engine_that_was_cleared_in_the_middle_of_trials_takes_others(plan: Plan, tmp_path: Path) -> None:
-    write_shared(plan.splits, fold_of(tmp_path / "data", 0))
     engine = Processes(2, tmp_path / "data", tmp_path / "features")
     try:
+        assert engine.take(plan.splits) == 0
         long = plan.space.config.replace({"training.epochs": 50_000})
         for number in (0, 1):
             engine.start(Task(number, long, 7, plan.space.folder))
@@ -84,7 +86,8 @@ def test_torchs_settings_are_put_back_when_an_engine_closes(plan: Plan) -> None:
     import torch
 
     before = torch.get_num_threads()
-    engine = InProcess(plan.folds)
+    engine = InProcess()
+    engine.take(plan.folds[0])
     engine.start(first_task(plan))
     assert torch.get_num_threads() == 1
     engine.close()
@@ -141,12 +144,12 @@ def test_the_test_rows_are_never_given_to_what_trains(plan: Plan, monkeypatch: p
     seen: list[Any] = []
 
     class Watching(InProcess):
-        def __init__(self, folds: Any, *others: Any) -> None:
-            seen.extend(fold.test for fold in folds)
-            super().__init__(folds, *others)
+        def start(self, task: Task) -> None:
+            seen.append(self.splits[task.splits].test)
+            super().start(task)
 
     monkeypatch.setattr(tuner.tuning, "InProcess", Watching)
     for _ in conduct(replace(plan)):
         pass
     assert plan.splits.test is not None
-    assert seen == [None]
+    assert seen == [None] * 3

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.confirmation import ROUNDS, TOP
 from tuner.grammar import Override, plain_domain, read_space
 from tuner.planning import Plan, own_families, plan_of, total_trials
 from tuner.space import Range, Space
@@ -71,4 +72,7 @@ def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[st
     lines += [f"  {line}" for line in table([(n, plain_domain(d)) for n, d in space.domains.items()])]
     cost = f"{counted(document['trials'], 'trial')} x at most {counted(document['epochs_per_trial'], 'epoch')}"
     workers = counted(document["workers"], "worker")
-    return [*lines, "", f"{cost} = {document['epochs']}, with {workers}; most trials end early"]
+    lines += ["", f"{cost} = {document['epochs']}, with {workers}; most trials end early"]
+    if space.config.budget.confirm and (best := min(TOP, document["trials"])) > 1:
+        lines += [f"then at most {best * ROUNDS} runs up to the epochs that were kept, to confirm the best {best}"]
+    return lines

@@ -126,6 +126,9 @@ def run(
     workers: Annotated[int | None, typer.Option(help="Processes that train.", show_default=False)] = None,
     study_name: Annotated[str | None, typer.Option(help="Name of the study.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of every trial.", show_default=False)] = None,
+    no_confirm: Annotated[
+        bool, typer.Option("--no-confirm", help="Don't train the best again on fresh splits and seeds.")
+    ] = False,
     settings: Set = None,
     storage: Storage = None,
     studies_dir: Studies = STUDIES,
@@ -139,6 +142,7 @@ def run(
     given = {
         "--trials": ("budget.trials", trials), "--timeout": ("budget.timeout", timeout),
         "--workers": ("budget.workers", workers), "--study-name": ("study", study_name), "--seed": ("seed", seed),
+        "--no-confirm": ("budget.confirm", False if no_confirm else None),
     }  # fmt: skip
     overrides = _overrides(settings, given)
     from tuner import terminal
@@ -152,18 +156,21 @@ def run(
 def _drain(plan: Plan, quiet: bool) -> Study:
     """Run a study to its end, telling of each trial on stderr."""
     from tuner import terminal
+    from tuner.record import TrialRecord
     from tuner.tuning import conduct
 
     conducting = conduct(plan)
     told = quiet
     try:
         while True:
-            record = next(conducting)
+            news = next(conducting)
             if not told:  # not before a trial runs, so that what refuses the study is told alone
                 told = True
                 _say(terminal.run_head(plan.study, plan.space, plan.trials))
-            if record.state != "running":
-                _say([terminal.trial_line(record, plan.study)] * (not quiet))
+            if isinstance(news, TrialRecord):
+                _say([terminal.trial_line(news, plan.study)] * (not quiet and news.state != "running"))
+            else:
+                _say([terminal.repeat_line(news)] * (not quiet))
     except StopIteration as end:
         study: Study = end.value
         return study
@@ -231,6 +238,81 @@ def show(
         raise UsageError(f"--trial {trial}: study {found.name} has the trials 0 to {len(found.trials) - 1}")
     document = {"number": record.number, "state": record.state, **record.to_json()}
     _emit(_document(document) if as_json else "\n".join(terminal.trial_text(record, found.record.data["task"])))
+
+
+@app.command()
+def rescore(
+    study: StudyName,
+    gap_penalty: Annotated[float | None, typer.Option(help="Price of the gap.", show_default=False)] = None,
+    noise: Annotated[float | None, typer.Option(help="Standard errors that are free.", show_default=False)] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Gap that is free.", show_default=False)] = None,
+    metric: Annotated[str | None, typer.Option(help="What is scored.", show_default=False)] = None,
+    storage: Storage = None,
+    studies_dir: Studies = STUDIES,
+    as_json: Json = False,
+) -> None:
+    """Show a study's trials under another score, and the front of validation and gap. Trains and writes nothing.
+
+    Example: tuner rescore digits --gap-penalty 0.5
+    """
+    from dataclasses import asdict
+
+    from tuner import terminal
+    from tuner.grammar import parse_space
+    from tuner.rescoring import rescore as score_again
+    from tuner.scoring import metric_of
+    from tuner.study import open_study
+
+    found = open_study(study, storage=storage, studies_dir=studies_dir)
+    given = {
+        "--gap-penalty": ("score.gap_penalty", gap_penalty), "--noise": ("score.noise", noise),
+        "--tolerance": ("score.tolerance", tolerance), "--metric": ("score.metric", metric),
+    }  # fmt: skip
+    overrides = _overrides(None, given)
+    rule = parse_space(found.record.space, Path(found.record.folder), "space", overrides).config.score
+    try:
+        named = metric_of(rule, found.record.data["task"]) if metric else found.record.metric
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    rows = score_again(found.trials, rule, named)
+    if as_json:
+        document = {"study": found.name, "metric": named, **rule.model_dump(), "trials": [asdict(row) for row in rows]}
+        _emit(_document({**document, "metric": named}))
+        return
+    _emit("\n".join(terminal.rescored_text(rows, rule, named)))
+
+
+@app.command()
+def ablate(
+    study: StudyName,
+    trial: Annotated[int | None, typer.Option(help="Of this trial, not the best.", show_default=False)] = None,
+    storage: Storage = None,
+    studies_dir: Studies = STUDIES,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Switch each regularizer of a study's best configuration off in turn, and show what it brought.
+
+    Example: tuner ablate digits
+    """
+    from tuner import terminal
+    from tuner.grammar import parse_space
+    from tuner.planning import plan_of
+    from tuner.study import open_study
+    from tuner.tuning import ablate as run_ablation
+
+    found = open_study(study, storage=storage, studies_dir=studies_dir)
+    with stoppable(), apart():
+        plan = plan_of(parse_space(found.record.space, Path(found.record.folder)), storage, found.folder.parent)
+        ablating = run_ablation(plan, trial)
+        try:
+            while True:
+                _say([terminal.repeat_line(next(ablating))] * (not quiet))
+        except StopIteration as end:
+            document = end.value
+        finally:
+            ablating.close()
+    _emit(_document(document) if as_json else "\n".join(terminal.ablation_text(document)))
 
 
 @app.command()

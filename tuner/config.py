@@ -211,7 +211,8 @@ class Budget(Section):
 
     trials: int = fixed(50, "trials of the study in all, not more of them", ge=0, le=1_000_000)
     workers: int = fixed(1, "processes that train", ge=1, le=256)
-    timeout: Duration | None = fixed(None, "seconds, or 90s, 10m, 2h: no trial is started after it")
+    timeout: Duration | None = fixed(None, "seconds, or 90s, 10m, 2h: for the search, the confirmation and refit")
+    confirm: bool = fixed(True, "train the best configurations again on fresh splits and seeds, and choose by the mean")
 
 
 class Search(Section):

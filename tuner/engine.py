@@ -7,28 +7,30 @@ storages, nor where an engine trains.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from tuner.config import RunConfig
 from tuner.curve import Epoch
-from tuner.errors import TunerError
+from tuner.data.splits import Splits
+from tuner.errors import StorageError, TunerError
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One trial to train: its number, configuration and seed, the folder of the user's own code, and which fold of
-    a cross-validation it is trained on.
+    """One trial to train: its number, configuration and seed, the folder of the user's own code, and the number of the
+    splits that it is trained on.
     """
 
     number: int
     config: RunConfig
     seed: int
     folder: Path
-    fold: int = 0
+    splits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,10 @@ class Engine(Protocol):
 
     slots: int
 
+    def take(self, splits: Splits) -> int:
+        """Take in rows to train on; return the number that a task calls them by. The test rows are left out."""
+        ...
+
     def start(self, task: Task) -> None:
         """Begin a task; there must be a free slot."""
         ...
@@ -99,33 +105,66 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A task to be trained up to the epoch `kept`, whose weights are then saved."""
+    """A task to be trained up to the epoch `kept`, whose weights are then saved if `save` is given."""
 
     task: Task
     kept: int
-    save: Path
+    save: Path | None = None
 
 
-def retrain(engine: Engine, jobs: Sequence[Again]) -> None:
-    """Train tasks again up to the epochs that they kept: on the same rows the same weights, byte for byte.
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A task was trained again: its epochs, or why it wasn't."""
+
+    job: Again
+    epochs: tuple[Epoch, ...]
+    error: str = ""
+
+
+def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) -> Iterator[Done]:
+    """Train tasks again up to the epochs that they kept; yield each that is done, until the deadline passes.
+
+    No two of the tasks may have one number. One whose worker died is started once more.
 
     Raises:
-        TunerError: one can't be trained, or its weights can't be saved.
+        StorageError: what a task needs or leaves can't be written.
     """
-    waiting, running = deque(jobs), dict[int, Again]()
-    while waiting or running:
-        while waiting and len(running) < engine.slots:
-            job = waiting.popleft()
-            running[job.task.number] = job
+    waiting, running, died = iter(jobs), dict[int, tuple[Again, list[Epoch]]](), set[int]()
+    while True:
+        for job in islice(waiting, engine.slots - len(running)):
+            running[job.task.number] = job, []
             engine.start(job.task)
-        event = engine.next()
-        assert event is not None
-        job = running[event.number]
-        if isinstance(event, Ended):
-            del running[event.number]
-        elif not isinstance(event, Trained):
-            raise TunerError(f"trial {event.number} can't be trained again: {event.error}")
-        elif event.epoch.number < job.kept:
-            engine.go(event.number)
-        else:
-            engine.stop(event.number, job.save)
+        if not running:
+            return
+        event = engine.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        if event is None or (deadline is not None and time.monotonic() >= deadline):
+            return
+        job, epochs = running[event.number]
+        if isinstance(event, Trained):
+            epochs.append(event.epoch)
+            if event.epoch.number < job.kept:
+                engine.go(event.number)
+            else:
+                engine.stop(event.number, job.save)
+            continue
+        if isinstance(event, Unsaved):
+            raise StorageError(event.error)
+        if isinstance(event, Failed) and event.died and event.number not in died:
+            died.add(event.number)
+            epochs.clear()
+            engine.start(job.task)
+            continue
+        del running[event.number]
+        yield Done(job, tuple(epochs), "" if isinstance(event, Ended) else event.error)
+
+
+def retrain(engine: Engine, jobs: Iterable[Again]) -> None:
+    """Train tasks again and save their weights: on the same rows the same weights, byte for byte.
+
+    Raises:
+        TunerError: one can't be trained.
+        StorageError: its weights can't be saved.
+    """
+    for done in again(engine, jobs):
+        if done.error:
+            raise TunerError(f"trial {done.job.task.number} can't be trained again: {done.error}")

@@ -38,7 +38,7 @@ from tuner.models.pretrained import Transfer
 
 VIEWS = 2
 CHUNK = 128
-MOST_BYTES = 4 << 30
+MOST_BYTES, SMALL_BYTES = 4 << 30, 256 << 20
 DONE = b"\1"
 Features = NDArray[np.float16]
 
@@ -106,7 +106,7 @@ def with_features(model: nn.Module, splits: Splits, config: RunConfig, cache: Pa
     """
     if not isinstance(model, Transfer):
         return Feed(model, splits)
-    rows = _Rows.of(splits, shared=config.data.split.folds is not None or config.training.refit)
+    rows = _Rows.of(splits, shared=_are_shared(model, splits, config))
     with _place(cache) as folder:
         name = folder / _name(model, splits, rows, config)
         paths = [name.with_suffix(f".{view}") for view in range(1 + (VIEWS if config.augmentation.strength > 0 else 0))]
@@ -121,6 +121,17 @@ def with_features(model: nn.Module, splits: Splits, config: RunConfig, cache: Pa
     shape = Shape("table", splits.shape.task, model.front.shape, splits.shape.outputs, (), splits.shape.classes)
     seen = replace(splits, train=train, val=val, test=None, encoder=FeatureEncoder(splits.encoder, shape))
     return Feed(model.tail, seen, tuple(rows.pick(view, slice(n)) for view in views))
+
+
+def _are_shared(model: Transfer, splits: Splits, config: RunConfig) -> bool:
+    """Tell whether other divisions of the rows need the features too, so that they are best kept in the source's order.
+
+    A part of them is then copied into memory, so for the confirmation alone only small ones are.
+    """
+    if config.data.split.folds is not None or config.training.refit:
+        return True
+    size = 2 * prod(model.front.shape) * (len(splits.train) + len(splits.val))
+    return config.budget.confirm and size <= SMALL_BYTES
 
 
 @contextmanager

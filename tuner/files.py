@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tuner import report
+from tuner import reporting
 from tuner.backbones import find_backbone
 from tuner.best import MODEL, best_space, space_text
 from tuner.config import PRETRAINED
@@ -40,11 +40,11 @@ def refuse_foreign(folder: Path) -> None:
 def write_study(plan: Plan, records: Mapping[int, TrialRecord]) -> None:
     """Write space.yaml, trials.csv and the curves that aren't there yet."""
     write(plan.folder / "space.yaml", space_text(plan.space, plan.folder))
-    write(plan.folder / "trials.csv", report.trials_csv(records, plan.splits.shape.task))
+    write(plan.folder / "trials.csv", reporting.trials_csv(records, plan.splits.shape.task))
     for record in records.values():
         path = plan.folder / "curves" / f"{record.number:05d}.csv"
         if record.ended and record.curve is not None and not path.exists():
-            write(path, report.curve_csv(record), durable=False)
+            write(path, reporting.curve_csv(record), durable=False)
 
 
 def write_best(
@@ -54,7 +54,7 @@ def write_best(
 
     Without weights, of a configuration that hasn't been trained in its final form yet, there is no model.
     """
-    found = report.figures(chosen, plan.splits.shape.task)
+    found = reporting.figures(chosen, plan.splits.shape.task)
     assert found is not None
     about = {
         **{name: found[name] for name in SHOWN},

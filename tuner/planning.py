@@ -39,7 +39,8 @@ class Plan:
     """A study that can be run: everything is read and checked, nothing is written yet.
 
     `folds` are what trials are scored over, and `splits` what the chosen configuration is trained on and looked at
-    with: the same one, unless it is to be trained again on training and validation rows together.
+    with: the same one, unless it is to be trained again on training and validation rows together. It was `started` at a
+    moment of the monotonic clock and took `seconds` to make.
     """
 
     space: Space
@@ -49,6 +50,7 @@ class Plan:
     storage: str
     folder: Path
     started: float
+    seconds: float
 
     @property
     def refit(self) -> bool:
@@ -86,7 +88,7 @@ def prepare(
 def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = STUDIES) -> Plan:
     """Return the plan of a space that has been read (see `prepare`)."""
     started = time.monotonic()
-    whole, folds = load_folds(_data_of(space), space.folder, space.config.training.refit)
+    whole, folds = load_folds(data_of(space), space.folder, space.config.training.refit)
     space = settled(space, folds[0])
     config, splits = space.config, whole
     metric, identity = _check_fit(space, folds), space.identity()
@@ -104,7 +106,16 @@ def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = 
         splits.fingerprint, splits.test_hash, versions | {name: version(name) for name in VERSIONS},
         datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
-    return Plan(space, splits, folds, study, storage_url(storage, Path(studies_dir)), folder, started)
+    return Plan(
+        space,
+        splits,
+        folds,
+        study,
+        storage_url(storage, Path(studies_dir)),
+        folder,
+        started,
+        time.monotonic() - started,
+    )
 
 
 def total_trials(space: Space) -> int:
@@ -118,7 +129,7 @@ def storage_url(given: str | None, studies_dir: Path) -> str:
     return given or os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{studies_dir / 'tuner.db'}"
 
 
-def _data_of(space: Space) -> Data:
+def data_of(space: Space) -> Data:
     """Return the data section as it is read: texts for a pretrained network are cut into that network's own tokens."""
     config = space.config
     if PRETRAINED in families(space) and config.model.backbone not in (*BACKBONES, AUTO):

@@ -6,7 +6,7 @@ from typing import Any
 
 from tuner.best import BestConfig
 from tuner.data import read_raw
-from tuner.report import csv_text
+from tuner.reporting import csv_text
 
 
 def predictions(best: BestConfig, source: str) -> str:

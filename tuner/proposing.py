@@ -145,7 +145,7 @@ class Proposer:
     def __init__(self, space: Space, seed: int) -> None:
         self.space, self.seed = space, seed
         self.first = first_trials(space)
-        with _quiet():
+        with quiet():
             self.study = optuna.create_study(direction="maximize", storage=_Copy())
         self.storage, self.study_id = self.study._storage, self.study._study_id
 
@@ -210,7 +210,7 @@ class Proposer:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Optuna from announcing the in-memory copy, which is nobody's study."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(level, optuna.logging.WARNING))

@@ -6,7 +6,7 @@ Knows how to become JSON and back, so that a study can be read without any other
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -93,6 +93,16 @@ def best_record(records: Mapping[int, TrialRecord] | list[TrialRecord]) -> Trial
     rows = records.values() if isinstance(records, Mapping) else records
     complete = [row for row in rows if row.state == "complete" and math.isfinite(_worth(row))]
     return max(complete, key=lambda row: (_worth(row), -row.number), default=None)
+
+
+def best_records(records: Iterable[TrialRecord], count: int) -> list[TrialRecord]:
+    """Return the complete trials with the highest finite scores, best first, of equal configurations the first."""
+    complete = [row for row in records if row.state == "complete" and math.isfinite(_worth(row))]
+    found: list[TrialRecord] = []
+    for row in sorted(complete, key=lambda row: (-_worth(row), row.number)):
+        if len(found) < count and all(row.all_values != other.all_values for other in found):
+            found.append(row)
+    return found
 
 
 def _worth(record: TrialRecord) -> float:

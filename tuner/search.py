@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.config import RunConfig, Stopping, min_epochs
+from tuner.confirmation import contenders
 from tuner.curve import Curve, pooled
 from tuner.engine import Ended, Engine, Event, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UserCodeError
@@ -51,7 +52,8 @@ class Setting:
 
     `blanks` are the curves of the folds before their first epoch; one, where there is no cross-validation. With `refit`
     no weights are kept: the chosen configuration is trained again on `refit` times as many rows, and there must be time
-    for it before the deadline.
+    for it before the deadline. With `rounds` the best ones are trained again so many times, before the deadline, too;
+    making the rows for that takes `loading` seconds.
     """
 
     space: Space
@@ -61,6 +63,8 @@ class Setting:
     weights: Path
     trials: int
     refit: float = 0.0
+    rounds: int = 0
+    loading: float = 0.0
     deadline: float | None = None
     records: dict[int, TrialRecord] = field(default_factory=dict)
 
@@ -115,6 +119,7 @@ class _Loop:
         best = best_record(self.records)
         self.best = best.number if best else None
         self.baseline = next((r.number for r in self.records.values() if _is_kept_baseline(r)), None)
+        self.reserve = self._reserve()
 
     def fill(self) -> bool:
         """Start trials while there are slots and budget; tell whether any is under way."""
@@ -131,22 +136,25 @@ class _Loop:
         return bool(self.running)
 
     def out_of_time(self) -> bool:
-        """Tell whether the deadline has passed, or what is left is needed for training the chosen one again."""
-        return self.setting.deadline is not None and time.monotonic() >= self.setting.deadline - self._reserve()
+        """Tell whether the deadline has passed, or what is left is needed for what comes after the search."""
+        return self.setting.deadline is not None and time.monotonic() >= self.setting.deadline - self.reserve
 
     def patience(self) -> float | None:
         """Return how long to wait for an event: until the deadline, if there is one to keep."""
         if self.setting.deadline is None:
             return None
-        return max(0.0, self.setting.deadline - self._reserve() - time.monotonic())
+        return max(0.0, self.setting.deadline - self.reserve - time.monotonic())
 
     def _reserve(self) -> float:
-        """Return the seconds that training the chosen configuration and the baseline again will take."""
-        if not self.setting.refit:
-            return 0.0
-        numbers = {self.best, self.baseline} - {None}
-        times = [self.setting.refit * _seconds_kept(self.records[number]) for number in numbers if number is not None]
-        return max(times, default=0.0) if self.engine.slots > 1 else sum(times)
+        """Return the seconds that confirmation, and training the chosen configuration and the baseline again, will take
+        of those that are best now.
+        """
+        setting, several = self.setting, self.engine.slots > 1
+        top = [_seconds_kept(record) for record in contenders(self.records.values())] if setting.rounds else []
+        repeats = max(setting.rounds * sum(top) / self.engine.slots, *top) if top else 0.0
+        numbers = [number for number in (self.best, self.baseline) if number is not None] if setting.refit else []
+        last = [setting.refit * _seconds_kept(self.records[number]) for number in numbers] or top[:1]
+        return bool(top) * setting.loading + repeats + (max(last, default=0.0) if several else sum(last))
 
     def _propose(self, number: int) -> TrialRecord:
         proposal, suggested = self.proposer.propose(number)
@@ -302,6 +310,7 @@ class _Loop:
             self._new_best()
         elif record.label != BASELINE:
             self.setting.weights_of(number).unlink(missing_ok=True)
+        self.reserve = self._reserve()
         self._give_up()
         return replace(record, leads=number == self.best)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from tuner.best import MODEL
@@ -52,7 +51,9 @@ def train_one(
 
 def _train(plan: Plan, weights: Path, say: Callable[[str], None]) -> TrialRecord:
     config, started = plan.space.config, time.monotonic()
-    engine = InProcess([replace(splits, test=None) for splits in plan.divisions])
+    engine = InProcess()
+    for splits in plan.divisions:
+        engine.take(splits)
     curve, verdict = blank_curve(config, plan.folds[0]), None
     try:
         engine.start(Task(0, config, config.seed, plan.space.folder))

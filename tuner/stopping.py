@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal, Self
 
@@ -96,6 +96,21 @@ def judge(curve: Curve, peers: Sequence[Peer], rules: Stopping) -> Verdict | Non
     if rules.plateau and (verdict := _plateau(curve)) is not None:
         return verdict
     return _behind(curve, peers) if rules.behind else None
+
+
+def alone(curve: Curve) -> dict[Kind, int | None]:
+    """Return the epoch at which each rule that needs no other trial would have ended a run, had it been the only one;
+    None if not up to the curve's end.
+    """
+    found: dict[Kind, int | None] = {"overfit": None, "plateau": None}
+    for kind in found:
+        rules = Stopping.off().model_copy(update={kind: True})
+        for t in range(2, len(curve) + 1):
+            verdict = judge(replace(curve, epochs=curve.epochs[:t]), [], rules)
+            if verdict is not None and verdict.kind == kind:
+                found[kind] = t
+                break
+    return found
 
 
 def judge_folds(curve: Curve, peers: Sequence[Peer], rules: Stopping, done: int, folds: int) -> Verdict | None:

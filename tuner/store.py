@@ -104,6 +104,20 @@ class Store:
             )
             return None if row is None else json.loads(row.value_json)
 
+    def found(self, prefix: str) -> list[Any]:
+        """Return the facts of the study whose keys begin so, in the order in which they were put."""
+        attribute = models.StudySystemAttributeModel
+        with self._session() as session:
+            rows = (
+                session.query(attribute.value_json)
+                .filter(
+                    attribute.study_id == self.study_id, attribute.key.startswith(f"{KEY}:{prefix}", autoescape=True)
+                )
+                .order_by(attribute.study_system_attribute_id)
+                .all()
+            )
+        return [json.loads(row[0]) for row in rows]
+
     def put(self, key: str, value: Any) -> None:
         """Keep a fact of the study."""
         with self._spoken():

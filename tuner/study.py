@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner import report
+from tuner import reporting
 from tuner.best import FEATURES, STUDIES, BestConfig, load_best
 from tuner.config import STUDY_NAME
+from tuner.confirmation import REPEAT
 from tuner.errors import UsageError, nearest
 from tuner.planning import storage_url
 from tuner.record import StudyRecord, TrialRecord
@@ -64,7 +65,7 @@ def open_study(study: str, *, storage: str | None = None, studies_dir: str | Pat
             raise UsageError(f"no study {study!r}{nearest(study, known)}{there}")
         records = {record.number: record for record in store.records()}
         folder = Path(studies_dir) / study
-        return Study(store.study, records, report.summary(store.study, records, facts_of(store, folder)), folder)
+        return Study(store.study, records, reporting.summary(store.study, records, facts_of(store, folder)), folder)
     finally:
         rdb.engine.dispose()
 
@@ -88,7 +89,7 @@ def facts_of(store: Store, folder: Path) -> dict[str, Any]:
 
     return {
         "storage": masked(store.rdb.url), "seconds": store.get("seconds"), "test": store.get("test"),
-        "val_classes": store.get("val_classes"),
-        "features": there(FEATURES),
+        "val_classes": store.get("val_classes"), "repeats": store.found(REPEAT),
+        "features": there(FEATURES), "importances": store.get("importances"),
         "config": there("best.yaml"), "model": there("model.safetensors"), "report": there("report.html"),
     }  # fmt: skip

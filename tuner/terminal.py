@@ -10,10 +10,15 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from tuner.config import Score
+from tuner.confirmation import ROUNDS, Repeat
+from tuner.diagnosis import diagnose
 from tuner.record import StudyRecord, TrialRecord
-from tuner.report import figures
+from tuner.reporting import figures
+from tuner.rescoring import Rescored
 from tuner.scoring import LOSS
 from tuner.space import Space
+from tuner.stopping import alone
 
 WIDTH = 118  # columns of a line of words
 MOST_CLASSES = 6
@@ -84,6 +89,55 @@ def trial_line(record: TrialRecord, study: StudyRecord) -> str:
                     ended)  # fmt: skip
 
 
+MOST_RESCORED = 15
+
+
+def rescored_text(rows: Sequence[Rescored], rule: Score, metric: str) -> list[str]:
+    """Return the trials of a study under another score, the best ones and those on the front."""
+    said = f"{metric}, gap_penalty {rule.gap_penalty:g}, noise {rule.noise:g}, tolerance {rule.tolerance:g}"
+    first, led = rows[0], next(row for row in rows if row.place == 1)
+    lines = [
+        f"Under {said} trial {first.trial} leads"
+        + (
+            f", as it did (score {number(first.score.value)})."
+            if first is led
+            else f" ({number(first.score.value)}), not {led.trial} ({number(led.score.value)})."
+        )
+    ]
+    cells = [["trial", "score", "place before", "score before", "validation", "gap", "penalty", "front"]]
+    for place, row in enumerate(rows):
+        if place < MOST_RESCORED or row.on_front:
+            figures = (row.score.skill, row.score.gap, row.score.penalty)
+            cells.append([str(row.trial), number(row.score.value), str(row.place), number(row.before),
+                          *map(number, figures), "*" if row.on_front else ""])  # fmt: skip
+    return [*lines, "", *table(cells, frozenset(range(7))), "", "*: no other trial is better in validation and in gap."]
+
+
+def ablation_text(document: Mapping[str, Any]) -> list[str]:
+    """Return what each regularizer of a configuration brought."""
+    rows = [["switched off", "was", "score bought", "+-", "gap closed", "+-"]]
+    for each in document["regularizers"]:
+        figures = (f"{each[key]:.3g}" for key in ("score", "score_se", "gap", "gap_se"))
+        rows.append([each["name"], number(each["value"]), *figures])
+    if not document["values"]:
+        return [f"Trial {document['trial']} has no regularizer: there is nothing to switch off."]
+    if len(rows) == 1:
+        return ["No regularizer could be compared: too many runs failed."]
+    head = f"Trial {document['trial']}, on {document['rounds']} splits and seeds, with and without each regularizer:"
+    return [head, *table(rows, frozenset(range(1, 6))), "", *wrap(
+        "score bought: by how much the score is lower without it; gap closed: by how much the gap is larger. Within "
+        "two standard errors of 0 nothing can be said of it.", WIDTH,
+    )]  # fmt: skip
+
+
+def repeat_line(repeat: Repeat) -> str:
+    """Return what is said of a run of the confirmation, or of an ablation, that has ended."""
+    score = number(repeat.score.value) if repeat.score else "-"
+    said = f"failed: {clean(repeat.error)}" if repeat.error else "" if repeat.score else "no finite score"
+    said = f"without {repeat.without}  {said}" if repeat.without else said
+    return f"{repeat.trial:>5}  {f'confirm {repeat.round + 1}/{ROUNDS}':<13}{score:>9}  {said}".rstrip()
+
+
 def _columns(trial: str, label: str, score: str, val: str, train: str, kept: str, run: str, ended: str) -> str:
     return f"{trial:>5}  {label:<13}{score:>9}{val:>14}{train:>16}{kept:>6}{run:>5}  {ended}"
 
@@ -96,12 +150,33 @@ def study_text(document: Mapping[str, Any]) -> list[str]:
         return [*lines, "No trial is complete, so there is no best configuration yet."]
     lines += [f"Best configuration: trial {best['trial']}, epoch {best['epoch']}, score {number(best['score'])}"]
     lines += [f"  ({document['formula']})"]
+    lines += _confirmed(document)
     searched = table([(name, number(value)) for name, value in best["params"].items()])
     lines += [f"  {line}" for line in searched or ["nothing was searched: the configuration is the space file's"]]
     facts = f"{best['parameters']:,.0f} parameters" if best["parameters"] else ""
     facts += f", {best['sparsity']:.0%} of the weights are exactly zero" if best["sparsity"] else ""
     lines += [f"  {facts}"] if facts else []
     return [*lines, "", *_figures(document), *_classes(document), *_said(document), "", *_places(document)]
+
+
+def _confirmed(document: Mapping[str, Any]) -> list[str]:
+    """Return what the confirmation found: who was chosen, with which score, and how far the search's score was luck."""
+    found = document["confirmed"]
+    if found is None:
+        several = document["trials"]["complete"] > 1
+        return ["  not confirmed: it may owe some of its score to the rows that it was chosen on"] * several
+    first = found["contenders"][0]
+    score = f"{number(first['score'])} +- {number(first['se'])}"
+    what = "fresh splits and seeds" if found["fresh_splits"] else "fresh seeds (the data name the validation rows)"
+    lines = [f"  confirmed on {found['rounds']} {what}: score {score}"]
+    if found["search_choice"] != found["trial"]:
+        lines[0] += f"; chosen over trial {found['search_choice']}, which led the search"
+    lines += [f"  optimism: the search's choice scored {number(found['optimism'])} more in the search than confirmed"]
+    head = ["contender", "in the search", "confirmed", "+-"]
+    rows = [
+        [str(c["trial"]), *(number(c[key]) for key in ("search_score", "score", "se"))] for c in found["contenders"]
+    ]
+    return [*lines, *(f"  {line}" for line in table([head, *rows], frozenset(range(4))))]
 
 
 def _classes(document: Mapping[str, Any]) -> list[str]:
@@ -151,13 +226,21 @@ def _figures(document: Mapping[str, Any]) -> list[str]:
     best, base, test = document["best"], document["baseline"], document["test"]
     names = [name for name in HEADLINE[document["data"]["task"]] if name in best["val"]]
     names += [document["metric"]] if document["metric"] not in names else []
-    rows = [["", "train", "validation", "gap", "test (95 % interval)", "baseline validation", "baseline test"]]
+    fresh = document["confirmed"]["val"] if document["confirmed"] else {}
+    head = ["", "train", "val", *(["confirmed"] * bool(fresh)), "gap", "test (95 % interval)"]
+    rows = [[*head, "baseline val", "baseline test"]]
     for name in names:
-        row = [name, *(number(best[part].get(name)) for part in ("train", "val", "gap"))]
+        row = [name, *(number(best[part].get(name)) for part in ("train", "val"))]
+        row += [_with_spread(fresh.get(name))] * bool(fresh)
+        row += [number(best["gap"].get(name))]
         row += [_with_interval(test.get(name)) if test and not test["stale"] else "-"]
         row += [number(base["val"].get(name)) if base else "-"]
         rows.append([*row, number(test["baseline"].get(name, {}).get("value")) if test and test["baseline"] else "-"])
-    return table(rows, frozenset(range(1, 7)))
+    return table(rows, frozenset(range(1, 8)))
+
+
+def _with_spread(figure: Mapping[str, float] | None) -> str:
+    return "-" if figure is None else f"{number(figure['mean'])} +- {figure['sd']:.2g}"
 
 
 def _with_interval(figure: Mapping[str, float] | None) -> str:
@@ -168,12 +251,16 @@ def _with_interval(figure: Mapping[str, float] | None) -> str:
 
 def _said(document: Mapping[str, Any]) -> list[str]:
     """Return the sentences that keep the figures honest."""
-    best, free, test, lines = document["best"], document["without_gap_penalty"], document["test"], []
-    if free and free["trial"] != best["trial"]:
+    lines = [*_fits(document["diagnosis"]), *_movers(document["importances"])]
+    best, free, test = document["best"], document["without_gap_penalty"], document["test"]
+    first = document["search_best"]
+    if free and first and free["trial"] != first["trial"]:
         loss = LOSS[document["data"]["task"]]
-        moved = f"val {loss} {number(free['val'][loss])} -> {number(best['val'][loss])}"
-        gaps = f"gap {number(free['relative_gap'])} -> {number(best['relative_gap'])}"
-        lines.append(f"The gap penalty chose trial {best['trial']} over {free['trial']}: {moved}, {gaps}.")
+        moved = f"val {loss} {number(free['val'][loss])} -> {number(first['val'][loss])}"
+        gaps = f"gap {number(free['relative_gap'])} -> {number(first['relative_gap'])}"
+        lines.append(
+            f"In the search the gap penalty put trial {first['trial']} before {free['trial']}: {moved}, {gaps}."
+        )
     if rows := document["data"].get("refit"):
         lines.append(
             f"The model was trained again on {rows} rows, {best['epoch']} epochs; train and validation are the "
@@ -187,6 +274,29 @@ def _said(document: Mapping[str, Any]) -> list[str]:
     elif document["data"]["test"] == 0:
         lines.append("There is no test set; the validation figures are those of a search and so too good.")
     return [part for line in lines for part in wrap(clean(line), WIDTH, subsequent_indent="  ")]
+
+
+def _fits(diagnosis: Mapping[str, Any]) -> list[str]:
+    """Return how the chosen trial and the baseline fit, and which ranges are too narrow."""
+    best, base, lines = diagnosis["best"], diagnosis["baseline"], list[str]()
+    if best:
+        lines.append(f"Trial {best['trial']} is {best['fit']}: {best['reason']}.")
+    if best and base and base["trial"] != best["trial"]:
+        lines.append(f"The baseline is {base['fit']}: {base['reason']}.")
+    return lines + [f"{bound['reason']}." for bound in diagnosis["bounds"]]
+
+
+MOST_MOVERS = 4
+
+
+def _movers(shares: Mapping[str, Mapping[str, float]] | None) -> list[str]:
+    """Return which values moved the score and the gap most."""
+    return [
+        f"What moved the {what}: "
+        + ", ".join(f"{name} {share:.0%}" for name, share in list(each.items())[:MOST_MOVERS])
+        + " of the variance over complete trials."
+        for what, each in (shares or {}).items()
+    ]
 
 
 def _places(document: Mapping[str, Any]) -> list[str]:
@@ -205,7 +315,9 @@ def _places(document: Mapping[str, Any]) -> list[str]:
 def trial_text(record: TrialRecord, task: str) -> list[str]:
     """Return the life of one trial: its values, its figures, its epochs, and why it ended."""
     name = f"Trial {record.number}" + (f" ({record.label})" if record.label else "")
-    lines = [f"{name}, {record.state}: {clean(record.reason) or 'under way'}", ""]
+    lines = [f"{name}, {record.state}: {clean(record.reason) or 'under way'}"]
+    fit = diagnose(record)
+    lines += [f"It is {fit.fit}: {fit.reason}.", ""] if fit and record.ended else [""]
     lines += table([(key, number(value)) for key, value in record.all_values.items()]) if record.all_values else []
     found = figures(record, task)
     if found is not None:
@@ -217,7 +329,18 @@ def trial_text(record: TrialRecord, task: str) -> list[str]:
     if record.verdict is not None:
         compared = ", ".join(f"{key} {number(value)}" for key, value in record.verdict.numbers.items())
         lines += ["", f"Verdict: {record.verdict.kind} at epoch {record.verdict.epoch}; compared: {compared}"]
+        lines += [_alone(record)] if record.curve is not None and not record.folds else []
     return lines + (_epochs(record) if record.curve is not None and len(record.curve) else [])
+
+
+def _alone(record: TrialRecord) -> str:
+    """Return what each rule would have done to a trial by itself."""
+    assert record.curve is not None
+    said = [
+        f"{kind} at epoch {epoch}" if epoch else f"{kind} not in these {len(record.curve)} epochs"
+        for kind, epoch in alone(record.curve).items()
+    ]
+    return f"Each rule by itself would have ended it: {', '.join(said)}"
 
 
 def _folds(record: TrialRecord, epoch: int) -> list[str]:

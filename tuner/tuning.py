@@ -15,21 +15,23 @@ import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner import report
+from tuner import reporting
 from tuner.best import FEATURES, MODEL, STUDIES
 from tuner.config import RunConfig
-from tuner.data.shared import fold_of, write_shared
+from tuner.confirmation import ROUNDS, Repeat, bought, chosen, confirmed
+from tuner.confirming import ablations, pending, repeat_each, repeats_of
 from tuner.engine import Again, Engine, Task, retrain
-from tuner.errors import TunerError, UsageError
+from tuner.errors import DataError, TunerError, UsageError
 from tuner.files import refuse_foreign, write_best, write_study, writing
 from tuner.grammar import Override
+from tuner.importances import importances
 from tuner.planning import Plan, blank_curve, own_families, prepare
-from tuner.proposing import BASELINE
-from tuner.record import TrialRecord, best_record
+from tuner.proposing import BASELINE, NONE
+from tuner.record import TrialRecord
 from tuner.search import Setting, refuse_failures, search
 from tuner.selection import Finalist, look, validation_by_class
 from tuner.space import Space, differences
@@ -42,8 +44,8 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 
-def conduct(plan: Plan) -> Generator[TrialRecord, None, Study]:
-    """Run or resume a study; yield trial records as `search` does, return the study.
+def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
+    """Run or resume a study; yield trial records as `search` does and the repeats of its confirmation; return it.
 
     Whoever closes the generator early leaves a study that the same call resumes.
 
@@ -56,18 +58,50 @@ def conduct(plan: Plan) -> Generator[TrialRecord, None, Study]:
         store = _open_store(plan, rdb)
         setting, before = _setting(plan, store), store.get("seconds") or 0.0
         try:
-            if len(setting.records) < setting.trials or _unfinished(setting.records) or _missing(plan, setting):
+            if not _is_over(plan, store, setting):
                 with _engine(plan) as engine:
                     yield from search(setting, engine)
                     engine.clear()
-                    retrain(engine, _missing(plan, setting))
-        except (GeneratorExit, KeyboardInterrupt):
+                    runs = pending(plan, list(setting.records.values()), repeats_of(store))
+                    yield from repeat_each(plan, store, engine, runs, setting.deadline)
+                    engine.clear()
+                    retrain(engine, _missing(plan, store, setting))
+        except (GeneratorExit, KeyboardInterrupt, DataError):
             _leave_early(plan, store, setting)
             raise
         finally:
             store.put("seconds", round(before + time.monotonic() - plan.started, 3))
         refuse_failures(setting.records.values(), bool(own_families(plan.space)))
         return _conclude(plan, store, setting)
+
+
+def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat, None, dict[str, Any]]:
+    """Train a trial's configuration, or the one chosen, again on the rows and seeds of the confirmation, whole and
+    without each of its regularizers; yield the repeats, return a document of what each regularizer brought.
+
+    Raises:
+        UsageError: there is no such complete trial.
+        StorageError: the storage can't be used.
+    """
+    with _storage(plan.storage) as rdb, _only_one(plan, rdb):
+        store = _open_store(plan, rdb)
+        setting = _setting(plan, store)
+        best = _chosen(plan, store, setting) if trial is None else setting.records.get(trial)
+        if best is None or best.state != "complete":
+            said = f"--trial {trial}: is no complete trial of" if trial is not None else "there is no complete trial in"
+            raise UsageError(f"{said} study {plan.study.name!r}; `tuner run` of it goes on")
+        config = plan.space.at(best.all_values)
+        values = {name: config[name] for name in NONE if config[name] != 0}
+        runs = ablations(best, values, repeats_of(store)) if values else []
+        if runs:
+            with _engine(plan, count=len(runs)) as engine:
+                yield from repeat_each(plan, store, engine, runs)
+        rows = plan.study.data
+        found = bought(repeats_of(store), best.number, values, rows["train"], rows["val"])
+        return {
+            "study": plan.study.name, "trial": best.number, "metric": plan.study.metric, "rounds": ROUNDS,
+            "values": values, "regularizers": [asdict(each) for each in found],
+        }  # fmt: skip
 
 
 @contextmanager
@@ -79,6 +113,21 @@ def _storage(url: str) -> Iterator[RDBStorage]:
     finally:
         rdb.scoped_session.remove()
         rdb.engine.dispose()
+
+
+def _is_over(plan: Plan, store: Store, setting: Setting) -> bool:
+    """Tell whether a study has nothing left to train."""
+    records = setting.records
+    if len(records) < setting.trials or _unfinished(records) or _missing(plan, store, setting):
+        return False
+    return not pending(plan, list(records.values()), repeats_of(store))
+
+
+def _chosen(plan: Plan, store: Store, setting: Setting) -> TrialRecord | None:
+    """Return the trial that the study chooses as it stands."""
+    rows = plan.study.data
+    outcome = confirmed(setting.records, repeats_of(store), rows["train"], rows["val"])
+    return chosen(setting.records, outcome)
 
 
 def _unfinished(records: Mapping[int, TrialRecord]) -> bool:
@@ -120,7 +169,7 @@ def _open_store(plan: Plan, rdb: RDBStorage) -> Store:
     store = Store.load(rdb, plan.study.name)
     if store is None:
         refuse_foreign(plan.folder)
-        about = {"metric": plan.study.metric, "score": report.formula(plan.study.metric, plan.study.identity)}
+        about = {"metric": plan.study.metric, "score": reporting.formula(plan.study.metric, plan.study.identity)}
         return Store.create(rdb, plan.study, about)
     lines = differences(_completed(store.study.identity), plan.study.identity)
     if store.study.fingerprint != plan.study.fingerprint:
@@ -145,27 +194,29 @@ def _setting(plan: Plan, store: Store) -> Setting:
     config = plan.space.config
     deadline = plan.started + config.budget.timeout if config.budget.timeout is not None else None
     growth = len(plan.splits.train) / len(plan.folds[0].train) if plan.refit else 0.0
+    blanks = [blank_curve(config, fold) for fold in plan.folds]
+    rounds = ROUNDS if config.budget.confirm else 0
     return Setting(
-        plan.space, store, [blank_curve(config, fold) for fold in plan.folds], plan.splits.shape.task,
-        plan.folder / "weights",
-        plan.trials, growth, deadline, {record.number: record for record in store.records()},
+        plan.space, store, blanks, plan.splits.shape.task, plan.folder / "weights", plan.trials, growth,
+        rounds, ROUNDS * plan.seconds, deadline, {record.number: record for record in store.records()},
     )  # fmt: skip
 
 
 @contextmanager
-def _engine(plan: Plan) -> Iterator[Engine]:
+def _engine(plan: Plan, count: int | None = None) -> Iterator[Engine]:
     """Hold an engine. Code of the user's own trains in a process of its own, where it can end nothing but a trial."""
-    workers, shared = min(plan.space.config.budget.workers, max(1, plan.trials)), plan.folder / ".data"
-    cache = plan.folder / FEATURES
+    most = max(1, plan.trials if count is None else count)
+    workers = min(plan.space.config.budget.workers, most)
+    shared, cache = plan.folder / ".data", plan.folder / FEATURES
     shutil.rmtree(shared, ignore_errors=True)  # of a run that was killed
     if workers == 1 and not own_families(plan.space):
-        engine: Engine = InProcess([replace(splits, test=None) for splits in plan.divisions], cache)
+        engine: Engine = InProcess(cache)
     else:
-        with writing(plan.folder):
-            for number, splits in enumerate(plan.divisions):
-                write_shared(splits, fold_of(shared, number))
         engine = Processes(workers, shared, cache)
     try:
+        with writing(plan.folder):
+            for splits in plan.divisions:
+                engine.take(splits)
         yield engine
     finally:
         engine.close()
@@ -180,36 +231,44 @@ def _leave_early(plan: Plan, store: Store, setting: Setting) -> None:
     Where the model is to be trained in the end alone, the configuration is written without one, unless that would
     take the place of a best configuration that has its model.
     """
-    chosen = best_record(setting.records)
+    best = _chosen(plan, store, setting)
     with suppress(TunerError):
-        if chosen is not None and setting.weights_of(chosen.number).exists():
+        if best is not None and setting.weights_of(best.number).exists():
             seen = store.get("test")
-            same = seen is not None and seen["trial"] == chosen.number
-            write_best(plan, plan.folder, chosen, setting.weights_of(chosen.number), seen if same else None)
-        elif chosen is not None and not (plan.folder / MODEL).exists():
-            write_best(plan, plan.folder, chosen, None, None)
+            same = seen is not None and seen["trial"] == best.number
+            write_best(plan, plan.folder, best, setting.weights_of(best.number), seen if same else None)
+        elif best is not None and not (plan.folder / MODEL).exists():
+            write_best(plan, plan.folder, best, None, None)
         write_study(plan, setting.records)
 
 
 def _conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     """Choose, look at the test set once, and write the study's files."""
     records = setting.records
-    chosen = best_record(records)
+    best = _chosen(plan, store, setting)
     seen = None
-    if chosen is not None:
+    if best is not None:
         seen = _look(plan, store, setting)
-        _tell_classes(plan, store, setting, chosen)
-        write_best(plan, plan.folder, chosen, setting.weights_of(chosen.number), seen)
+        _tell_classes(plan, store, setting, best)
+        write_best(plan, plan.folder, best, setting.weights_of(best.number), seen)
+    _weigh(plan, store, records)
     facts = facts_of(store, plan.folder) | {"test": seen}
-    study = Study(store.study, dict(records), report.summary(store.study, records, facts), plan.folder)
+    study = Study(store.study, dict(records), reporting.summary(store.study, records, facts), plan.folder)
     write_study(plan, records)
     if len(records) >= setting.trials and not _unfinished(records):
         shutil.rmtree(plan.folder / FEATURES, ignore_errors=True)
     return study
 
 
+def _weigh(plan: Plan, store: Store, records: Mapping[int, TrialRecord]) -> None:
+    """Keep which values moved the score and the gap, if trials have come since this was last asked."""
+    told = store.get("importances")
+    if told is None or told["trials"] != len(records):
+        store.put("importances", {"trials": len(records), "shares": importances(plan.space, records)})
+
+
 def _look(plan: Plan, store: Store, setting: Setting) -> dict[str, Any] | None:
-    finalists = [_finalist(plan, setting, record) for record in _finalists(setting.records)]
+    finalists = [_finalist(plan, setting, record) for record in _finalists(plan, store, setting)]
     earlier = store.get("test")
     second = finalists[1] if len(finalists) > 1 else None
     seen = look(finalists[0], second, plan.splits, store.study.metric, plan.space.folder, earlier)
@@ -218,30 +277,30 @@ def _look(plan: Plan, store: Store, setting: Setting) -> dict[str, Any] | None:
     return seen
 
 
-def _tell_classes(plan: Plan, store: Store, setting: Setting, chosen: TrialRecord) -> None:
+def _tell_classes(plan: Plan, store: Store, setting: Setting, best: TrialRecord) -> None:
     """Keep how well each class is predicted in the validation rows, if the chosen network wasn't trained on them."""
     told = store.get("val_classes")
-    if plan.refit or (told is not None and told["trial"] == chosen.number):
+    if plan.refit or (told is not None and told["trial"] == best.number):
         return
-    rows = validation_by_class(_finalist(plan, setting, chosen), plan.splits, plan.space.folder)
-    store.put("val_classes", {"trial": chosen.number, "rows": rows})
+    rows = validation_by_class(_finalist(plan, setting, best), plan.splits, plan.space.folder)
+    store.put("val_classes", {"trial": best.number, "rows": rows})
 
 
-def _finalists(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
+def _finalists(plan: Plan, store: Store, setting: Setting) -> list[TrialRecord]:
     """Return the chosen trial and the baseline, if there are such."""
-    chosen = best_record(records)
-    baseline = next((r for r in records.values() if r.label == BASELINE and r.state == "complete"), None)
-    return [record for record in (chosen, baseline) if record is not None] if chosen is not None else []
+    best = _chosen(plan, store, setting)
+    baseline = next((r for r in setting.records.values() if r.label == BASELINE and r.state == "complete"), None)
+    return [record for record in (best, baseline) if record is not None] if best is not None else []
 
 
 def _finalist(plan: Plan, setting: Setting, record: TrialRecord) -> Finalist:
     return Finalist(record, plan.space.at(record.all_values), setting.weights_of(record.number))
 
 
-def _missing(plan: Plan, setting: Setting) -> list[Again]:
+def _missing(plan: Plan, store: Store, setting: Setting) -> list[Again]:
     """Return the finalists whose weights aren't there: they are lost, or are to be of more rows than a trial's."""
     last, found = len(plan.divisions) - 1 if plan.refit else 0, dict[int, Again]()
-    for record in _finalists(setting.records):
+    for record in _finalists(plan, store, setting):
         weights = setting.weights_of(record.number)
         if not weights.exists() and record.score is not None:
             task = Task(record.number, plan.space.at(record.all_values), record.seed, plan.space.folder, last)
@@ -257,6 +316,7 @@ def tune(
     timeout: str | float | None = None,
     study_name: str | None = None,
     seed: int | None = None,
+    confirm: bool | None = None,
     storage: str | None = None,
     studies_dir: str | Path = STUDIES,
     overrides: Mapping[str, Any] | None = None,
@@ -274,6 +334,7 @@ def tune(
         "budget.timeout": timeout,
         "study": study_name,
         "seed": seed,
+        "budget.confirm": confirm,
     }
     values = {**{name: value for name, value in given.items() if value is not None}, **(overrides or {})}
     listed = [Override(name, json.dumps(value), "tune()") for name, value in values.items()]

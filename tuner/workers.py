@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache as remembered
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from tuner.curve import Epoch
+from tuner.data.shared import open_shared, place_of, write_shared
 from tuner.data.splits import Splits
 from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError
@@ -97,18 +99,23 @@ class InProcess:
 
     slots = 1
 
-    def __init__(self, folds: Sequence[Splits], cache: Path | None = None) -> None:
+    def __init__(self, cache: Path | None = None) -> None:
         import torch
 
-        self.folds, self.cache = folds, cache
+        self.splits: list[Splits] = []
+        self.cache = cache
         self.threads = torch.get_num_threads()
         torch.set_num_threads(1)
         self.run: _Run | None = None
         self.events: deque[Event] = deque()
 
+    def take(self, splits: Splits) -> int:
+        self.splits.append(replace(splits, test=None))
+        return len(self.splits) - 1
+
     def start(self, task: Task) -> None:
         def first() -> Epoch:
-            self.run = _Run(task, self.folds[task.fold], self.cache)
+            self.run = _Run(task, self.splits[task.splits], self.cache)
             return self.run.step()
 
         self.events.append(_attempt(first, task.number))
@@ -145,13 +152,14 @@ class _Worker:
 
 
 class Processes:
-    """Trains in `slots` worker processes that map the data of one folder; a worker that died is replaced.
+    """Trains in `slots` worker processes that map the data in one folder; a worker that died is replaced.
 
     Features are kept in `cache`, for all of them.
     """
 
     def __init__(self, slots: int, data: Path, cache: Path) -> None:
         self.slots, self.data, self.cache = slots, data.absolute(), cache.absolute()
+        self.count = 0
         self.workers = [self._spawn() for _ in range(slots)]
 
     def _spawn(self) -> _Worker:
@@ -164,6 +172,11 @@ class Processes:
         )  # fmt: skip
         theirs.close()
         return _Worker(process, ours)
+
+    def take(self, splits: Splits) -> int:
+        write_shared(splits, place_of(self.data, self.count))
+        self.count += 1
+        return self.count - 1
 
     def start(self, task: Task) -> None:
         worker = next(worker for worker in self.workers if worker.task is None)
@@ -226,7 +239,7 @@ class Processes:
             worker.pipe.close()
 
 
-def serve(pipe: Connection, folds: Sequence[Splits], cache: Path | None = None) -> None:
+def serve(pipe: Connection, splits_of: Callable[[int], Splits], cache: Path | None = None) -> None:
     """Train the tasks that come over the pipe; features are kept in `cache`, where other workers find them.
 
     Raises:
@@ -240,7 +253,7 @@ def serve(pipe: Connection, folds: Sequence[Splits], cache: Path | None = None) 
 
             def first(task: Task = task) -> Epoch:
                 nonlocal run
-                run = _Run(task, folds[task.fold], cache)
+                run = _Run(task, splits_of(task.splits), cache)
                 return run.step()
 
             pipe.send(_attempt(first, task.number))
@@ -266,12 +279,10 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
-    from tuner.data.shared import folds_in, open_shared
-
     torch.set_num_threads(1)
     with suppress(EOFError, ConnectionError):  # whoever judges is gone
-        folds = [open_shared(fold) for fold in folds_in(Path(argv[1]))]
-        serve(Connection(int(argv[0])), folds, Path(argv[2]))
+        splits_of = remembered(lambda number: open_shared(place_of(Path(argv[1]), number)))
+        serve(Connection(int(argv[0])), splits_of, Path(argv[2]))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ package loads neither pandas nor scikit-learn: the modules that need them are im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,19 @@ def _rooted(data: Data, folder: Path) -> Data:
     if data.tokens in (None, AUTO, *OWN_TOKENS, *BACKBONES) or not place.is_dir():
         return data
     return data.model_copy(update={"tokens": str(place)})
+
+
+def load_fresh(data: Data, folder: Path, seeds: Sequence[int]) -> Iterator[Splits]:
+    """Yield what `load` returns for each seed of a split; the source is read once.
+
+    Raises:
+        DataError, UserCodeError: as `load` does.
+    """
+    from tuner.data.sources import infer_kind, read_source
+
+    raw, data = read_source(data, folder), _rooted(data, folder)
+    split = DATA[infer_kind(data, raw)]
+    return (split(data, raw, seed) for seed in seeds)
 
 
 def load_folds(data: Data, folder: Path, refit: bool = False) -> tuple[Splits, tuple[Splits, ...]]:

@@ -38,11 +38,6 @@ def open_shared(folder: Path) -> Splits:
     return Splits(parts["train"], parts["val"], None, encoder, "", "")
 
 
-def fold_of(folder: Path, number: int) -> Path:
-    """Return the folder of one fold in a folder of several."""
-    return folder / f"fold-{number}"
-
-
-def folds_in(folder: Path) -> list[Path]:
-    """Return the folders of all folds, in order."""
-    return sorted(folder.glob("fold-*"), key=lambda path: int(path.name.removeprefix("fold-")))
+def place_of(folder: Path, number: int) -> Path:
+    """Return where in a folder of several splits those of a number lie."""
+    return folder / f"splits-{number}"

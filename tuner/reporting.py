@@ -9,9 +9,16 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
+from tuner.confirmation import Confirmed, Repeat, chosen, confirmed, measures
 from tuner.curve import Measure
+from tuner.diagnosis import at_bounds, diagnose
+from tuner.errors import SpaceError
+from tuner.grammar import parse_space
 from tuner.record import StudyRecord, TrialRecord, best_record
 from tuner.scoring import LOSS, LOWER_IS_BETTER
 from tuner.selection import beats_baseline, without_gap_penalty
@@ -38,10 +45,11 @@ def formula(metric: str, identity: Mapping[str, Any]) -> str:
 def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document of a study.
 
-    `facts` holds what isn't in the records: storage (password masked), seconds, test (the last look, or None)
-    and the paths config, report and model.
+    `facts` holds what isn't in the records: storage (password masked), seconds, test (the last look, or None), repeats
+    (of the confirmation) and the paths config, report and model.
     """
-    task, chosen = study.data["task"], best_record(dict(records))
+    task, outcome = study.data["task"], _outcome(study, records, facts.get("repeats", ()))
+    best = chosen(records, outcome)
     baseline = next((record for record in records.values() if record.label == "baseline"), None)
     free = without_gap_penalty(records)
     return {
@@ -53,13 +61,67 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
         "verdicts": {kind: _verdicts(records.values()).count(kind) for kind in KINDS},
         "epochs": _epochs(records.values(), study.data.get("folds", 1)),
         "seconds": facts.get("seconds"),
-        "best": figures(chosen, task), "baseline": figures(baseline, task), "without_gap_penalty": figures(free, task),
-        "confirmed": None,
-        "test": _test(facts.get("test"), chosen, study.metric),
-        "per_class": _per_class(facts, chosen),
+        "best": figures(best, task), "baseline": figures(baseline, task), "without_gap_penalty": figures(free, task),
+        "search_best": figures(best_record(records), task),
+        "confirmed": _confirmed(outcome, task) if outcome else None,
+        "diagnosis": _diagnosis(study, records, best, baseline),
+        "importances": (facts.get("importances") or {}).get("shares"),
+        "test": _test(facts.get("test"), best, study.metric),
+        "per_class": _per_class(facts, best),
         "versions": dict(study.versions),
         "config": facts.get("config"), "report": facts.get("report"), "model": facts.get("model"),
         "features": facts.get("features"),
+    }  # fmt: skip
+
+
+def _diagnosis(
+    study: StudyRecord, records: Mapping[int, TrialRecord], best: TrialRecord | None, baseline: TrialRecord | None
+) -> dict[str, Any]:
+    """Return how the chosen trial and the baseline fit, and the ranges whose best trials lie at a bound."""
+    fits = {"best": best, "baseline": baseline}
+    found = {name: diagnose(record) if record else None for name, record in fits.items()}
+    try:
+        bounds = at_bounds(parse_space(study.space, Path(study.folder)), records)
+    except SpaceError:  # of a version with other keys
+        bounds = []
+    return {
+        **{name: {key: _plain(value) for key, value in asdict(each).items()} if each else None
+           for name, each in found.items()},
+        "bounds": [asdict(each) for each in bounds],
+    }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return _finite(value) if isinstance(value, float) else value
+
+
+def _outcome(study: StudyRecord, records: Mapping[int, TrialRecord], repeats: Iterable[Any]) -> Confirmed | None:
+    read = [Repeat.from_json(document) for document in repeats]
+    return confirmed(records, read, study.data["train"], study.data["val"])
+
+
+def _confirmed(outcome: Confirmed, task: str) -> dict[str, Any]:
+    """Return what the confirmation came to: of the chosen trial over the rounds, and of each contender's score."""
+    repeats = outcome.of_chosen
+    series = [(_series(train, task), _series(val, task)) for train, val in measures(repeats)]
+
+    def over(values: Iterable[float | None]) -> dict[str, float | None]:
+        known = [value for value in values if value is not None]
+        sd = _finite(stdev(known)) if len(known) > 1 else None
+        return {"mean": _finite(fmean(known)) if known else None, "sd": sd}
+
+    names = list(series[0][1]) if series else []
+    return {
+        "trial": outcome.trial, "seeds": [repeat.seed for repeat in repeats], "rounds": len(outcome.rounds),
+        "splits": [repeat.split for repeat in repeats], "epoch": repeats[0].kept,
+        "train": {name: over(train[name] for train, _ in series) for name in names},
+        "val": {name: over(val[name] for _, val in series) for name in names},
+        "gap": {name: over(_finite(gap(name, train[name], val[name])) for train, val in series) for name in names},
+        "fresh_splits": outcome.fresh, "search_choice": outcome.searched, "optimism": _finite(outcome.optimism),
+        "contenders": [
+            {"trial": each.trial, "search_score": _finite(each.searched), "score": _finite(each.mean),
+             "sd": _finite(each.sd), "se": _finite(each.se)} for each in outcome.standings
+        ],
     }  # fmt: skip
 
 
@@ -81,22 +143,22 @@ def _epochs(records: Iterable[TrialRecord], folds: int) -> dict[str, int]:
     return {"run": run, "budgeted": sum(curve.budget * folds for _, curve in there)}
 
 
-def _test(seen: Mapping[str, Any] | None, chosen: TrialRecord | None, metric: str) -> dict[str, Any] | None:
+def _test(seen: Mapping[str, Any] | None, best: TrialRecord | None, metric: str) -> dict[str, Any] | None:
     if not seen:
         return None
-    stale = chosen is None or chosen.number != seen["trial"]
+    stale = best is None or best.number != seen["trial"]
     return {
         **seen["metrics"], "looks": seen["looks"], "trial": seen["trial"], "rows": seen["rows"], "stale": stale,
         "verdict": beats_baseline(seen, metric), "baseline": seen["baseline_metrics"], "difference": seen["difference"],
     }  # fmt: skip
 
 
-def _per_class(facts: Mapping[str, Any], chosen: TrialRecord | None) -> dict[str, Any] | None:
+def _per_class(facts: Mapping[str, Any], best: TrialRecord | None) -> dict[str, Any] | None:
     """Return how well the chosen trial predicts each class, in the validation and in the test rows."""
 
     def rows(fact: str, key: str) -> Any:
         told = facts.get(fact)
-        return told.get(key) if told and chosen is not None and told["trial"] == chosen.number else None
+        return told.get(key) if told and best is not None and told["trial"] == best.number else None
 
     found = {"val": rows("val_classes", "rows"), "test": rows("test", "per_class")}
     return found if any(found.values()) else None

@@ -1,0 +1,356 @@
+"""Confirmation: the best of many is chosen by what it comes to on rows and seeds that it was not chosen on."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import SMALL, call, write
+
+from tuner import load_best, open_study, tune
+from tuner.confirmation import ROUNDS, TOP, Confirmed, Repeat, bought, chosen, confirmed, contenders
+from tuner.confirming import _seed, _split
+from tuner.curve import Curve
+from tuner.engine import Again, Task, again
+from tuner.errors import DataError
+from tuner.grammar import Override
+from tuner.planning import prepare
+from tuner.record import TrialRecord, best_record
+from tuner.scoring import Score
+from tuner.tuning import conduct
+from tuner.workers import Processes
+
+CONFIRMED = SMALL.replace("confirm: false", "confirm: true").replace("trials: 3", "trials: 7")
+
+
+def worth(value: float) -> Score:
+    return Score(value, 1, "log_loss", value, 0.0, 0.0, 0.0)
+
+
+def trial(number: int, value: float, state: Any = "complete", **values: float) -> TrialRecord:
+    return TrialRecord(number, state, values or {"w": number}, 0, score=worth(value))
+
+
+def repeats(scores: dict[int, list[float | None]]) -> list[Repeat]:
+    return [
+        Repeat(number, n, 0, n, 1, None, None if value is None else worth(value), "" if value else "broke")
+        for number, values in scores.items()
+        for n, value in enumerate(values)
+    ]
+
+
+def outcome(records: list[TrialRecord], scores: dict[int, list[float | None]]) -> Confirmed | None:
+    return confirmed({record.number: record for record in records}, repeats(scores), 100, 25)
+
+
+class TestChoice:
+    def test_the_mean_over_the_rounds_chooses_and_the_error_is_nadeau_and_bengios(self) -> None:
+        found = outcome([trial(0, 0.9), trial(1, 0.8)], {0: [0.6, 0.7, 0.8], 1: [0.74, 0.75, 0.76]})
+        assert found is not None
+        assert (found.trial, found.searched, found.rounds) == (1, 0, (0, 1, 2))
+        assert found.optimism == pytest.approx(0.2)
+        first, second = found.standings
+        assert (first.trial, first.mean, first.sd) == (1, pytest.approx(0.75), pytest.approx(0.01))
+        assert second.se == pytest.approx(0.1 * math.sqrt(1 / 3 + 25 / 100))
+        assert [repeat.trial for repeat in found.of_chosen] == [1, 1, 1]
+
+    def test_of_equal_means_the_earlier_trial_is_chosen(self) -> None:
+        found = outcome([trial(3, 0.8), trial(1, 0.9)], {1: [0.5, 0.5], 3: [0.5, 0.5]})
+        assert found is not None
+        assert found.trial == 1
+
+    def test_rounds_that_not_all_went_through_dont_count_and_one_alone_chooses_nothing(self) -> None:
+        records = [trial(0, 0.9), trial(1, 0.8)]
+        found = outcome(records, {0: [0.5, 0.5, 0.1], 1: [0.4, 0.4]})
+        assert found is not None
+        assert (found.trial, found.rounds) == (0, (0, 1))
+        assert outcome(records, {0: [0.5, 0.5, 0.1], 1: [0.4]}) is None
+        assert outcome(records, {}) is None
+
+    def test_a_configuration_that_fails_once_is_not_chosen(self) -> None:
+        records = [trial(0, 0.9), trial(1, 0.8)]
+        found = outcome(records, {0: [0.9, None, 0.9], 1: [0.1, 0.1, 0.1]})
+        assert found is not None
+        assert found.trial == 1
+        assert found.optimism == math.inf
+        assert outcome(records, {0: [0.9, None, 0.9], 1: [None, 0.1, 0.1]}) is None
+
+    def test_contenders_are_the_best_distinct_complete_trials_and_at_least_two(self) -> None:
+        rows = [trial(n, n / 10) for n in range(8)] + [
+            trial(8, 0.75, w=7),
+            trial(9, 2.0, "pruned"),
+            trial(10, math.nan),
+        ]
+        assert [record.number for record in contenders(rows)] == [8, 6, 5, 4, 3]
+        assert len(contenders(rows)) == TOP
+        assert contenders([trial(0, 0.5)]) == []
+        assert contenders([trial(0, 0.5), trial(1, 0.4, w=0)]) == [], "one configuration tried twice is one"
+
+    def test_a_trial_that_came_to_the_top_after_the_confirmation_opens_it_again(self) -> None:
+        scores: dict[int, list[float | None]] = {0: [0.5, 0.5], 1: [0.6, 0.6]}
+        records = [trial(0, 0.9), trial(1, 0.8)]
+        assert outcome(records, scores) is not None
+        records = [*records, trial(2, 1.0)]
+        assert outcome(records, scores) is None
+        best = chosen({record.number: record for record in records}, None)
+        assert best is not None
+        assert best.number == 2
+
+    def test_a_repeat_goes_to_json_and_back(self, make_curve: Callable[..., Curve]) -> None:
+        curve = make_curve([1.0, 0.7])
+        repeat = Repeat(4, 2, 17, 3, 2, curve, worth(0.3))
+        assert Repeat.from_json(repeat.to_json()) == repeat
+        failed = Repeat(4, 2, 17, 3, 2, None, None, "broke")
+        assert Repeat.from_json(failed.to_json()) == failed
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("confirmed")
+    return tune(write(folder / "small.yaml", CONFIRMED), studies_dir=folder / "studies")
+
+
+class TestStudy:
+    def test_the_document_says_who_was_confirmed_on_what_and_how_far_the_search_was_too_good(self, study: Any) -> None:
+        found, trials = study.document["confirmed"], study.trials
+        assert found["trial"] == study.document["best"]["trial"] == study.best.trial
+        assert found["fresh_splits"] is True
+        assert found["rounds"] == ROUNDS == len(set(found["seeds"])) == len(set(found["splits"]))
+        top = [record.number for record in contenders(trials.values())]
+        assert sorted(each["trial"] for each in found["contenders"]) == sorted(top)
+        assert found["search_choice"] == top[0] == study.document["search_best"]["trial"]
+        means = [each["score"] for each in found["contenders"]]
+        assert means == sorted(means, reverse=True)
+        leader = next(each for each in found["contenders"] if each["trial"] == top[0])
+        assert found["optimism"] == pytest.approx(trials[top[0]].score.value - leader["score"], abs=1e-5)
+        assert set(found["val"]) == set(study.document["best"]["val"])
+        assert study.document["test"]["looks"] == 1
+
+    def test_no_seed_is_a_trials_and_no_split_the_studys(self, study: Any) -> None:
+        found = study.document["confirmed"]
+        assert not set(found["seeds"]) & {record.seed for record in study.trials.values()}
+        assert 0 not in found["splits"], "the study's own"
+
+    def test_the_model_is_the_chosen_trials_own(self, study: Any) -> None:
+        best = load_best(study.folder / "best.yaml")
+        assert best.trial == study.document["confirmed"]["trial"]
+        said = Path(study.document["model"]).read_bytes()
+        kept = study.folder / "weights" / f"{best.trial:05d}.safetensors"
+        assert said == kept.read_bytes()
+
+    def test_a_second_run_trains_nothing_and_finds_the_same(self, study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tuner.tuning._engine", None)
+        again = tune(study.folder.parent.parent / "small.yaml", studies_dir=study.folder.parent)
+        assert again.document["confirmed"] == study.document["confirmed"]
+
+    def test_it_can_be_read_without_the_data(self, study: Any) -> None:
+        read = open_study("small", studies_dir=study.folder.parent)
+        assert read.document["confirmed"] == study.document["confirmed"]
+
+    @pytest.mark.parametrize("runs", [1, 4])
+    def test_one_that_was_stopped_in_the_confirmation_goes_on_there(
+        self, study: Any, tmp_path: Path, runs: int
+    ) -> None:
+        plan = prepare(write(tmp_path / "small.yaml", CONFIRMED), studies_dir=tmp_path / "studies")
+        run, seen = conduct(plan), 0
+        while seen < runs:
+            seen += isinstance(next(run), Repeat)
+        run.close()
+        there = open_study("small", studies_dir=tmp_path / "studies")
+        assert there.document["confirmed"] is None
+        assert there.document["test"] is None, "nothing was looked at before the choice"
+        news = [each for each in conduct(plan) if isinstance(each, Repeat)]
+        assert len(news) == len(study.document["confirmed"]["contenders"]) * ROUNDS - runs
+        whole = open_study("small", studies_dir=tmp_path / "studies")
+        assert whole.document["confirmed"] == study.document["confirmed"]
+
+    def test_two_workers_find_the_same_as_one(self, study: Any, tmp_path: Path) -> None:
+        path = write(tmp_path / "small.yaml", CONFIRMED + "search: {sampler: random}\nstopping: none\n")
+        one = tune(path, studies_dir=tmp_path / "one").document["confirmed"]
+        two = tune(path, workers=2, studies_dir=tmp_path / "two").document["confirmed"]
+        assert one == two
+
+    def test_the_fresh_splits_leave_the_test_rows_sealed(self, study: Any, tmp_path: Path) -> None:
+        plan = prepare(write(tmp_path / "small.yaml", CONFIRMED), studies_dir=tmp_path / "studies")
+        seen = []
+
+        def watch(self: Any, splits: Any) -> int:
+            seen.append(splits)
+            return take(self, splits)
+
+        from tuner.workers import InProcess
+
+        take = InProcess.take
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(InProcess, "take", watch)
+            for _ in conduct(plan):
+                pass
+        assert len(seen) == 1 + ROUNDS
+        sealed = set(plan.splits.test.rows.tolist()) if plan.splits.test else set()
+        for splits in seen:
+            assert not sealed & {*splits.train.rows.tolist(), *splits.val.rows.tolist()}
+        vals = [tuple(splits.val.rows.tolist()) for splits in seen]
+        assert len(set(vals)) == 1 + ROUNDS
+
+    def test_data_that_changed_meanwhile_are_refused(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+
+        def save(seed: int) -> None:
+            x = np.random.default_rng(seed).normal(size=(90, 4)).astype(np.float32)
+            np.savez(tmp_path / "d.npz", X=x, y=rng.integers(0, 2, 90))
+
+        save(0)
+        space = CONFIRMED.replace("sklearn:wine", "d.npz")
+        run = conduct(prepare(write(tmp_path / "small.yaml", space), studies_dir=tmp_path / "studies"))
+        next(run)
+        save(1)
+        with pytest.raises(DataError, match="is not what it was when the study began"):
+            for _ in run:
+                pass
+        assert (
+            load_best("small", tmp_path / "studies").trial
+            == best_record(open_study("small", studies_dir=tmp_path / "studies").trials).number
+        ), "what was found so far is there"
+
+    def test_without_confirmation_the_search_chooses_and_a_later_run_may_confirm(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "small.yaml", CONFIRMED)
+        plan = prepare(path, overrides=[Override("budget.confirm", "false", "here")], studies_dir=tmp_path / "studies")
+        for _ in conduct(plan):
+            pass
+        first = open_study("small", studies_dir=tmp_path / "studies").document
+        assert first["confirmed"] is None
+        assert first["best"]["trial"] == first["search_best"]["trial"]
+        assert tune(path, studies_dir=tmp_path / "studies").document["confirmed"] is not None
+
+    def test_the_time_limit_holds_for_the_confirmation_too(self, tmp_path: Path) -> None:
+        space = CONFIRMED.replace("trials: 7", "trials: 5000").replace("{low: 2, high: 4}", "40")
+        started = time.monotonic()
+        study = tune(write(tmp_path / "small.yaml", space), timeout=12, studies_dir=tmp_path / "studies")
+        assert study.document["confirmed"] is not None, "time was set aside for it"
+        assert study.document["trials"]["complete"] > 2
+        assert time.monotonic() - started < 60
+
+    def test_folds_and_refit_are_confirmed_as_well(self, tmp_path: Path) -> None:
+        space = CONFIRMED.replace("{source: sklearn:wine}", "{source: sklearn:wine, split: {folds: 3}}")
+        study = tune(write(tmp_path / "small.yaml", space), trials=3, studies_dir=tmp_path / "studies")
+        assert study.document["confirmed"]["rounds"] == ROUNDS
+        assert study.best.load_model() is not None
+
+    def test_where_the_data_name_the_validation_rows_only_the_seeds_are_fresh_and_that_is_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(120, 4)).astype(np.float32)
+        split = np.array(["train", "train", "train", "val", "test"])[np.arange(120) % 5]
+        np.savez(tmp_path / "d.npz", X=x, y=(x[:, 0] > 0).astype(int), split=split)
+        write(tmp_path / "small.yaml", CONFIRMED.replace("sklearn:wine", "d.npz"))
+        monkeypatch.chdir(tmp_path)
+        said = call(capsys, "run", "small.yaml", "--trials", "3")
+        assert "confirmed on 3 fresh seeds (the data name the validation rows): score" in said.out
+        assert open_study("small").document["confirmed"]["fresh_splits"] is False
+
+    def test_the_rounds_are_paired_and_differ(self, tmp_path: Path) -> None:
+        plan = prepare(write(tmp_path / "small.yaml", CONFIRMED), studies_dir=tmp_path / "studies")
+        assert len({(_split(plan, n), _seed(plan, n)) for n in range(ROUNDS)}) == ROUNDS
+        other = replace(plan, space=replace(plan.space, config=plan.space.config.replace({"seed": 4})))
+        assert _seed(plan, 0) != _seed(other, 0)
+
+
+class TestAblation:
+    def test_what_a_regularizer_bought_is_the_paired_difference_and_its_error(self) -> None:
+        full = repeats({0: [0.5, 0.6, 0.7]})
+        less = [replace(each, without="regularization.l2") for each in repeats({0: [0.4, 0.5, 0.5]})]
+        broken = [replace(each, without="regularization.l1") for each in repeats({0: [0.4, None, None]})]
+        values = {"regularization.l1": 0.1, "regularization.l2": 0.2}
+        (found,) = bought([*full, *less, *broken], 0, values, 100, 25)
+        assert (found.name, found.value, found.rounds) == ("regularization.l2", 0.2, 3)
+        assert found.score == pytest.approx(0.4 / 3)
+        assert found.score_se == pytest.approx(np.std([0.1, 0.1, 0.2], ddof=1) * math.sqrt(1 / 3 + 0.25))
+
+    def test_repeats_without_a_regularizer_confirm_nothing(self) -> None:
+        records = [trial(0, 0.9), trial(1, 0.8)]
+        runs = repeats({0: [0.5, 0.5], 1: [0.4, 0.4]})
+        wrong = [replace(each, without="x", score=worth(99.0)) for each in runs]
+        found = confirmed({record.number: record for record in records}, [*runs, *wrong], 100, 25)
+        assert found is not None
+        assert found.standings[0].mean == pytest.approx(0.5)
+
+    def test_the_command_switches_each_regularizer_off_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        space = CONFIRMED.replace("dropout: {low: 0.0, high: 0.5}", "dropout: 0.2").replace(
+            "strength: {low: 0.0, high: 0.5}", "strength: 0.3"
+        )
+        write(tmp_path / "small.yaml", space + "search: {first_trials: false, sampler: random}\n")
+        assert call(capsys, "run", "small.yaml", "--trials", "5").code == 0
+        first = call(capsys, "ablate", "small", "--trial", "1", "--json")
+        assert first.code == 0, first.err
+        document = first.document
+        best = open_study("small").document["best"]
+        assert document["trial"] == 1
+        names = {each["name"] for each in document["regularizers"]}
+        assert {"regularization.dropout", "augmentation.strength"} <= names
+        assert first.err.count(" without ") == len(names) * ROUNDS
+        again = call(capsys, "ablate", "small", "--trial", "1")
+        assert again.code == 0
+        assert not again.err, "nothing is trained twice"
+        assert "score bought" in again.out
+        refused = call(capsys, "ablate", "small", "--trial", "99")
+        assert refused.err.startswith("tuner: --trial 99: is no complete trial of study 'small'")
+        assert call(capsys, "run", "small.yaml", "--trials", "5", "--json").document["best"]["trial"] == best["trial"]
+
+    def test_a_study_without_regularizers_has_nothing_to_switch_off(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        plain = "study: small\ndata: {source: sklearn:wine}\ntraining: {epochs: 2}\n"
+        write(tmp_path / "small.yaml", plain)
+        assert call(capsys, "run", "small.yaml").code == 0
+        said = call(capsys, "ablate", "small")
+        assert (said.code, said.err) == (0, "")
+        assert said.out == "Trial 0 has no regularizer: there is nothing to switch off.\n"
+
+
+def test_a_worker_that_dies_in_a_repeat_costs_nothing_but_time(tmp_path: Path) -> None:
+    plan = prepare(write(tmp_path / "small.yaml", CONFIRMED), studies_dir=tmp_path / "studies")
+    engine = Processes(1, tmp_path / "data", tmp_path / "features")
+    try:
+        task = Task(0, plan.space.config, 7, plan.space.folder, engine.take(plan.splits))
+        start, killed = engine.start, []
+
+        def start_and_kill(task: Task) -> None:
+            start(task)
+            if not killed:
+                killed.append(True)
+                engine.workers[0].process.kill()
+
+        engine.start = start_and_kill  # type: ignore[method-assign]
+        (done,) = again(engine, [Again(task, 3)])
+        assert killed
+        assert (done.error, len(done.epochs)) == ("", 3)
+    finally:
+        engine.close()
+
+
+def test_the_command_tells_of_each_run_and_of_the_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "small.yaml", CONFIRMED)
+    said = call(capsys, "run", "small.yaml", "--trials", "3")
+    assert said.code == 0, said.err
+    assert said.err.count(" confirm 1/3 ") == 3
+    assert "confirmed on 3 fresh splits and seeds: score" in said.out
+    assert "optimism: " in said.out
+    assert re.search(r"train +val +confirmed +gap", said.out)
+    skipped = call(capsys, "run", "small.yaml", "--trials", "3", "--no-confirm", "--study-name", "other")
+    assert "confirm" not in skipped.err
+    assert "not confirmed: it may owe some of its score" in skipped.out

@@ -1,0 +1,96 @@
+"""What is said of a fit and of ranges follows from stored numbers, and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuner.curve import Curve
+from tuner.diagnosis import at_bounds, diagnose
+from tuner.grammar import parse_space
+from tuner.record import TrialRecord
+from tuner.scoring import Score
+
+Make = Callable[..., Curve]
+
+
+def record(curve: Curve, epoch: int, number: int = 0) -> TrialRecord:
+    return TrialRecord(number, "complete", {}, 0, curve=curve, score=Score(0.5, epoch, "log_loss", 0.5, 0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("val", "train", "epoch", "fit", "rate"),
+    [
+        ([1.0, 0.8, 0.9], [0.9, 0.3, 0.2], 2, "overfit", 0.5 / 1.7),
+        ([1.0, 0.8, 0.7], [0.9, 0.7, 0.6], 3, "slightly overfit", 0.1 / 1.4),
+        ([1.0, 0.8, 0.7], [0.99, 0.79, 0.69], 3, "underfit", 0.01 / 1.31),
+        ([1.0, 0.8, 0.9], [0.99, 0.79, 0.5], 2, "well fitted", 0.01 / 1.21),
+        ([1.0, 0.8, 0.9], [1.1, 0.9, 0.8], 2, "well fitted", 0.0),
+    ],
+)
+def test_a_fit_is_told_by_the_gap_its_noise_and_whether_it_still_improved(
+    make_curve: Make, val: list[float], train: list[float], epoch: int, fit: str, rate: float
+) -> None:
+    found = diagnose(record(make_curve(val, train, null=2.0, se_gap=0.02), epoch))
+    assert found is not None
+    assert found.fit == fit
+    assert found.gap == pytest.approx((val[epoch - 1] - train[epoch - 1]) / 2)
+    assert found.noise == pytest.approx(0.01)
+    assert found.rate == pytest.approx(rate)
+    assert found.reason
+
+
+def test_a_gap_within_two_standard_errors_is_no_overfitting(make_curve: Make) -> None:
+    curve = make_curve([1.0, 0.8, 0.9], [0.9, 0.7, 0.6], null=2.0, se_gap=0.051)
+    found = diagnose(record(curve, 2))
+    assert found is not None
+    assert found.fit == "well fitted"
+
+
+def test_of_a_trial_without_an_epoch_or_a_finite_loss_nothing_is_said(make_curve: Make) -> None:
+    assert diagnose(TrialRecord(0, "failed", {}, 0, error="broke")) is None
+    assert diagnose(record(make_curve([float("nan"), 0.8]), 1)) is None
+
+
+SPACE = """
+data: {source: sklearn:wine}
+model: {width: {low: 4, high: 64, log: true}}
+regularization: {dropout: {low: 0.0, high: 0.5}, l2: {low: 1e-4, high: 0.1, log: true, or: 0}}
+training: {learning_rate: {low: 1e-3, high: 1e-1, log: true}}
+"""
+
+
+def trials(best: Sequence[dict[str, Any]], others: int = 10) -> dict[int, TrialRecord]:
+    values = [*best, *({"model.width": 16} for _ in range(others))]
+    return {
+        number: TrialRecord(
+            number, "complete", {"number": number, **value}, 0, score=Score(1 - number / 100, 1, "", 0.0, 0.0, 0.0, 0.0)
+        )
+        for number, value in enumerate(values)
+    }
+
+
+def test_ranges_whose_best_trials_lie_at_a_bound_are_told_with_the_advice_to_widen_them() -> None:
+    space = parse_space(SPACE, Path())
+    best = [{"model.width": width, "training.learning_rate": 0.0011} for width in (60, 62, 64, 20)]
+    high, low = at_bounds(space, trials(best))
+    assert (high.name, high.side, high.bound, high.trials, high.middle) == ("model.width", "high", 64, 4, 61)
+    assert (low.name, low.side, low.bound) == ("training.learning_rate", "low", 1e-3)
+    assert high.reason == "model.width: the best 4 trials lie at its high bound 64 (median 61); widen it"
+
+
+def test_a_bound_beyond_which_nothing_is_allowed_or_values_outside_a_range_are_no_reason() -> None:
+    space = parse_space(SPACE, Path())
+    dropped = [{"regularization.dropout": 0.0, "regularization.l2": 0} for _ in range(4)]
+    assert at_bounds(space, trials(dropped)) == []
+
+
+def test_a_few_trials_say_nothing_of_ranges() -> None:
+    space = parse_space(SPACE, Path())
+    assert at_bounds(space, trials([{"model.width": 64}] * 4, others=0)) == []
+    pruned = {n: replace(each, state="pruned") for n, each in trials([{"model.width": 64}] * 4).items()}
+    assert at_bounds(space, pruned) == []

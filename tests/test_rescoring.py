@@ -1,0 +1,97 @@
+"""A study under another score: from stored curves, with the epoch that was kept, and without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import SMALL, call, write
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner import tune
+from tuner.config import Score as Rule
+from tuner.curve import Curve
+from tuner.errors import UsageError
+from tuner.record import TrialRecord
+from tuner.rescoring import rescore
+from tuner.scoring import score
+
+
+def records(make: Callable[..., Curve], pairs: list[tuple[float, float]], rule: Rule) -> dict[int, TrialRecord]:
+    found = {}
+    for number, (val, train) in enumerate(pairs):
+        curve = make([val, val], [train, train], null=2.0, se_gap=0.01)
+        found[number] = TrialRecord(number, "complete", {}, 0, curve=curve, score=score(curve, rule, "log_loss"))
+    return found
+
+
+def test_a_larger_penalty_puts_the_trial_with_the_smaller_gap_first(make_curve: Any) -> None:
+    found = records(make_curve, [(0.80, 0.20), (0.86, 0.84)], Rule(gap_penalty=0.0))
+    first, second = rescore(found, Rule(gap_penalty=0.5), "log_loss")
+    assert (first.trial, first.place, second.trial, second.place) == (1, 2, 0, 1)
+    assert second.before == pytest.approx(0.6)
+    assert second.score.value == pytest.approx(0.6 - 0.5 * (0.3 - 0.01))
+    assert first.on_front
+    assert second.on_front
+    assert [row.trial for row in rescore(found, Rule(gap_penalty=0.0), "log_loss")] == [0, 1]
+
+
+def test_a_trial_that_another_one_beats_in_both_isnt_on_the_front(make_curve: Any) -> None:
+    found = records(make_curve, [(0.8, 0.5), (0.9, 0.4), (0.85, 0.56)], Rule())
+    assert {row.trial for row in rescore(found, Rule(), "log_loss") if row.on_front} == {0, 2}
+
+
+def test_what_wasnt_recorded_cant_be_scored(make_curve: Any) -> None:
+    with pytest.raises(UsageError, match="accuracy wasn't recorded"):
+        rescore(records(make_curve, [(0.8, 0.5)], Rule()), Rule(), "accuracy")
+    with pytest.raises(UsageError, match="no trial is complete"):
+        rescore({}, Rule(), "log_loss")
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 2.0), st.floats(0.05, 2.0)), min_size=1, max_size=12))
+def test_the_studys_own_rule_gives_the_studys_own_order_and_the_best_is_on_the_front(
+    make_curve: Any, pairs: Any
+) -> None:
+    found = records(make_curve, pairs, Rule())
+    rows = rescore(found, Rule(), "log_loss")
+    assert [row.place for row in rows] == list(range(1, len(pairs) + 1))
+    assert all(row.score.value == row.before for row in rows)
+    assert max(rows, key=lambda row: (row.score.skill, -row.score.gap, -row.trial)).on_front
+
+
+def test_the_command_shows_another_order_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = tune(write(tmp_path / "small.yaml", SMALL))
+    before = call(capsys, "show", "small", "--json").out
+    said = call(capsys, "rescore", "small", "--gap-penalty", "0.5", "--json")
+    assert said.code == 0, said.err
+    assert (said.document["gap_penalty"], said.document["metric"]) == (0.5, "log_loss")
+    assert {row["trial"] for row in said.document["trials"]} == set(study.trials)
+    text = call(capsys, "rescore", "small", "--metric", "accuracy").out
+    assert text.startswith("Under accuracy, gap_penalty 0.25, noise 2, tolerance 0 trial ")
+    assert call(capsys, "show", "small", "--json").out == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gap-penalty", "-1"], "score.gap_penalty"),
+        (["--metric", "r2"], "score.metric: r2 doesn't apply to classification"),
+        (["--metric", "acuracy"], "score.metric"),
+        (["--metric", "roc_auc"], "--metric roc_auc: roc_auc wasn't recorded in this study"),
+    ],
+)
+def test_what_cant_be_scored_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tune(write(tmp_path / "small.yaml", SMALL), trials=1)
+    refused = call(capsys, "rescore", "small", *words)
+    assert (refused.code, refused.out) == (2, "")
+    assert said in refused.err
+    assert len(refused.err.splitlines()) == 1

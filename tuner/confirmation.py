@@ -1,0 +1,177 @@
+"""Repeats of the search's best configurations -> which one is chosen, and how far its score was luck. Pure.
+
+The best of many trials owes some of its score to the validation rows that it was chosen on. So the best few are trained
+again on other divisions of the training and validation rows, with other seeds, and the mean over those chooses. By how
+much the search's own choice falls is told as its optimism.
+
+The error of a mean over J divisions is sd * sqrt(1/J + n_val/n_train), as the divisions share rows (Nadeau & Bengio
+2003).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, Self
+
+from tuner.curve import Curve, Measure
+from tuner.record import TrialRecord, best_record, best_records
+from tuner.scoring import Score
+
+TOP, ROUNDS, FEWEST_ROUNDS = 5, 3, 2
+REPEAT = "repeat:"  # with which the keys of repeats in a store begin
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A trial's configuration trained again: on the split and with the seed of a round, up to the epoch `kept`.
+
+    `curve` and `score` are None if it failed (`error` says why) or came to no finite score. The validation rows are
+    other ones than those of the search if `fresh`; they aren't where the data name them. `without` names a regularizer
+    that was switched off, for an ablation.
+    """
+
+    trial: int
+    round: int
+    seed: int
+    split: int
+    kept: int
+    curve: Curve | None
+    score: Score | None
+    error: str = ""
+    fresh: bool = True
+    without: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON."""
+        plain = {name: getattr(self, name) for name in self.__slots__}
+        return plain | {
+            name: part.to_json() if (part := plain[name]) is not None else None for name in ("curve", "score")
+        }
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        curve, score = doc["curve"], doc["score"]
+        read = {"curve": Curve.from_json(curve) if curve else None, "score": Score.from_json(score) if score else None}
+        return cls(**{**doc, **read})
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a configuration came to over the rounds: mean, standard deviation and standard error of its score."""
+
+    trial: int
+    searched: float
+    mean: float
+    sd: float
+    se: float
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The outcome: the trial chosen, the one that the search would have chosen, and every one's standing, best first.
+
+    `optimism` is by how much the search's choice scored higher in the search than over the rounds.
+    """
+
+    trial: int
+    searched: int
+    optimism: float
+    rounds: tuple[int, ...]
+    standings: tuple[Standing, ...]
+    repeats: tuple[Repeat, ...]
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the validation rows were others in each round than in the search."""
+        return all(repeat.fresh for repeat in self.repeats)
+
+    @property
+    def of_chosen(self) -> list[Repeat]:
+        """The repeats of the trial chosen, a round each."""
+        return [repeat for repeat in self.repeats if repeat.trial == self.trial]
+
+
+def contenders(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials whose configurations are confirmed; none if there is nothing to choose among."""
+    top = best_records(records, TOP)
+    return top if len(top) > 1 else []
+
+
+def confirmed(
+    records: Mapping[int, TrialRecord], repeats: Sequence[Repeat], n_train: int, n_val: int
+) -> Confirmed | None:
+    """Return the outcome over the rounds in which all contenders were trained; None if these are fewer than two, or if
+    no contender came to a score in all of them.
+    """
+    top = contenders(records.values())
+    there = {(repeat.trial, repeat.round): repeat for repeat in repeats if not repeat.without}
+    rounds = [n for n in range(ROUNDS) if top and all((record.number, n) in there for record in top)]
+    if len(rounds) < FEWEST_ROUNDS:
+        return None
+    found = [_standing(record, [there[record.number, n] for n in rounds], n_val / n_train) for record in top]
+    order = sorted(found, key=lambda each: (-each.mean, each.trial))
+    leader = next(each for each in found if each.trial == top[0].number)
+    if not math.isfinite(order[0].mean):
+        return None
+    used = tuple(there[record.number, n] for record in top for n in rounds)
+    return Confirmed(order[0].trial, leader.trial, leader.searched - leader.mean, tuple(rounds), tuple(order), used)
+
+
+def _standing(record: TrialRecord, repeats: Sequence[Repeat], share: float) -> Standing:
+    assert record.score is not None
+    values = [repeat.score.value if repeat.score is not None else -math.inf for repeat in repeats]
+    if not all(map(math.isfinite, values)):
+        return Standing(record.number, record.score.value, -math.inf, math.nan, math.nan)
+    sd = stdev(values)
+    return Standing(record.number, record.score.value, fmean(values), sd, sd * math.sqrt(1 / len(values) + share))
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """What a regularizer brought, over the rounds: the mean of the paired differences, with it less without it.
+
+    `score` is in the score's unit (more is better), `gap` is by how much the gap is smaller; `_se` are standard errors.
+    """
+
+    name: str
+    value: float
+    score: float
+    score_se: float
+    gap: float
+    gap_se: float
+    rounds: int
+
+
+def bought(
+    repeats: Sequence[Repeat], trial: int, values: Mapping[str, float], n_train: int, n_val: int
+) -> list[Bought]:
+    """Return what each regularizer of a trial brought, the one with the largest effect first."""
+    there = {(repeat.without, repeat.round): repeat.score for repeat in repeats if repeat.trial == trial}
+    found = []
+    for name, value in values.items():
+        both = [(there.get(("", n)), there.get((name, n))) for n in range(ROUNDS)]
+        pairs = [(full, less) for full, less in both if full is not None and less is not None]
+        if len(pairs) >= FEWEST_ROUNDS:
+            scores, gaps = (
+                [full.value - less.value for full, less in pairs],
+                [less.gap - full.gap for full, less in pairs],
+            )
+            wider = math.sqrt(1 / len(pairs) + n_val / n_train)
+            found.append(
+                Bought(name, value, fmean(scores), stdev(scores) * wider, fmean(gaps), stdev(gaps) * wider, len(pairs))
+            )
+    return sorted(found, key=lambda each: -abs(each.score))
+
+
+def chosen(records: Mapping[int, TrialRecord], outcome: Confirmed | None) -> TrialRecord | None:
+    """Return the trial that a study chooses: by its confirmation, or by the search's score where there is none."""
+    return best_record(records) if outcome is None else records[outcome.trial]
+
+
+def measures(repeats: Sequence[Repeat]) -> list[tuple[Measure, Measure]]:
+    """Return train and validation of each repeat at its kept epoch."""
+    return [(repeat.curve[repeat.kept].train, repeat.curve[repeat.kept].val) for repeat in repeats if repeat.curve]

@@ -1,0 +1,121 @@
+"""Confirmation and ablation: configurations of a search, trained again on fresh splits with fresh seeds.
+
+Decides on which rows and with which seeds, and keeps each run as soon as it ends, so that what was stopped goes on.
+What the runs say is judged by `confirmation`. Knows nothing of how the configurations were found.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tuner.config import min_epochs
+from tuner.confirmation import REPEAT, ROUNDS, Repeat, contenders
+from tuner.data import load_fresh
+from tuner.data.splits import Splits
+from tuner.engine import Again, Done, Engine, Task, again
+from tuner.errors import DataError
+from tuner.files import writing
+from tuner.planning import Plan, blank_curve, data_of
+from tuner.record import TrialRecord
+from tuner.scoring import score_at
+from tuner.store import Store
+
+FRESH = 1 << 20  # beyond the numbers of trials, so that no trial had such a seed
+
+
+def repeats_of(store: Store) -> list[Repeat]:
+    """Return the runs of a study's confirmation that have ended."""
+    return [Repeat.from_json(document) for document in store.found(REPEAT)]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run to be made: a trial's configuration on the rows and with the seed of a round; `without` a regularizer."""
+
+    record: TrialRecord
+    round: int
+    without: str = ""
+
+
+def pending(plan: Plan, records: Sequence[TrialRecord], repeats: Sequence[Repeat]) -> list[Run]:
+    """Return the runs of a confirmation that are still to be made, round by round."""
+    if not plan.space.config.budget.confirm:
+        return []
+    top = contenders(records)
+    return _missing([Run(record, n) for n in range(ROUNDS) for record in top], repeats)
+
+
+def ablations(record: TrialRecord, names: Iterable[str], repeats: Sequence[Repeat]) -> list[Run]:
+    """Return the runs of a trial, whole and without each of some regularizers, that are still to be made."""
+    return _missing([Run(record, n, name) for n in range(ROUNDS) for name in ("", *names)], repeats)
+
+
+def _missing(runs: Iterable[Run], repeats: Sequence[Repeat]) -> list[Run]:
+    there = {(repeat.trial, repeat.round, repeat.without) for repeat in repeats}
+    return [run for run in runs if (run.record.number, run.round, run.without) not in there]
+
+
+def repeat_each(
+    plan: Plan, store: Store, engine: Engine, runs: Sequence[Run], deadline: float | None = None
+) -> Iterator[Repeat]:
+    """Make runs; yield each once it is stored, until the deadline passes.
+
+    Raises:
+        DataError, UserCodeError: the data are no longer what they were.
+        StorageError: there is no room for them, or for what comes of a run.
+    """
+    if not runs or (deadline is not None and time.monotonic() >= deadline):
+        return
+    rounds = sorted({run.round for run in runs})
+    fresh = load_fresh(data_of(plan.space), plan.space.folder, [_split(plan, n) for n in rounds])
+    divisions: dict[int, tuple[int, Splits]] = {}
+
+    def jobs() -> Iterator[Again]:
+        for number, run in enumerate(runs):
+            if run.round not in divisions:
+                splits = next(fresh)
+                _refuse_other_data(plan, splits)
+                with writing(plan.folder):
+                    divisions[run.round] = engine.take(splits), splits
+            assert run.record.score is not None
+            config = plan.space.at(run.record.all_values)
+            config = config.replace({run.without: 0.0}) if run.without else config
+            task = Task(number, config, _seed(plan, run.round), plan.space.folder, divisions[run.round][0])
+            yield Again(task, run.record.score.epoch)
+
+    for done in again(engine, jobs(), deadline):
+        run = runs[done.job.task.number]
+        repeat = _repeat(plan, done, run, divisions[run.round][1])
+        store.put(f"{REPEAT}{run.record.number}:{run.round}:{run.without}", repeat.to_json())
+        yield repeat
+
+
+def _split(plan: Plan, n: int) -> int:
+    return (plan.space.config.data.split.seed + 1 + n) % 2**32
+
+
+def _seed(plan: Plan, n: int) -> int:
+    """Return the seed of a round, the same for all that run in it: they are compared on equal terms."""
+    return int(np.random.SeedSequence([plan.space.config.seed, FRESH + n]).generate_state(1)[0])
+
+
+def _refuse_other_data(plan: Plan, splits: Splits) -> None:
+    if splits.test_hash != plan.study.test_hash:
+        raise DataError(f"{plan.space.config.data.source}: is not what it was when the study began; put that back")
+
+
+def _repeat(plan: Plan, done: Done, run: Run, splits: Splits) -> Repeat:
+    config, kept, worth, curve = done.job.task.config, done.job.kept, None, None
+    if not done.error:
+        budget = config.training.epochs
+        curve = replace(blank_curve(config, splits), budget=budget, first=min_epochs(budget), epochs=done.epochs)
+        worth = score_at(curve, kept, plan.space.config.score, plan.study.metric)
+        worth = worth if math.isfinite(worth.value) else None
+    fresh = not np.array_equal(splits.val.rows, plan.folds[0].val.rows)
+    trial, n, seed = run.record.number, run.round, done.job.task.seed
+    return Repeat(trial, n, seed, _split(plan, n), kept, curve, worth, done.error, fresh, run.without)

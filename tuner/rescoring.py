@@ -1,0 +1,75 @@
+"""A finished study under another score, without training: from its stored curves alone. Pure.
+
+The epoch that each trial kept stays: it was chosen by validation alone, not by the score. What the other score would
+have made the sampler propose can't be known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuner.config import Score as Rule
+from tuner.errors import UsageError
+from tuner.record import TrialRecord
+from tuner.scoring import Score, score_at
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """A complete trial: its place in the study as it was (from 1), its score then and now.
+
+    `on_front` says that no other trial is better in both, what is scored on validation and the gap.
+    """
+
+    trial: int
+    place: int
+    before: float
+    score: Score
+    on_front: bool
+
+
+def rescore(records: Mapping[int, TrialRecord], rule: Rule, metric: str) -> list[Rescored]:
+    """Return the complete trials under another rule, best first.
+
+    Raises:
+        UsageError: the metric wasn't recorded, or no trial is complete.
+    """
+    complete = [
+        (record, record.score, record.curve)
+        for record in records.values()
+        if record.state == "complete" and record.score is not None and record.curve is not None
+    ]
+    if not complete:
+        raise UsageError("no trial is complete, so there is nothing to score")
+    try:
+        scores = {record.number: score_at(curve, old.epoch, rule, metric) for record, old, curve in complete}
+    except KeyError as error:
+        raise UsageError(f"--metric {metric}: {error.args[0]} wasn't recorded in this study") from None
+    before = {record.number: old.value for record, old, _ in complete}
+    places = {number: place for place, number in enumerate(_ranked(before), start=1)}
+    now = _ranked({number: score.value for number, score in scores.items()})
+    front = _front(scores)
+    return [Rescored(number, places[number], before[number], scores[number], number in front) for number in now]
+
+
+def _ranked(values: Mapping[int, float]) -> list[int]:
+    return sorted(values, key=lambda number: (-_finite(values[number]), number))
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf
+
+
+def _front(scores: Mapping[int, Score]) -> set[int]:
+    """Return the trials of which none is better in validation and no worse in the gap, or the other way round."""
+    found, least = set(), math.inf
+    finite = [
+        (number, each) for number, each in scores.items() if math.isfinite(each.skill) and math.isfinite(each.gap)
+    ]
+    for number, each in sorted(finite, key=lambda pair: (-pair[1].skill, pair[1].gap, pair[0])):
+        if each.gap < least:
+            found.add(number)
+            least = each.gap
+    return found
