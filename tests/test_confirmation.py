@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from command import SMALL, call, write
 
 from tuner import load_best, open_study, tune
 from tuner.confirmation import ROUNDS, TOP, Confirmed, Repeat, bought, chosen, confirmed, contenders
-from tuner.confirming import _seed, _split
+from tuner.confirming import Run, _seed, _split, repeat_each
 from tuner.curve import Curve
 from tuner.engine import Again, Task, again
 from tuner.errors import DataError
@@ -24,7 +25,9 @@ from tuner.grammar import Override
 from tuner.planning import prepare
 from tuner.record import TrialRecord, best_record
 from tuner.scoring import Score
-from tuner.tuning import conduct
+from tuner.search import _Loop, _seconds_kept
+from tuner.terminal import _with_spread
+from tuner.tuning import _open_store, _setting, _storage, conduct
 from tuner.workers import Processes
 
 CONFIRMED = SMALL.replace("confirm: false", "confirm: true").replace("trials: 3", "trials: 7")
@@ -229,13 +232,27 @@ class TestStudy:
         assert first["best"]["trial"] == first["search_best"]["trial"]
         assert tune(path, studies_dir=tmp_path / "studies").document["confirmed"] is not None
 
-    def test_the_time_limit_holds_for_the_confirmation_too(self, tmp_path: Path) -> None:
-        space = CONFIRMED.replace("trials: 7", "trials: 5000").replace("{low: 2, high: 4}", "40")
-        started = time.monotonic()
-        study = tune(write(tmp_path / "small.yaml", space), timeout=12, studies_dir=tmp_path / "studies")
-        assert study.document["confirmed"] is not None, "time was set aside for it"
-        assert study.document["trials"]["complete"] > 2
-        assert time.monotonic() - started < 60
+    def test_time_is_set_aside_for_the_confirmation_and_none_is_begun_after_the_limit(
+        self, study: Any, tmp_path: Path
+    ) -> None:
+        limit = [Override("budget.timeout", "10000", "here")]
+        plan = prepare(study.folder.parent.parent / "small.yaml", overrides=limit, studies_dir=study.folder.parent)
+        with _storage(plan.storage) as rdb:
+            store = _open_store(plan, rdb)
+            setting = _setting(plan, store)
+            loop = _Loop(setting, SimpleNamespace(slots=2))  # type: ignore[arg-type]
+            seconds = sum(_seconds_kept(record) for record in contenders(setting.records.values()))
+            assert loop.reserve >= ROUNDS * seconds / 2 + ROUNDS * plan.seconds
+            setting.deadline = None
+            assert _Loop(setting, SimpleNamespace(slots=2)).reserve == 0  # type: ignore[arg-type]
+            runs = [Run(record, 0) for record in contenders(setting.records.values())]
+            assert not list(repeat_each(plan, store, None, runs, deadline=time.monotonic()))  # type: ignore[arg-type]
+
+    def test_a_metric_without_a_spread_over_the_rounds_is_shown_without_one(self) -> None:
+        assert _with_spread(None) == "-"
+        assert _with_spread({"mean": None, "sd": None}) == "-"
+        assert _with_spread({"mean": 0.5, "sd": None}) == "0.5"
+        assert _with_spread({"mean": 0.5, "sd": 0.123}) == "0.5 +- 0.12"
 
     def test_folds_and_refit_are_confirmed_as_well(self, tmp_path: Path) -> None:
         space = CONFIRMED.replace("{source: sklearn:wine}", "{source: sklearn:wine, split: {folds: 3}}")

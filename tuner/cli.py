@@ -276,8 +276,8 @@ def rescore(
         raise UsageError(str(error)) from None
     rows = score_again(found.trials, rule, named)
     if as_json:
-        document = {"study": found.name, "metric": named, **rule.model_dump(), "trials": [asdict(row) for row in rows]}
-        _emit(_document({**document, "metric": named}))
+        trials = [asdict(row) for row in rows]
+        _emit(_document({"study": found.name, **rule.model_dump(), "metric": named, "trials": trials}))
         return
     _emit("\n".join(terminal.rescored_text(rows, rule, named)))
 

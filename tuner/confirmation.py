@@ -60,7 +60,7 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Contender:
     """What a configuration came to over the rounds: mean, standard deviation and standard error of its score."""
 
     trial: int
@@ -81,7 +81,7 @@ class Confirmed:
     searched: int
     optimism: float
     rounds: tuple[int, ...]
-    standings: tuple[Standing, ...]
+    standings: tuple[Contender, ...]
     repeats: tuple[Repeat, ...]
 
     @property
@@ -121,13 +121,13 @@ def confirmed(
     return Confirmed(order[0].trial, leader.trial, leader.searched - leader.mean, tuple(rounds), tuple(order), used)
 
 
-def _standing(record: TrialRecord, repeats: Sequence[Repeat], share: float) -> Standing:
+def _standing(record: TrialRecord, repeats: Sequence[Repeat], share: float) -> Contender:
     assert record.score is not None
     values = [repeat.score.value if repeat.score is not None else -math.inf for repeat in repeats]
     if not all(map(math.isfinite, values)):
-        return Standing(record.number, record.score.value, -math.inf, math.nan, math.nan)
+        return Contender(record.number, record.score.value, -math.inf, math.nan, math.nan)
     sd = stdev(values)
-    return Standing(record.number, record.score.value, fmean(values), sd, sd * math.sqrt(1 / len(values) + share))
+    return Contender(record.number, record.score.value, fmean(values), sd, sd * math.sqrt(1 / len(values) + share))
 
 
 @dataclass(frozen=True, slots=True)

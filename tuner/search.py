@@ -150,6 +150,8 @@ class _Loop:
         of those that are best now.
         """
         setting, several = self.setting, self.engine.slots > 1
+        if setting.deadline is None:
+            return 0.0
         top = [_seconds_kept(record) for record in contenders(self.records.values())] if setting.rounds else []
         repeats = max(setting.rounds * sum(top) / self.engine.slots, *top) if top else 0.0
         numbers = [number for number in (self.best, self.baseline) if number is not None] if setting.refit else []

@@ -239,8 +239,10 @@ def _figures(document: Mapping[str, Any]) -> list[str]:
     return table(rows, frozenset(range(1, 8)))
 
 
-def _with_spread(figure: Mapping[str, float] | None) -> str:
-    return "-" if figure is None else f"{number(figure['mean'])} +- {figure['sd']:.2g}"
+def _with_spread(figure: Mapping[str, float | None] | None) -> str:
+    if figure is None or figure["sd"] is None:  # it wasn't finite in enough of the rounds
+        return number(figure["mean"]) if figure else "-"
+    return f"{number(figure['mean'])} +- {figure['sd']:.2g}"
 
 
 def _with_interval(figure: Mapping[str, float] | None) -> str:
