@@ -23,7 +23,8 @@ from tuner.engine import Again, Task, again
 from tuner.errors import DataError
 from tuner.grammar import Override
 from tuner.planning import prepare
-from tuner.record import TrialRecord, best_record
+from tuner.ranking import best_record
+from tuner.record import TrialRecord
 from tuner.scoring import Score
 from tuner.search import _Loop, _seconds_kept
 from tuner.terminal import _with_spread
@@ -50,7 +51,7 @@ def repeats(scores: dict[int, list[float | None]]) -> list[Repeat]:
 
 
 def outcome(records: list[TrialRecord], scores: dict[int, list[float | None]]) -> Confirmed | None:
-    return confirmed({record.number: record for record in records}, repeats(scores), 100, 25)
+    return confirmed({record.number: record for record in records}, repeats(scores), 100, 25, "penalty")
 
 
 class TestChoice:
@@ -91,10 +92,10 @@ class TestChoice:
             trial(9, 2.0, "pruned"),
             trial(10, math.nan),
         ]
-        assert [record.number for record in contenders(rows)] == [8, 6, 5, 4, 3]
-        assert len(contenders(rows)) == TOP
-        assert contenders([trial(0, 0.5)]) == []
-        assert contenders([trial(0, 0.5), trial(1, 0.4, w=0)]) == [], "one configuration tried twice is one"
+        assert [record.number for record in contenders(rows, "penalty")] == [8, 6, 5, 4, 3]
+        assert len(contenders(rows, "penalty")) == TOP
+        assert contenders([trial(0, 0.5)], "penalty") == []
+        assert contenders([trial(0, 0.5), trial(1, 0.4, w=0)], "penalty") == [], "one configuration tried twice is one"
 
     def test_a_trial_that_came_to_the_top_after_the_confirmation_opens_it_again(self) -> None:
         scores: dict[int, list[float | None]] = {0: [0.5, 0.5], 1: [0.6, 0.6]}
@@ -102,7 +103,7 @@ class TestChoice:
         assert outcome(records, scores) is not None
         records = [*records, trial(2, 1.0)]
         assert outcome(records, scores) is None
-        best = chosen({record.number: record for record in records}, None)
+        best = chosen({record.number: record for record in records}, None, "penalty")
         assert best is not None
         assert best.number == 2
 
@@ -126,7 +127,7 @@ class TestStudy:
         assert found["trial"] == study.document["best"]["trial"] == study.best.trial
         assert found["fresh_splits"] is True
         assert found["rounds"] == ROUNDS == len(set(found["seeds"])) == len(set(found["splits"]))
-        top = [record.number for record in contenders(trials.values())]
+        top = [record.number for record in contenders(trials.values(), "penalty")]
         assert sorted(each["trial"] for each in found["contenders"]) == sorted(top)
         assert found["search_choice"] == top[0] == study.document["search_best"]["trial"]
         means = [each["score"] for each in found["contenders"]]
@@ -241,11 +242,11 @@ class TestStudy:
             store = _open_store(plan, rdb)
             setting = _setting(plan, store)
             loop = _Loop(setting, SimpleNamespace(slots=2))  # type: ignore[arg-type]
-            seconds = sum(_seconds_kept(record) for record in contenders(setting.records.values()))
+            seconds = sum(_seconds_kept(record) for record in contenders(setting.records.values(), "penalty"))
             assert loop.reserve >= ROUNDS * seconds / 2 + ROUNDS * plan.seconds
             setting.deadline = None
             assert _Loop(setting, SimpleNamespace(slots=2)).reserve == 0  # type: ignore[arg-type]
-            runs = [Run(record, 0) for record in contenders(setting.records.values())]
+            runs = [Run(record, 0) for record in contenders(setting.records.values(), "penalty")]
             assert not list(repeat_each(plan, store, None, runs, deadline=time.monotonic()))  # type: ignore[arg-type]
 
     def test_a_metric_without_a_spread_over_the_rounds_is_shown_without_one(self) -> None:
@@ -295,7 +296,7 @@ class TestAblation:
         records = [trial(0, 0.9), trial(1, 0.8)]
         runs = repeats({0: [0.5, 0.5], 1: [0.4, 0.4]})
         wrong = [replace(each, without="x", score=worth(99.0)) for each in runs]
-        found = confirmed({record.number: record for record in records}, [*runs, *wrong], 100, 25)
+        found = confirmed({record.number: record for record in records}, [*runs, *wrong], 100, 25, "penalty")
         assert found is not None
         assert found.standings[0].mean == pytest.approx(0.5)
 

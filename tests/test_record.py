@@ -11,7 +11,8 @@ import pytest
 
 from tuner.config import Score as Rule
 from tuner.curve import Curve
-from tuner.record import StudyRecord, TrialRecord, best_record
+from tuner.ranking import best_record
+from tuner.record import StudyRecord, TrialRecord
 from tuner.scoring import Score, score
 from tuner.stopping import finished
 

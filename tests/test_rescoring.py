@@ -30,25 +30,37 @@ def records(make: Callable[..., Curve], pairs: list[tuple[float, float]], rule: 
 
 def test_a_larger_penalty_puts_the_trial_with_the_smaller_gap_first(make_curve: Any) -> None:
     found = records(make_curve, [(0.80, 0.20), (0.86, 0.84)], Rule(gap_penalty=0.0))
-    first, second = rescore(found, Rule(gap_penalty=0.5), "log_loss")
+    first, second = rescore(found, Rule(gap_penalty=0.5), "log_loss", "penalty")
     assert (first.trial, first.place, second.trial, second.place) == (1, 2, 0, 1)
     assert second.before == pytest.approx(0.6)
     assert second.score.value == pytest.approx(0.6 - 0.5 * (0.3 - 0.01))
     assert first.on_front
     assert second.on_front
-    assert [row.trial for row in rescore(found, Rule(gap_penalty=0.0), "log_loss")] == [0, 1]
+    assert [row.trial for row in rescore(found, Rule(gap_penalty=0.0), "log_loss", "penalty")] == [0, 1]
 
 
 def test_a_trial_that_another_one_beats_in_both_isnt_on_the_front(make_curve: Any) -> None:
     found = records(make_curve, [(0.8, 0.5), (0.9, 0.4), (0.85, 0.56)], Rule())
-    assert {row.trial for row in rescore(found, Rule(), "log_loss") if row.on_front} == {0, 2}
+    assert {row.trial for row in rescore(found, Rule(), "log_loss", "penalty") if row.on_front} == {0, 2}
+
+
+def test_a_price_of_the_gap_asks_for_the_form_that_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tune(write(tmp_path / "small.yaml", SMALL), overrides={"score.form": "none"}, trials=2)
+    assert call(capsys, "rescore", "small", "--json").document["form"] == "none"
+    assert call(capsys, "rescore", "small", "--gap-penalty", "1", "--json").document["form"] == "penalty"
+    noted = call(capsys, "check", "small.yaml", "-S", "score.form=conservative", "-S", "score.gap_penalty=0.5").out
+    assert "score.gap_penalty: nothing is done with it, as score.form is conservative" in noted
+    assert "score = 1 - L_val/L_0 - SE(val)\n" in noted
 
 
 def test_what_wasnt_recorded_cant_be_scored(make_curve: Any) -> None:
     with pytest.raises(UsageError, match="accuracy wasn't recorded"):
-        rescore(records(make_curve, [(0.8, 0.5)], Rule()), Rule(), "accuracy")
+        rescore(records(make_curve, [(0.8, 0.5)], Rule()), Rule(), "accuracy", "penalty")
     with pytest.raises(UsageError, match="no trial is complete"):
-        rescore({}, Rule(), "log_loss")
+        rescore({}, Rule(), "log_loss", "penalty")
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 2.0), st.floats(0.05, 2.0)), min_size=1, max_size=12))
@@ -56,7 +68,7 @@ def test_the_studys_own_rule_gives_the_studys_own_order_and_the_best_is_on_the_f
     make_curve: Any, pairs: Any
 ) -> None:
     found = records(make_curve, pairs, Rule())
-    rows = rescore(found, Rule(), "log_loss")
+    rows = rescore(found, Rule(), "log_loss", "penalty")
     assert [row.place for row in rows] == list(range(1, len(pairs) + 1))
     assert all(row.score.value == row.before for row in rows)
     assert max(rows, key=lambda row: (row.score.skill, -row.score.gap, -row.trial)).on_front
@@ -72,6 +84,11 @@ def test_the_command_shows_another_order_and_changes_nothing(
     assert said.code == 0, said.err
     assert (said.document["gap_penalty"], said.document["metric"]) == (0.5, "log_loss")
     assert {row["trial"] for row in said.document["trials"]} == set(study.trials)
+    tied = call(capsys, "rescore", "small", "--form", "tiebreak", "--json")
+    assert (tied.code, tied.document["form"]) == (0, "tiebreak")
+    assert call(capsys, "rescore", "small", "--form", "conservative").out.startswith(
+        "Under log_loss, form conservative"
+    )
     text = call(capsys, "rescore", "small", "--metric", "accuracy").out
     assert text.startswith("Under accuracy, gap_penalty 0.25, noise 2, tolerance 0 trial ")
     assert call(capsys, "show", "small", "--json").out == before
@@ -83,6 +100,8 @@ def test_the_command_shows_another_order_and_changes_nothing(
         (["--gap-penalty", "-1"], "score.gap_penalty"),
         (["--metric", "r2"], "score.metric: r2 doesn't apply to classification"),
         (["--metric", "acuracy"], "score.metric"),
+        (["--form", "tie"], "score.form"),
+        (["--form", "tiebreak", "--metric", "accuracy"], "--form tiebreak: goes with the study's own metric alone"),
         (["--metric", "roc_auc"], "--metric roc_auc: roc_auc wasn't recorded in this study"),
     ],
 )

@@ -110,7 +110,7 @@ def digest(network: nn.Module) -> str:
 
 def drain(config: RunConfig, splits: Splits, seed: int = 0) -> tuple[list[Epoch], nn.Module, list[str]]:
     epochs, digests, network = [], [], nn.Module()
-    for epoch, network in train(config, splits, seed):
+    for epoch, network, _ in train(config, splits, seed):
         epochs.append(epoch)
         digests.append(digest(network))
     return epochs, network, digests
@@ -160,7 +160,7 @@ class TestSeed:
 
     def test_what_the_caller_draws_between_epochs_changes_no_weights(self) -> None:
         digests = []
-        for _, network in train(config(**EVERYTHING), classes(), 3):
+        for _, network, _ in train(config(**EVERYTHING), classes(), 3):
             digests.append(digest(network))
             torch.manual_seed(len(digests))
         assert digests == drain(config(**EVERYTHING), classes(), 3)[2]
@@ -168,7 +168,7 @@ class TestSeed:
     def test_two_runs_that_take_turns_do_not_disturb_each_other(self) -> None:
         settings = config(**EVERYTHING)
         pair = [
-            [digest(network) for _, network in both]
+            [digest(network) for _, network, _ in both]
             for both in zip(*(train(settings, classes(), s) for s in (3, 4)), strict=True)
         ]
         assert [list(column) for column in zip(*pair, strict=True)] == [
@@ -359,7 +359,7 @@ class TestProbe:
 
     def test_the_train_series_is_measured_on_it_and_in_the_studys_seed_alone(self) -> None:
         splits = classes(200, 40)
-        epoch, network = next(iter(train(config(seed=7), splits, 123)))
+        epoch, network, _ = next(iter(train(config(seed=7), splits, 123)))
         assert measure(network, training_probe(splits), splits, config())[0] == epoch.train
 
 
@@ -380,9 +380,9 @@ class TestMeasure:
 
     def test_the_numbers_of_an_epoch_are_those_of_its_examples(self) -> None:
         splits = classes()
-        epoch, network = next(iter(train(config(), splits, 0)))
+        epoch, network, _ = next(iter(train(config(), splits, 0)))
         probe = training_probe(splits, 0)
-        (val, val_losses), (on_train, train_losses) = (
+        (val, val_losses, _), (on_train, train_losses, _) = (
             measure(network, p, splits, config()) for p in (splits.val, probe)
         )
         assert (epoch.val, epoch.train) == (val, on_train)
@@ -394,7 +394,7 @@ class TestMeasure:
     def test_the_rise_is_paired_over_the_examples_since_the_best_epoch(self) -> None:
         splits = classes(n_train=12, noise=2.0)
         best, seen = np.zeros(len(splits.val)), 0
-        for epoch, network in train(config(training__epochs=25, training__learning_rate=0.3), splits, 0):
+        for epoch, network, _ in train(config(training__epochs=25, training__learning_rate=0.3), splits, 0):
             losses = measure(network, splits.val, splits, config())[1]
             if epoch.standing.best == epoch.number:
                 best = losses
@@ -416,7 +416,7 @@ class TestMeasure:
 
     def test_the_area_under_the_roc_curve_is_measured_each_epoch_only_if_it_is_the_score(self) -> None:
         for metric, there in ((None, False), ("roc_auc", True)):
-            epoch, _ = next(iter(train(config(score__metric=metric), classes(), 0)))
+            epoch, *_ = next(iter(train(config(score__metric=metric), classes(), 0)))
             assert ("roc_auc" in epoch.val.metrics) == ("roc_auc" in epoch.train.metrics) == there
 
     def test_images_are_brought_to_the_scale_that_the_model_takes(self) -> None:
@@ -514,7 +514,7 @@ def test_class_weights_make_a_rare_class_count_as_much_as_a_frequent_one():
     data = unbalanced()
     recalls = {}
     for weighted in (False, True):
-        *_, (epoch, _) = train(config(training__class_weights=weighted, training__epochs=8), data, 0)
+        *_, (epoch, *_) = train(config(training__class_weights=weighted, training__epochs=8), data, 0)
         recalls[weighted] = epoch.val.metrics["balanced_accuracy"]
     assert recalls[True] > recalls[False] + 0.1
 
@@ -550,7 +550,7 @@ def test_bfloat16_learns_as_float32_does_and_leaves_float32_weights():
 
 
 def test_mixup_of_numbers_mixes_their_targets():
-    *_, (epoch, _) = train(config(augmentation__mixup=0.5, training__epochs=20), numbers(300, 60), 0)
+    *_, (epoch, *_) = train(config(augmentation__mixup=0.5, training__epochs=20), numbers(300, 60), 0)
     assert epoch.val.metrics["r2"] > 0.7
 
 

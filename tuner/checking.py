@@ -10,6 +10,7 @@ from typing import Any
 from tuner.confirmation import ROUNDS, TOP
 from tuner.grammar import Override, plain_domain, read_space
 from tuner.planning import Plan, own_families, plan_of, total_trials
+from tuner.reporting import formula
 from tuner.space import Range, Space
 from tuner.terminal import clean, counted, rows_of, table
 
@@ -63,7 +64,7 @@ def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[st
         data = plan.study.data
         shape = " x ".join(str(side) for side in data["input"])
         lines += [f"data: {data['kind']} {shape}, {data['task']} ({data['outputs']} outputs); rows: {rows_of(data)}"]
-        lines += [f"scored by {plan.study.metric}, gap_penalty {space.config.score.gap_penalty:g}"]
+        lines += [formula(plan.study.metric, plan.study.identity)]
         lines += [f"note: {clean(note)}" for note in data["notes"]]
     else:
         lines += [f"not imported, so neither data nor model are checked: {', '.join(document['own_code'])}"]

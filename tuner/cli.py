@@ -243,6 +243,7 @@ def show(
 @app.command()
 def rescore(
     study: StudyName,
+    form: Annotated[str | None, typer.Option(help="Form of the score.", show_default=False)] = None,
     gap_penalty: Annotated[float | None, typer.Option(help="Price of the gap.", show_default=False)] = None,
     noise: Annotated[float | None, typer.Option(help="Standard errors that are free.", show_default=False)] = None,
     tolerance: Annotated[float | None, typer.Option(help="Gap that is free.", show_default=False)] = None,
@@ -259,12 +260,15 @@ def rescore(
 
     from tuner import terminal
     from tuner.grammar import parse_space
+    from tuner.reporting import form_of
     from tuner.rescoring import rescore as score_again
     from tuner.scoring import metric_of
     from tuner.study import open_study
 
     found = open_study(study, storage=storage, studies_dir=studies_dir)
+    priced = any(value is not None for value in (gap_penalty, noise, tolerance))
     given = {
+        "--form": ("score.form", form or ("penalty" if priced else None)),
         "--gap-penalty": ("score.gap_penalty", gap_penalty), "--noise": ("score.noise", noise),
         "--tolerance": ("score.tolerance", tolerance), "--metric": ("score.metric", metric),
     }  # fmt: skip
@@ -274,7 +278,7 @@ def rescore(
         named = metric_of(rule, found.record.data["task"]) if metric else found.record.metric
     except ValueError as error:
         raise UsageError(str(error)) from None
-    rows = score_again(found.trials, rule, named)
+    rows = score_again(found.trials, rule, named, form_of(found.record.identity))
     if as_json:
         trials = [asdict(row) for row in rows]
         _emit(_document({"study": found.name, **rule.model_dump(), "metric": named, "trials": trials}))

@@ -175,6 +175,11 @@ class Score(Section):
     """What a trial is worth."""
 
     metric: Metric | None = fixed(None, "log_loss for classification and mse for regression if not given")
+    form: Literal["penalty", "tiebreak", "conservative", "none"] = fixed(
+        "penalty",
+        "penalty: less a price of the gap; tiebreak: of what ties, the smallest gap; conservative: less a standard "
+        "error; none: as it is",
+    )
     gap_penalty: float = fixed(0.25, "price of the gap between train and validation", ge=0, le=100)
     noise: float = fixed(2.0, "standard errors of the gap that cost nothing", ge=0, le=100)
     tolerance: float = fixed(0.0, "gap beyond the noise that costs nothing", ge=0)

@@ -17,7 +17,8 @@ from statistics import fmean, stdev
 from typing import Any, Self
 
 from tuner.curve import Curve, Measure
-from tuner.record import TrialRecord, best_record, best_records
+from tuner.ranking import TIED_SE, best_records
+from tuner.record import TrialRecord
 from tuner.scoring import Score
 
 TOP, ROUNDS, FEWEST_ROUNDS = 5, 3, 2
@@ -95,30 +96,52 @@ class Confirmed:
         return [repeat for repeat in self.repeats if repeat.trial == self.trial]
 
 
-def contenders(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials whose configurations are confirmed; none if there is nothing to choose among."""
-    top = best_records(records, TOP)
+def contenders(records: Iterable[TrialRecord], form: str) -> list[TrialRecord]:
+    """Return the trials whose configurations are confirmed, the search's choice first; none if there is nothing to
+    choose among.
+    """
+    top = best_records(records, TOP, form)
     return top if len(top) > 1 else []
 
 
 def confirmed(
-    records: Mapping[int, TrialRecord], repeats: Sequence[Repeat], n_train: int, n_val: int
+    records: Mapping[int, TrialRecord], repeats: Sequence[Repeat], n_train: int, n_val: int, form: str
 ) -> Confirmed | None:
     """Return the outcome over the rounds in which all contenders were trained; None if these are fewer than two, or if
     no contender came to a score in all of them.
     """
-    top = contenders(records.values())
+    top = contenders(records.values(), form)
     there = {(repeat.trial, repeat.round): repeat for repeat in repeats if not repeat.without}
     rounds = [n for n in range(ROUNDS) if top and all((record.number, n) in there for record in top)]
     if len(rounds) < FEWEST_ROUNDS:
         return None
-    found = [_standing(record, [there[record.number, n] for n in rounds], n_val / n_train) for record in top]
+    share = n_val / n_train
+    found = [_standing(record, [there[record.number, n] for n in rounds], share) for record in top]
     order = sorted(found, key=lambda each: (-each.mean, each.trial))
+    if form == "tiebreak":
+        order = _ties_broken(order, {each.trial: [there[each.trial, n] for n in rounds] for each in found}, share)
     leader = next(each for each in found if each.trial == top[0].number)
     if not math.isfinite(order[0].mean):
         return None
     used = tuple(there[record.number, n] for record in top for n in rounds)
     return Confirmed(order[0].trial, leader.trial, leader.searched - leader.mean, tuple(rounds), tuple(order), used)
+
+
+def _ties_broken(order: list[Contender], repeats: Mapping[int, Sequence[Repeat]], share: float) -> list[Contender]:
+    """Return contenders with those first, by their gaps, that can't be told from the leader over the rounds."""
+
+    def scores(trial: int) -> list[Score]:
+        return [repeat.score for repeat in repeats[trial] if repeat.score is not None]
+
+    def ties(each: Contender) -> bool:
+        if not math.isfinite(each.mean):
+            return False
+        apart = [a.value - b.value for a, b in zip(scores(order[0].trial), scores(each.trial), strict=True)]
+        return fmean(apart) <= TIED_SE * stdev(apart) * math.sqrt(1 / len(apart) + share)
+
+    tied = [each for each in order if ties(each)]
+    by_gap = sorted(tied, key=lambda each: (fmean(score.gap for score in scores(each.trial)), each.trial))
+    return by_gap + [each for each in order if each not in tied]
 
 
 def _standing(record: TrialRecord, repeats: Sequence[Repeat], share: float) -> Contender:
@@ -167,9 +190,9 @@ def bought(
     return sorted(found, key=lambda each: -abs(each.score))
 
 
-def chosen(records: Mapping[int, TrialRecord], outcome: Confirmed | None) -> TrialRecord | None:
-    """Return the trial that a study chooses: by its confirmation, or by the search's score where there is none."""
-    return best_record(records) if outcome is None else records[outcome.trial]
+def chosen(records: Mapping[int, TrialRecord], outcome: Confirmed | None, form: str) -> TrialRecord | None:
+    """Return the trial that a study chooses: by its confirmation, or by the search where there is none."""
+    return next(iter(best_records(records.values(), 1, form)), None) if outcome is None else records[outcome.trial]
 
 
 def measures(repeats: Sequence[Repeat]) -> list[tuple[Measure, Measure]]:

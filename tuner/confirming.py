@@ -46,7 +46,7 @@ def pending(plan: Plan, records: Sequence[TrialRecord], repeats: Sequence[Repeat
     """Return the runs of a confirmation that are still to be made, round by round."""
     if not plan.space.config.budget.confirm:
         return []
-    top = contenders(records)
+    top = contenders(records, plan.space.config.score.form)
     return _missing([Run(record, n) for n in range(ROUNDS) for record in top], repeats)
 
 

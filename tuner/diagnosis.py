@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from tuner.record import TrialRecord, best_records
+from tuner.ranking import best_records
+from tuner.record import TrialRecord
 from tuner.space import Range, Space
 
 Fit = Literal["overfit", "slightly overfit", "underfit", "well fitted"]

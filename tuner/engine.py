@@ -43,10 +43,13 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A trial was stopped; `model` are facts of its network: parameters, sparsity."""
+    """A trial was stopped; `model` are facts of its network: parameters, sparsity. `examples` is what some validation
+    examples count in the score at its best epoch, the same ones in every trial of the same rows.
+    """
 
     number: int
     model: dict[str, float]
+    examples: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

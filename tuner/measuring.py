@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from tuner.config import RunConfig
 from tuner.curve import Measure, rounded
 from tuner.data.splits import Part, Splits, Standard
-from tuner.metrics import metrics, per_example_loss
+from tuner.metrics import metrics, per_example_hit, per_example_loss
+from tuner.scoring import LOSS, PER_NULL_LOSS
 
 EVAL_ELEMENTS = 2_000_000  # numbers in one batch of an evaluation: large enough to be fast, small in memory
+EXAMPLES = 1000
 WIDENED = 64  # by so much a token, or a step of a sequence, widens in a network
 
 
@@ -38,14 +40,24 @@ def training_probe(splits: Splits, seed: int = 0) -> Part:
     return Part(splits.train.x[rows], y[rows], splits.train.rows[rows])
 
 
-def measure(network: nn.Module, part: Part, splits: Splits, config: RunConfig) -> tuple[Measure, NDArray[np.float64]]:
-    """Return the measure of a part and its per-example losses (n,)."""
+def measure(
+    network: nn.Module, part: Part, splits: Splits, config: RunConfig
+) -> tuple[Measure, NDArray[np.float64], NDArray[np.float64]]:
+    """Return the measure of a part, its per-example losses (n,) and what each example counts in the score (n,)."""
     task = splits.shape.task
     outputs = predict(network, part.x, splits.encoder.standard, task)
     losses = per_example_loss(outputs, part.y, task)
-    roc_auc = config.score.metric == "roc_auc"
-    found = metrics(outputs, part.y, task, splits.encoder.target.restore, roc_auc)
-    return Measure(rounded(float(losses.mean())), {name: rounded(value) for name, value in found.items()}), losses
+    metric, restore = config.score.metric or LOSS[task], splits.encoder.target.restore
+    found = metrics(outputs, part.y, task, restore, metric == "roc_auc")
+    whole = Measure(rounded(float(losses.mean())), {name: rounded(value) for name, value in found.items()})
+    counted = losses if metric in PER_NULL_LOSS else per_example_hit(outputs, part.y, task, restore)
+    return whole, losses, counted
+
+
+def sampled(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return the values of at most 1,000 examples, evenly spaced: enough for the spread of a paired difference."""
+    places = np.linspace(0, len(values) - 1, min(len(values), EXAMPLES)).round().astype(np.int64)
+    return tuple(values[places].astype(np.float32).tolist())
 
 
 def predict(network: nn.Module, x: NDArray[np.generic], standard: Standard, task: str) -> NDArray[np.float32]:

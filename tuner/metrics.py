@@ -29,6 +29,19 @@ def per_example_loss(outputs: NDArray[Any], y: NDArray[Any], task: str) -> Float
     return np.asarray((outputs[:, 0].astype(np.float64) - y) ** 2)
 
 
+def per_example_hit(outputs: NDArray[Any], y: NDArray[Any], task: str, restore: Any = None) -> Floats:
+    """Return what each example (n,) counts in a metric that is no mean of losses: 1 if its class is right, or else its
+    absolute error.
+
+    Precision, recall, F1, balanced accuracy and the area under the ROC curve are no means over examples; what is right
+    or wrong stands for them.
+    """
+    if task == "classification":
+        return np.asarray(outputs.argmax(1) == y, dtype=np.float64)
+    predicted, true = (np.asarray(restore(values) if restore else values) for values in (outputs[:, 0], y))
+    return np.asarray(np.abs(predicted.astype(np.float64) - true))
+
+
 def null_loss(train_y: NDArray[Any], y: NDArray[Any], task: str, outputs: int) -> float:
     """Return the mean loss on `y` of a prediction that knows the training targets' distribution alone.
 

@@ -245,7 +245,7 @@ def _may_be(space: Space, name: str, value: Any) -> bool:
 
 def _noted(space: Space) -> Space:
     """Return the space with a note on each key that it sets and that no family of its networks has."""
-    known = families(space)
+    space, known = _noted_score(space), families(space)
     if own_families(space):
         return space
     own = {key for family in FAMILIES.values() for key in family.keys}
@@ -256,6 +256,16 @@ def _noted(space: Space) -> Space:
         if _is_set(space, name)
     ]
     return replace(space, notes=(*space.notes, *idle)) if idle else space
+
+
+def _noted_score(space: Space) -> Space:
+    """Return the space with a note on the keys of a score that its form doesn't have."""
+    rule = space.config.score
+    idle = [name for name in ("gap_penalty", "noise", "tolerance") if _is_set(space, f"score.{name}")]
+    if rule.form == "penalty" or not idle:
+        return space
+    said = f"score.{', score.'.join(idle)}: nothing is done with it, as score.form is {rule.form}"
+    return replace(space, notes=(*space.notes, said))
 
 
 def _having(key: str) -> list[str]:

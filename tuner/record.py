@@ -5,8 +5,11 @@ Knows how to become JSON and back, so that a study can be read without any other
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Iterable, Mapping
+import sys
+from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -25,8 +28,10 @@ class TrialRecord:
     trial has outside the space (the unregularized baseline of a space that doesn't hold it). `label` says
     which of the first trials it is ("baseline", "light", ...), or "". `model` are facts of the trained
     network: parameters, sparsity (share of weights that are exactly zero). With cross-validation `folds` are the curves
-    of its folds so far and `curve` is their mean (while it runs: that of the present fold). `leads` says, of a trial
-    that has just ended, that it is the best of its study so far; it isn't stored.
+    of its folds so far and `curve` is their mean (while it runs: that of the present fold). `examples` is what some
+    validation examples count in the score at the best epoch, the same ones in every trial (of each fold, those at its
+    own best epoch). `leads` says, of a trial that has just ended, that it is the best of its study so far; it isn't
+    stored.
     """
 
     number: int
@@ -42,6 +47,7 @@ class TrialRecord:
     model: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     folds: tuple[Curve, ...] = ()
+    examples: tuple[float, ...] = ()
     leads: bool = False
 
     @property
@@ -73,6 +79,7 @@ class TrialRecord:
             "verdict": self.verdict.to_json() if self.verdict else None,
             "error": self.error, "model": dict(self.model), "seconds": round(self.seconds, 4),
             **({"folds": [fold.to_json() for fold in self.folds]} if self.folds else {}),
+            **({"examples": _packed(self.examples)} if self.examples else {}),
         }  # fmt: skip
 
     @classmethod
@@ -84,29 +91,25 @@ class TrialRecord:
             Score.from_json(doc["score"]) if doc.get("score") else None,
             Verdict.from_json(doc["verdict"]) if doc.get("verdict") else None,
             doc.get("error", ""), doc.get("model", {}), doc.get("seconds", 0.0),
-            tuple(Curve.from_json(fold) for fold in doc.get("folds", ())),
+            tuple(Curve.from_json(fold) for fold in doc.get("folds", ())), _unpacked(doc.get("examples", "")),
         )  # fmt: skip
 
 
-def best_record(records: Mapping[int, TrialRecord] | list[TrialRecord]) -> TrialRecord | None:
-    """Return the complete trial with the highest score, the earlier one of equals; None if none has a finite one."""
-    rows = records.values() if isinstance(records, Mapping) else records
-    complete = [row for row in rows if row.state == "complete" and math.isfinite(_worth(row))]
-    return max(complete, key=lambda row: (_worth(row), -row.number), default=None)
+def _packed(values: tuple[float, ...]) -> str:
+    """Return numbers as base64 of little-endian float32: a third of what their digits would take."""
+    return base64.b64encode(_little(array("f", values)).tobytes()).decode("ascii")
 
 
-def best_records(records: Iterable[TrialRecord], count: int) -> list[TrialRecord]:
-    """Return the complete trials with the highest finite scores, best first, of equal configurations the first."""
-    complete = [row for row in records if row.state == "complete" and math.isfinite(_worth(row))]
-    found: list[TrialRecord] = []
-    for row in sorted(complete, key=lambda row: (-_worth(row), row.number)):
-        if len(found) < count and all(row.all_values != other.all_values for other in found):
-            found.append(row)
-    return found
+def _unpacked(text: str) -> tuple[float, ...]:
+    values = array("f")
+    values.frombytes(base64.b64decode(text))
+    return tuple(_little(values))
 
 
-def _worth(record: TrialRecord) -> float:
-    return record.score.value if record.score is not None else -math.inf
+def _little(values: array[float]) -> array[float]:
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
 
 
 def shown(record: TrialRecord) -> dict[str, object]:

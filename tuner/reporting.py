@@ -19,27 +19,39 @@ from tuner.curve import Measure
 from tuner.diagnosis import at_bounds, diagnose
 from tuner.errors import SpaceError
 from tuner.grammar import parse_space
-from tuner.record import StudyRecord, TrialRecord, best_record
+from tuner.ranking import difference
+from tuner.record import StudyRecord, TrialRecord
 from tuner.scoring import LOSS, LOWER_IS_BETTER
 from tuner.selection import beats_baseline, without_gap_penalty
 from tuner.stopping import KINDS
 
-FORMULA_LOSS = "score = 1 - L_val/L_0 - {penalty} * max(0, (L_val - L_train)/L_0 - {noise} SE{tolerance})"
-FORMULA = "score = {metric}(val) - {penalty} * max(0, gap - {noise} SE{tolerance})"
+PENALTY = " - {penalty} * max(0, {gap} - {noise} SE{tolerance})"
+TIEBREAK = "; of what ties, the smallest gap"
+PENALTIES = {"penalty": PENALTY, "conservative": " - SE(val)", "none": "", "tiebreak": TIEBREAK}
 
 
 def formula(metric: str, identity: Mapping[str, Any]) -> str:
     """Return the score's formula with its constants."""
-    text = FORMULA_LOSS if metric in ("log_loss", "mse") else FORMULA
-    tolerance = identity["score.tolerance"]
-    shown = f" - {tolerance:g}" if tolerance else ""
-    sign = "-" if metric in LOWER_IS_BETTER else ""
-    return text.format(
-        metric=sign + metric,
+    loss, tolerance = metric in ("log_loss", "mse"), identity["score.tolerance"]
+    value = "1 - L_val/L_0" if loss else f"{'-' * (metric in LOWER_IS_BETTER)}{metric}(val)"
+    penalty = PENALTIES[form_of(identity)].format(
+        gap="(L_val - L_train)/L_0" if loss else "gap",
         penalty=f"{identity['score.gap_penalty']:g}",
         noise=f"{identity['score.noise']:g}",
-        tolerance=shown,
+        tolerance=f" - {tolerance:g}" if tolerance else "",
     )
+    return f"score = {value}{penalty}"
+
+
+def _rule(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the form of the score, and its constants where that form has some."""
+    names = ("gap_penalty", "noise", "tolerance") if (form := form_of(identity)) == "penalty" else ()
+    return {"form": form, **{name: identity[f"score.{name}"] for name in names}}
+
+
+def form_of(identity: Mapping[str, Any]) -> str:
+    """Return the form of a study's score; older studies had but one."""
+    return str(identity.get("score.form", "penalty"))
 
 
 def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,20 +61,21 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
     (of the confirmation) and the paths config, report and model.
     """
     task, outcome = study.data["task"], _outcome(study, records, facts.get("repeats", ()))
-    best = chosen(records, outcome)
+    form = form_of(study.identity)
+    best = chosen(records, outcome, form)
     baseline = next((record for record in records.values() if record.label == "baseline"), None)
-    free = without_gap_penalty(records)
+    free, searched = without_gap_penalty(records), chosen(records, None, form)
     return {
         "study": study.name, "space": study.space, "storage": facts.get("storage"),
         "metric": study.metric, "direction": "maximize", "seed": study.seed,
-        "formula": formula(study.metric, study.identity),
+        "formula": formula(study.metric, study.identity), "score": _rule(study.identity),
         "data": dict(study.data) | {"fingerprint": study.fingerprint, "test_hash": study.test_hash},
         "trials": _counts(records.values()),
         "verdicts": {kind: _verdicts(records.values()).count(kind) for kind in KINDS},
         "epochs": _epochs(records.values(), study.data.get("folds", 1)),
         "seconds": facts.get("seconds"),
-        "best": figures(best, task), "baseline": figures(baseline, task), "without_gap_penalty": figures(free, task),
-        "search_best": figures(best_record(records), task),
+        "best": figures(best, task), "baseline": figures(baseline, task), "search_best": figures(searched, task),
+        "without_gap_penalty": _without(free, searched, task),
         "confirmed": _confirmed(outcome, task) if outcome else None,
         "diagnosis": _diagnosis(study, records, best, baseline),
         "importances": (facts.get("importances") or {}).get("shares"),
@@ -72,6 +85,17 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
         "config": facts.get("config"), "report": facts.get("report"), "model": facts.get("model"),
         "features": facts.get("features"),
     }  # fmt: skip
+
+
+def _without(free: TrialRecord | None, searched: TrialRecord | None, task: str) -> dict[str, Any] | None:
+    """Return the trial that validation alone would have chosen, and by how much it is better on it than the search's
+    choice (in the score's unit; `se` is that of the paired difference over the validation examples).
+    """
+    found = figures(free, task)
+    if found is None or free is None or searched is None:
+        return found
+    apart = difference(free, searched)
+    return found | {"better_by": {"value": _finite(apart.value), "se": _finite(apart.se)} if apart else None}
 
 
 def _diagnosis(
@@ -97,7 +121,7 @@ def _plain(value: Any) -> Any:
 
 def _outcome(study: StudyRecord, records: Mapping[int, TrialRecord], repeats: Iterable[Any]) -> Confirmed | None:
     read = [Repeat.from_json(document) for document in repeats]
-    return confirmed(records, read, study.data["train"], study.data["val"])
+    return confirmed(records, read, study.data["train"], study.data["val"], form_of(study.identity))
 
 
 def _confirmed(outcome: Confirmed, task: str) -> dict[str, Any]:

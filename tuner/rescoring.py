@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.config import Score as Rule
 from tuner.errors import UsageError
+from tuner.ranking import ranked
 from tuner.record import TrialRecord
 from tuner.scoring import Score, score_at
 
@@ -30,8 +31,8 @@ class Rescored:
     on_front: bool
 
 
-def rescore(records: Mapping[int, TrialRecord], rule: Rule, metric: str) -> list[Rescored]:
-    """Return the complete trials under another rule, best first.
+def rescore(records: Mapping[int, TrialRecord], rule: Rule, metric: str, form: str) -> list[Rescored]:
+    """Return the complete trials under another rule, best first; `form` is that of the score that they were made with.
 
     Raises:
         UsageError: the metric wasn't recorded, or no trial is complete.
@@ -41,6 +42,10 @@ def rescore(records: Mapping[int, TrialRecord], rule: Rule, metric: str) -> list
         for record in records.values()
         if record.state == "complete" and record.score is not None and record.curve is not None
     ]
+    if rule.form == "tiebreak" and any(not record.examples for record, _, _ in complete):
+        raise UsageError("--form tiebreak: this study was made by a version that kept too little for that")
+    if rule.form == "tiebreak" and any(score.metric != metric for _, score, _ in complete):
+        raise UsageError(f"--form tiebreak: goes with the study's own metric alone, not with --metric {metric}")
     if not complete:
         raise UsageError("no trial is complete, so there is nothing to score")
     try:
@@ -48,18 +53,16 @@ def rescore(records: Mapping[int, TrialRecord], rule: Rule, metric: str) -> list
     except KeyError as error:
         raise UsageError(f"--metric {metric}: {error.args[0]} wasn't recorded in this study") from None
     before = {record.number: old.value for record, old, _ in complete}
-    places = {number: place for place, number in enumerate(_ranked(before), start=1)}
-    now = _ranked({number: score.value for number, score in scores.items()})
+    places = {number: place for place, number in enumerate(_order([row for row, _, _ in complete], form), start=1)}
+    now = _order([replace(row, score=scores[row.number]) for row, _, _ in complete], rule.form)
     front = _front(scores)
     return [Rescored(number, places[number], before[number], scores[number], number in front) for number in now]
 
 
-def _ranked(values: Mapping[int, float]) -> list[int]:
-    return sorted(values, key=lambda number: (-_finite(values[number]), number))
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else -math.inf
+def _order(rows: list[TrialRecord], form: str) -> list[int]:
+    """Return trials' numbers, best first; those with no finite score last."""
+    first = [row.number for row in ranked(rows, form)]
+    return first + [row.number for row in rows if row.number not in first]
 
 
 def _front(scores: Mapping[int, Score]) -> set[int]:

@@ -1,6 +1,9 @@
 """Curve -> Score: validation performance less a one-sided, noise-tolerant price of the gap. Pure.
 
-    score = value(val) - lambda * max(0, gap - z * SE(gap) - tolerance)
+    penalty        value(val) - lambda * max(0, gap - z * SE(gap) - tolerance)
+    conservative   value(val) - SE(val)
+    none           value(val)
+    tiebreak       value(val); of the trials that tie, the one with the smallest gap is chosen (see ranking)
 
 For a loss, value is the skill 1 - L_val / L_0 and gap = (L_val - L_train) / L_0, both without unit; for
 another metric, value is the metric itself (negated if lower is better) and gap is by how much train is
@@ -22,6 +25,7 @@ CLASSIFICATION = ("log_loss", "accuracy", "balanced_accuracy", "precision", "rec
 REGRESSION = ("mse", "mae", "r2")
 LOSS = {"classification": "log_loss", "regression": "mse"}
 NUMBERS = ("value", "skill", "gap", "noise", "penalty")
+PER_NULL_LOSS = ("log_loss", "mse", "r2")  # whose errors are told in units of L_0
 LOWER_IS_BETTER = frozenset({"log_loss", "mse", "mae"})
 
 
@@ -30,7 +34,7 @@ class Score:
     """What one epoch of a curve is worth.
 
     `value` is the score, `skill` its part without the penalty, `gap` the gap and `noise` its standard error in the
-    score's unit, `penalty` what was taken off.
+    score's unit, `penalty` what was taken off, for whatever reason the score's form has.
     """
 
     value: float
@@ -75,8 +79,21 @@ def score_at(curve: Curve, number: int, rule: Rule, metric: str) -> Score:
     skill, gap, noise = _terms(curve, curve[number], metric)
     if not all(math.isfinite(part) for part in (skill, gap, noise)):
         return Score(-math.inf, number, metric, skill, gap, noise, 0.0)
-    penalty = rule.gap_penalty * max(0.0, gap - rule.noise * noise - rule.tolerance)
+    penalty = _taken_off(curve, number, rule, metric, gap, noise)
     return Score(skill - penalty, number, metric, skill, gap, noise, penalty)
+
+
+def _taken_off(curve: Curve, number: int, rule: Rule, metric: str, gap: float, noise: float) -> float:
+    if rule.form == "penalty":
+        return rule.gap_penalty * max(0.0, gap - rule.noise * noise - rule.tolerance)
+    return _error(curve, curve[number], metric) if rule.form == "conservative" else 0.0
+
+
+def _error(curve: Curve, epoch: Epoch, metric: str) -> float:
+    """Return the standard error of value(val) over the validation examples."""
+    if metric in PER_NULL_LOSS:
+        return epoch.se_val / curve.null_loss
+    return math.sqrt(_variance(epoch.val, metric) / curve.n_val)
 
 
 def _terms(curve: Curve, epoch: Epoch, metric: str) -> tuple[float, float, float]:

@@ -18,7 +18,8 @@ from tuner.curve import Curve, pooled
 from tuner.engine import Ended, Engine, Event, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UserCodeError
 from tuner.proposing import BASELINE, Proposer, trial_seed
-from tuner.record import TrialRecord, best_record, shown
+from tuner.ranking import best_record
+from tuner.record import TrialRecord, shown
 from tuner.scoring import metric_of, score, score_at
 from tuner.space import Space
 from tuner.stopping import Peer, Verdict, finished, judge, judge_folds, over_folds, peer, timed_out
@@ -152,7 +153,8 @@ class _Loop:
         setting, several = self.setting, self.engine.slots > 1
         if setting.deadline is None:
             return 0.0
-        top = [_seconds_kept(record) for record in contenders(self.records.values())] if setting.rounds else []
+        best = contenders(self.records.values(), self.rule.form) if setting.rounds else []
+        top = [_seconds_kept(record) for record in best]
         repeats = max(setting.rounds * sum(top) / self.engine.slots, *top) if top else 0.0
         numbers = [number for number in (self.best, self.baseline) if number is not None] if setting.refit else []
         last = [setting.refit * _seconds_kept(self.records[number]) for number in numbers] or top[:1]
@@ -187,7 +189,8 @@ class _Loop:
         if isinstance(event, Trained):
             return self._judge(run, event)
         if isinstance(event, Ended):
-            run.record = replace(run.record, model=run.record.model or event.model)
+            examples = (*run.record.examples, *event.examples[:: self.folds])
+            run.record = replace(run.record, model=run.record.model or event.model, examples=examples)
             if run.record.state == "running":
                 self._start_fold(run)
                 return None
@@ -278,7 +281,7 @@ class _Loop:
         """Run a trial from its start after its worker died, once."""
         run.deaths += 1
         self.setting.store.adopt(run.record.number)
-        run.record = replace(run.record, folds=(), model={})
+        run.record = replace(run.record, folds=(), model={}, examples=())
         run.first, run.written = None, 0
         self._start_fold(run)
 
@@ -298,6 +301,8 @@ class _Loop:
 
     def _end(self, run: _Running) -> TrialRecord:
         number = run.record.number
+        if run.record.state != "complete":  # which nothing is compared with by its examples
+            run.record = replace(run.record, examples=())
         self.setting.store.finish(run.record, self._unwritten(run), shown(run.record))
         # as it will be read again, so that a resumed study judges by the very same numbers
         record = TrialRecord.from_json(number, run.record.state, run.record.to_json())

@@ -22,6 +22,10 @@ from tuner.stopping import alone
 
 WIDTH = 118  # columns of a line of words
 MOST_CLASSES = 6
+FORMS = {
+    "penalty": "the gap penalty", "conservative": "the standard error", "tiebreak": "the smaller gap of a tie",
+    "none": "the score",
+}  # fmt: skip
 HEADLINE = {
     "classification": ("log_loss", "accuracy", "balanced_accuracy", "f1"),
     "regression": ("mse", "mae", "r2"),
@@ -94,7 +98,9 @@ MOST_RESCORED = 15
 
 def rescored_text(rows: Sequence[Rescored], rule: Score, metric: str) -> list[str]:
     """Return the trials of a study under another score, the best ones and those on the front."""
-    said = f"{metric}, gap_penalty {rule.gap_penalty:g}, noise {rule.noise:g}, tolerance {rule.tolerance:g}"
+    said = f"{metric}, form {rule.form}"
+    if rule.form == "penalty":
+        said = f"{metric}, gap_penalty {rule.gap_penalty:g}, noise {rule.noise:g}, tolerance {rule.tolerance:g}"
     first, led = rows[0], next(row for row in rows if row.place == 1)
     lines = [
         f"Under {said} trial {first.trial} leads"
@@ -259,10 +265,12 @@ def _said(document: Mapping[str, Any]) -> list[str]:
     if free and first and free["trial"] != first["trial"]:
         loss = LOSS[document["data"]["task"]]
         moved = f"val {loss} {number(free['val'][loss])} -> {number(first['val'][loss])}"
+        if apart := free.get("better_by"):
+            unit = f"1 - {loss}/L_0" if document["metric"] == loss else document["metric"]
+            moved += f" ({unit} lower by {number(apart['value'])} +- {number(apart['se'])}, paired)"
         gaps = f"gap {number(free['relative_gap'])} -> {number(first['relative_gap'])}"
-        lines.append(
-            f"In the search the gap penalty put trial {first['trial']} before {free['trial']}: {moved}, {gaps}."
-        )
+        what = FORMS[document["score"]["form"]]
+        lines.append(f"In the search {what} put trial {first['trial']} before {free['trial']}: {moved}, {gaps}.")
     if rows := document["data"].get("refit"):
         lines.append(
             f"The model was trained again on {rows} rows, {best['epoch']} epochs; train and validation are the "

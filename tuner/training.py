@@ -31,8 +31,9 @@ from tuner.models import build_model, decays, unfrozen
 
 def train(
     config: RunConfig, splits: Splits, seed: int, folder: Path | None = None, cache: Path | None = None
-) -> Iterator[tuple[Epoch, nn.Module]]:
-    """Yield each epoch with the network that it was measured on (its running average if `training.ema`).
+) -> Iterator[tuple[Epoch, nn.Module, NDArray[np.float64]]]:
+    """Yield each epoch with the network that it was measured on (its running average if `training.ema`), and what each
+    validation example (n,) counts in the score.
 
     The network is the caller's to read until the next epoch is asked for. The same seed, data, versions and
     number of threads give the same weights, byte for byte. Of a network with a frozen part it is the rest, trained
@@ -63,15 +64,15 @@ def train(
                     average.update()
             if average:
                 average.threshold(step.shrink)
-            train_measure, train_losses = measure(network, probe, splits, config)
-            val_measure, val_losses = measure(network, splits.val, splits, config)
+            train_measure, train_losses, _ = measure(network, probe, splits, config)
+            val_measure, val_losses, counted = measure(network, splits.val, splits, config)
         standing = Standing.after(standing, number, val_measure.loss, min_epochs(config.training.epochs))
         best = val_losses if standing.best == number else best
         rise, rise_se = _mean_and_error(val_losses - best)
         se_val, se_train = _mean_and_error(val_losses)[1], _mean_and_error(train_losses)[1]
         errors = rounded(se_val), rounded(math.hypot(se_val, se_train)), rounded(rise), rounded(rise_se)
         seconds = rounded(time.perf_counter() - started)
-        yield Epoch(number, train_measure, val_measure, *errors, seconds, standing), network
+        yield Epoch(number, train_measure, val_measure, *errors, seconds, standing), network, counted
 
 
 def _put_channels_last(model: nn.Module) -> None:

@@ -126,8 +126,9 @@ def _is_over(plan: Plan, store: Store, setting: Setting) -> bool:
 def _chosen(plan: Plan, store: Store, setting: Setting) -> TrialRecord | None:
     """Return the trial that the study chooses as it stands."""
     rows = plan.study.data
-    outcome = confirmed(setting.records, repeats_of(store), rows["train"], rows["val"])
-    return chosen(setting.records, outcome)
+    form = plan.space.config.score.form
+    outcome = confirmed(setting.records, repeats_of(store), rows["train"], rows["val"], form)
+    return chosen(setting.records, outcome, form)
 
 
 def _unfinished(records: Mapping[int, TrialRecord]) -> bool:

@@ -44,15 +44,18 @@ class _Run:
         self.task = task
         self.epochs = train(task.config, splits, task.seed, task.folder, cache)
         self.weights: dict[str, Any] = {}
+        self.examples: Any = None
         self.network: Any = None
 
     def step(self) -> Epoch:
-        epoch, self.network = next(self.epochs)
+        epoch, self.network, examples = next(self.epochs)
         if epoch.standing.best == epoch.number:
+            self.examples = examples
             self.weights = {name: value.clone() for name, value in self.network.state_dict().items()}
         return epoch
 
-    def end(self, save: Path | None) -> dict[str, float]:
+    def end(self, save: Path | None) -> Ended:
+        from tuner.measuring import sampled
         from tuner.models import count_parameters
         from tuner.weights import sparsity, write_weights
 
@@ -61,7 +64,7 @@ class _Run:
             write_weights(self.network, save)
         facts = {"parameters": count_parameters(self.network), "sparsity": round(sparsity(self.network), 6)}
         self.close()
-        return facts
+        return Ended(self.task.number, facts, sampled(self.examples))
 
     def close(self) -> None:
         self.epochs.close()  # type: ignore[attr-defined]
@@ -86,7 +89,7 @@ def _attempt(run: Callable[[], Epoch], number: int) -> Event:
 def _ending(run: _Run, save: Path | None) -> Event:
     """Return what became of a trial's end."""
     try:
-        return Ended(run.task.number, run.end(save))
+        return run.end(save)
     except (OSError, SafetensorError) as error:
         said = getattr(error, "strerror", None) or error
         return Unsaved(run.task.number, f"the weights of trial {run.task.number} can't be written: {save}: {said}")
