@@ -24,9 +24,9 @@ from tuner.errors import DataError
 from tuner.grammar import Override
 from tuner.planning import prepare
 from tuner.ranking import best_record
-from tuner.record import TrialRecord
+from tuner.record import TrialRecord, seconds_kept
 from tuner.scoring import Score
-from tuner.search import _Loop, _seconds_kept
+from tuner.search import _Loop
 from tuner.terminal import _with_spread
 from tuner.tuning import _open_store, _setting, _storage, conduct
 from tuner.workers import Processes
@@ -242,7 +242,7 @@ class TestStudy:
             store = _open_store(plan, rdb)
             setting = _setting(plan, store)
             loop = _Loop(setting, SimpleNamespace(slots=2))  # type: ignore[arg-type]
-            seconds = sum(_seconds_kept(record) for record in contenders(setting.records.values(), "penalty"))
+            seconds = sum(seconds_kept(record) for record in contenders(setting.records.values(), "penalty"))
             assert loop.reserve >= ROUNDS * seconds / 2 + ROUNDS * plan.seconds
             setting.deadline = None
             assert _Loop(setting, SimpleNamespace(slots=2)).reserve == 0  # type: ignore[arg-type]

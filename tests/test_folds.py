@@ -17,9 +17,8 @@ from tuner.curve import Curve, pooled
 from tuner.errors import DataError
 from tuner.grammar import Override
 from tuner.planning import prepare
-from tuner.record import TrialRecord
+from tuner.record import TrialRecord, seconds_kept
 from tuner.scoring import Score
-from tuner.search import _seconds_kept
 from tuner.stopping import finished, judge_folds, over_folds, peer
 from tuner.tuning import conduct, tune
 
@@ -178,9 +177,9 @@ def test_the_time_for_training_again_is_that_of_the_kept_epochs_of_one_fold(make
     rule = Score(1.0, 2, "log_loss", 1.0, 0.0, 0.0, 0.0)
     curve = losses(make_curve, 1.0, 0.8, 0.9)  # half a second an epoch
     record = TrialRecord(0, "complete", {}, 0, curve=curve, score=rule)
-    assert _seconds_kept(record) == pytest.approx(1.0)
-    assert _seconds_kept(replace(record, folds=(curve, curve, curve))) == pytest.approx(1.0)
-    assert _seconds_kept(replace(record, score=None)) == 0
+    assert seconds_kept(record) == pytest.approx(1.0)
+    assert seconds_kept(replace(record, folds=(curve, curve, curve))) == pytest.approx(1.0)
+    assert seconds_kept(replace(record, score=None)) == 0
 
 
 def test_refit_trains_the_chosen_configuration_on_all_rows_but_the_test_rows(tmp_path: Path) -> None:

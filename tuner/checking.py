@@ -1,18 +1,25 @@
-"""check_space(): what a study would do, without doing it. Writes nothing and trains nothing."""
+"""check_space(): what a study would do, and how long it would take, without doing it. Writes nothing, and trains a few
+batches to see how fast they are.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.config import Stopping
 from tuner.confirmation import ROUNDS, TOP
+from tuner.forecast import Forecast, forecast
 from tuner.grammar import Override, plain_domain, read_space
 from tuner.planning import Plan, own_families, plan_of, total_trials
 from tuner.reporting import formula
 from tuner.space import Range, Space
-from tuner.terminal import clean, counted, rows_of, table
+from tuner.terminal import clean, counted, roughly, rows_of, table
+
+STARTUP = 3.0  # seconds until worker processes have loaded what they need
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +42,28 @@ def check_space(path: Path, overrides: Sequence[Override], no_import: bool) -> C
     plan = None if no_import and own else plan_of(space)
     space = plan.space if plan else space
     trials, cap = total_trials(space), _cap(space)
+    time = _forecast(plan) if plan and trials else None
     document = {
         "study": space.config.study, "valid": True, "searched": {n: d.to_json() for n, d in space.domains.items()},
         "trials": trials, "epochs_per_trial": cap, "epochs": trials * cap, "workers": space.config.budget.workers,
         "data": dict(plan.study.data) if plan else None, "metric": plan.study.metric if plan else None,
-        "own_code": own, "imported": bool(plan and own), "notes": list(space.notes),
+        "forecast": asdict(time) if time else None, "own_code": own, "imported": bool(plan and own),
+        "notes": list(space.notes),
     }  # fmt: skip
     return Check(_lines(space, plan, document), document)
+
+
+def _forecast(plan: Plan) -> Forecast:
+    """Return how long the study would take on this machine, from a few batches of some of its configurations."""
+    from tuner.piloting import pilot
+
+    config, (pilots, once) = plan.space.config, pilot(plan)
+    rules = config.stopping != Stopping.off() and config.training.schedule == "constant"
+    start = plan.seconds + (STARTUP if config.budget.workers > 1 or own_families(plan.space) else 0.0)
+    return forecast(
+        pilots, plan.trials, config.budget.workers, len(os.sched_getaffinity(0)), rules=rules,
+        confirm=config.budget.confirm, start=start, once=once, timeout=config.budget.timeout,
+    )  # fmt: skip
 
 
 def _own_code(space: Space) -> list[str]:
@@ -74,6 +96,10 @@ def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[st
     cost = f"{counted(document['trials'], 'trial')} x at most {counted(document['epochs_per_trial'], 'epoch')}"
     workers = counted(document["workers"], "worker")
     lines += ["", f"{cost} = {document['epochs']}, with {workers}; most trials end early"]
+    if told := document["forecast"]:
+        likely, most = (roughly(told[name]) for name in ("likely", "most"))
+        said = f"about {likely}, {most} if every trial ran to its cap"
+        lines += [f"on this machine: {said} (by pilot batches of {counted(told['pilots'], 'configuration')})"]
     if space.config.budget.confirm and (best := min(TOP, document["trials"])) > 1:
         lines += [f"then at most {best * ROUNDS} runs up to the epochs that were kept, to confirm the best {best}"]
     return lines

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -157,20 +158,22 @@ def _drain(plan: Plan, quiet: bool) -> Study:
     """Run a study to its end, telling of each trial on stderr."""
     from tuner import terminal
     from tuner.record import TrialRecord
-    from tuner.tuning import conduct
+    from tuner.tuning import conduct, pace_of
 
-    conducting = conduct(plan)
-    told = quiet
+    conducting, pace, told = conduct(plan), pace_of(plan), quiet
     try:
         while True:
             news = next(conducting)
             if not told:  # not before a trial runs, so that what refuses the study is told alone
                 told = True
                 _say(terminal.run_head(plan.study, plan.space, plan.trials))
+            if quiet or (isinstance(news, TrialRecord) and not news.ended):
+                continue
+            left = pace.after(news, time.monotonic())
             if isinstance(news, TrialRecord):
-                _say([terminal.trial_line(news, plan.study)] * (not quiet and news.state != "running"))
+                _say([terminal.trial_line(news, plan.study, left)])
             else:
-                _say([terminal.repeat_line(news)] * (not quiet))
+                _say([terminal.repeat_line(news, left)])
     except StopIteration as end:
         study: Study = end.value
         return study

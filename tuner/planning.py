@@ -63,6 +63,12 @@ class Plan:
         return (*self.folds, self.splits) if self.refit else self.folds
 
     @property
+    def deadline(self) -> float | None:
+        """The moment of the monotonic clock at which the time is up; None if there is no limit."""
+        limit = self.space.config.budget.timeout
+        return None if limit is None else self.started + limit
+
+    @property
     def trials(self) -> int:
         """How many trials the study has in all."""
         return total_trials(self.space)

@@ -112,6 +112,14 @@ def _little(values: array[float]) -> array[float]:
     return values
 
 
+def seconds_kept(record: TrialRecord) -> float:
+    """Return the seconds that a trial took, in one of its folds, up to the epoch that it kept."""
+    if record.curve is None or record.score is None:
+        return 0.0
+    runs = record.folds or (record.curve,)
+    return sum(epoch.seconds for run in runs for epoch in run.epochs[: record.score.epoch]) / len(runs)
+
+
 def shown(record: TrialRecord) -> dict[str, object]:
     """Return the attributes by which people sort and read trials in the dashboard."""
     found: dict[str, object] = {"seed": record.seed}

@@ -19,7 +19,7 @@ from tuner.engine import Ended, Engine, Event, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UserCodeError
 from tuner.proposing import BASELINE, Proposer, trial_seed
 from tuner.ranking import best_record
-from tuner.record import TrialRecord, shown
+from tuner.record import TrialRecord, seconds_kept, shown
 from tuner.scoring import metric_of, score, score_at
 from tuner.space import Space
 from tuner.stopping import Peer, Verdict, finished, judge, judge_folds, over_folds, peer, timed_out
@@ -154,10 +154,10 @@ class _Loop:
         if setting.deadline is None:
             return 0.0
         best = contenders(self.records.values(), self.rule.form) if setting.rounds else []
-        top = [_seconds_kept(record) for record in best]
+        top = [seconds_kept(record) for record in best]
         repeats = max(setting.rounds * sum(top) / self.engine.slots, *top) if top else 0.0
         numbers = [number for number in (self.best, self.baseline) if number is not None] if setting.refit else []
-        last = [setting.refit * _seconds_kept(self.records[number]) for number in numbers] or top[:1]
+        last = [setting.refit * seconds_kept(self.records[number]) for number in numbers] or top[:1]
         return bool(top) * setting.loading + repeats + (max(last, default=0.0) if several else sum(last))
 
     def _propose(self, number: int) -> TrialRecord:
@@ -357,14 +357,6 @@ class _Loop:
 
 def _is_kept_baseline(record: TrialRecord) -> bool:
     return record.label == BASELINE and record.state == "complete"
-
-
-def _seconds_kept(record: TrialRecord) -> float:
-    """Return the seconds that a trial took, in one of its folds, up to the epoch that it kept."""
-    if record.curve is None or record.score is None:
-        return 0.0
-    runs = record.folds or (record.curve,)
-    return sum(epoch.seconds for run in runs for epoch in run.epochs[: record.score.epoch]) / len(runs)
 
 
 def refuse_failures(records: Iterable[TrialRecord], own_code: bool) -> None:

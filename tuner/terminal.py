@@ -71,26 +71,33 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def roughly(seconds: float | None) -> str:
+    """Return a time that is an estimate, with the digits that it deserves."""
+    return "-" if seconds is None else duration(float(f"{seconds:.2g}"))
+
+
 def run_head(study: StudyRecord, space: Space, trials: int) -> list[str]:
     """Return what is said before the first trial: what runs, how to stop it, and the head of the trials' columns."""
     counts = f"{counted(trials, 'trial')}, {counted(space.config.budget.workers, 'worker')}"
     lines = [f"study {study.name}: {counts}; Ctrl-C stops, the same command goes on from there"]
     lines += [line for note in (*space.notes, *study.data["notes"]) for line in _note(note)]
-    head = _columns("trial", "", "score", f"val {study.metric}", f"train {study.metric}", "kept", "run", "ended")
+    names = ("trial", "", "score", f"val {study.metric}", f"train {study.metric}", "kept", "run", "left", "ended")
+    head = _columns(*names)
     return [*lines, head]
 
 
-def trial_line(record: TrialRecord, study: StudyRecord) -> str:
-    """Return what is said of a trial that has ended; `kept` and `run` are epochs."""
-    found = figures(record, study.data["task"])
+def trial_line(record: TrialRecord, study: StudyRecord, left: float | None = None) -> str:
+    """Return what is said of a trial that has ended; `kept` and `run` are epochs, `left` the time that the rest of the
+    study will take.
+    """
+    found, name, time = figures(record, study.data["task"]), str(record.number), roughly(left)
     if found is None or record.state == "failed":
-        return _columns(str(record.number), record.label, "-", "-", "-", "-", "-", f"failed: {clean(record.reason)}")
+        return _columns(name, record.label, "-", "-", "-", "-", "-", time, f"failed: {clean(record.reason)}")
     kind = record.verdict.kind if record.verdict else ""
     ended = f"{record.state}: {kind}" + ("  <- best so far" if record.leads else "")
     val, train = (number(found[part].get(study.metric)) for part in ("val", "train"))
     epochs = str(len(record.curve)) if record.curve else "-"
-    return _columns(str(record.number), record.label, number(found["score"]), val, train, str(found["epoch"]), epochs,
-                    ended)  # fmt: skip
+    return _columns(name, record.label, number(found["score"]), val, train, str(found["epoch"]), epochs, time, ended)
 
 
 MOST_RESCORED = 15
@@ -136,16 +143,19 @@ def ablation_text(document: Mapping[str, Any]) -> list[str]:
     )]  # fmt: skip
 
 
-def repeat_line(repeat: Repeat) -> str:
+def repeat_line(repeat: Repeat, left: float | None = None) -> str:
     """Return what is said of a run of the confirmation, or of an ablation, that has ended."""
     score = number(repeat.score.value) if repeat.score else "-"
     said = f"failed: {clean(repeat.error)}" if repeat.error else "" if repeat.score else "no finite score"
     said = f"without {repeat.without}  {said}" if repeat.without else said
-    return f"{repeat.trial:>5}  {f'confirm {repeat.round + 1}/{ROUNDS}':<13}{score:>9}  {said}".rstrip()
+    name, time = f"confirm {repeat.round + 1}/{ROUNDS}", "" if left is None else roughly(left)
+    return _columns(str(repeat.trial), name, score, "", "", str(repeat.kept), "", time, said).rstrip()
 
 
-def _columns(trial: str, label: str, score: str, val: str, train: str, kept: str, run: str, ended: str) -> str:
-    return f"{trial:>5}  {label:<13}{score:>9}{val:>14}{train:>16}{kept:>6}{run:>5}  {ended}"
+def _columns(
+    trial: str, label: str, score: str, val: str, train: str, kept: str, run: str, left: str, ended: str
+) -> str:
+    return f"{trial:>5}  {label:<13}{score:>9}{val:>14}{train:>16}{kept:>6}{run:>5}{left:>9}  {ended}"
 
 
 def study_text(document: Mapping[str, Any]) -> list[str]:
@@ -177,7 +187,9 @@ def _confirmed(document: Mapping[str, Any]) -> list[str]:
     lines = [f"  confirmed on {found['rounds']} {what}: score {score}"]
     if found["search_choice"] != found["trial"]:
         lines[0] += f"; chosen over trial {found['search_choice']}, which led the search"
-    lines += [f"  optimism: the search's choice scored {number(found['optimism'])} more in the search than confirmed"]
+    more = "more" if (found["optimism"] or 0.0) >= 0 else "less"
+    by = number(abs(found["optimism"] or 0.0))
+    lines += [f"  optimism: the search's choice scored {by} {more} in the search than confirmed"]
     head = ["contender", "in the search", "confirmed", "+-"]
     rows = [
         [str(c["trial"]), *(number(c[key]) for key in ("search_score", "score", "se"))] for c in found["contenders"]

@@ -27,6 +27,7 @@ from tuner.confirming import ablations, pending, repeat_each, repeats_of
 from tuner.engine import Again, Engine, Task, retrain
 from tuner.errors import DataError, TunerError, UsageError
 from tuner.files import refuse_foreign, write_best, write_study, writing
+from tuner.forecast import Pace
 from tuner.grammar import Override
 from tuner.importances import importances
 from tuner.planning import Plan, blank_curve, own_families, prepare
@@ -73,6 +74,12 @@ def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
             store.put("seconds", round(before + time.monotonic() - plan.started, 3))
         refuse_failures(setting.records.values(), bool(own_families(plan.space)))
         return _conclude(plan, store, setting)
+
+
+def pace_of(plan: Plan) -> Pace:
+    """Return what tells, from the trials of a run as they end, how much time is left."""
+    budget = plan.space.config.budget
+    return Pace(plan.trials, budget.workers, budget.confirm, plan.space.config.score.form, plan.deadline)
 
 
 def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat, None, dict[str, Any]]:
@@ -193,13 +200,12 @@ def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def _setting(plan: Plan, store: Store) -> Setting:
     config = plan.space.config
-    deadline = plan.started + config.budget.timeout if config.budget.timeout is not None else None
     growth = len(plan.splits.train) / len(plan.folds[0].train) if plan.refit else 0.0
     blanks = [blank_curve(config, fold) for fold in plan.folds]
     rounds = ROUNDS if config.budget.confirm else 0
     return Setting(
         plan.space, store, blanks, plan.splits.shape.task, plan.folder / "weights", plan.trials, growth,
-        rounds, ROUNDS * plan.seconds, deadline, {record.number: record for record in store.records()},
+        rounds, ROUNDS * plan.seconds, plan.deadline, {record.number: record for record in store.records()},
     )  # fmt: skip
 
 

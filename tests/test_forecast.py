@@ -1,0 +1,136 @@
+"""How long a study takes: a forecast's arithmetic, pilots that leave nothing behind, the time left while it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from command import SMALL, call, write
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.config import Score as Rule
+from tuner.confirmation import ROUNDS, Repeat
+from tuner.curve import Curve
+from tuner.forecast import PER_TRIAL, RUN_SHARE, Pace, Pilot, forecast
+from tuner.piloting import pilot
+from tuner.planning import prepare
+from tuner.record import TrialRecord
+from tuner.scoring import score
+
+PILOTS = st.lists(st.builds(Pilot, st.floats(1e-4, 10), st.integers(1, 200), st.floats(0, 1)), min_size=1, max_size=5)
+
+
+def told(pilots: list[Pilot], **options: Any) -> Any:
+    return forecast(pilots, **{"trials": 10, "workers": 2, "cores": 4, "rules": True, "confirm": True, "start": 1.0,
+                               **options})  # fmt: skip
+
+
+def test_a_study_that_runs_every_trial_to_its_cap_takes_trials_times_epochs_times_seconds() -> None:
+    found = told([Pilot(0.5, 20, 0.0), Pilot(1.5, 20, 0.0)], rules=False, confirm=False)
+    assert found.likely == found.most == pytest.approx(1.0 + 10 * 20 / 2 + 10 * PER_TRIAL)
+    ruled = told([Pilot(1.0, 20, 0.0)], confirm=False)
+    assert ruled.likely == pytest.approx(1.0 + RUN_SHARE * 10 * 20 / 2 + 10 * PER_TRIAL)
+    assert ruled.most == pytest.approx(found.most)
+
+
+@given(PILOTS, st.integers(1, 300), st.integers(1, 16), st.integers(1, 16))
+def test_what_makes_a_study_longer_makes_its_forecast_no_shorter(
+    pilots: Any, trials: int, workers: int, cores: int
+) -> None:
+    found = told(pilots, trials=trials, workers=workers, cores=cores)
+    assert 0 < found.likely <= found.most
+    assert told(pilots, trials=trials + 1, workers=workers, cores=cores).likely >= found.likely * 0.999 or workers > 1
+    assert told(pilots, trials=trials, workers=workers, cores=cores, confirm=False).likely <= found.likely
+    assert told(pilots, trials=trials, workers=workers + 1, cores=cores).likely <= found.likely
+    assert told(pilots, trials=trials, workers=cores + 5, cores=cores).likely == pytest.approx(
+        told(pilots, trials=trials, workers=cores, cores=cores).likely
+    ), "workers beyond the cores bring nothing"
+    assert told(pilots, trials=trials, workers=workers, cores=cores, timeout=0.5).most == 0.5
+
+
+def test_pilots_are_of_the_spaces_own_configurations_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = prepare(write(tmp_path / "small.yaml", SMALL))
+    before = sorted(tmp_path.rglob("*"))
+    found, once = pilot(plan)
+    assert once == 0.0
+    assert 2 <= len(found) <= 8
+    assert all(each.epoch > 0 and each.cap >= 1 for each in found)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_check_says_how_long_and_a_timeout_bounds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "small.yaml", SMALL)
+    document = call(capsys, "check", "small.yaml", "--json").document
+    assert 0 < document["forecast"]["likely"] <= document["forecast"]["most"]
+    assert "on this machine: about " in call(capsys, "check", "small.yaml").out
+    short = call(capsys, "check", "small.yaml", "-S", "budget.timeout=1s", "--json").document
+    assert short["forecast"]["most"] <= 1.0
+    none = call(capsys, "check", "small.yaml", "-S", "budget.trials=0", "--json").document
+    assert none["forecast"] is None
+
+
+def test_a_network_that_cant_be_trained_is_told_by_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = """
+        import torch
+
+        class Net(torch.nn.Linear):
+            def forward(self, x):
+                if self.training:
+                    raise ValueError("no way")
+                return super().forward(x)
+
+        def net(config, shape):
+            return Net(shape.input[0], shape.outputs)
+        """
+    (tmp_path / "wrong_net.py").write_text(dedent(code))
+    write(tmp_path / "small.yaml", SMALL)
+    said = call(capsys, "check", "small.yaml", "-S", "model.family=wrong_net:net")
+    assert (said.code, said.out) == (5, "")
+    assert said.err.startswith("tuner: model.family wrong_net:net can't be trained: ValueError: no way")
+    assert len(said.err.splitlines()) == 1
+
+
+def record(make: Callable[..., Curve], number: int, seconds: float) -> TrialRecord:
+    curve = make([1.0 - 0.01 * number, 0.9])
+    curve = replace(curve, epochs=tuple(replace(epoch, seconds=seconds / 2) for epoch in curve.epochs))
+    worth = score(curve, Rule(), "log_loss")
+    return TrialRecord(number, "complete", {"w": number}, 0, curve=curve, score=worth, seconds=seconds)
+
+
+def test_what_is_left_are_the_trials_to_come_and_the_confirmation(make_curve: Any) -> None:
+    pace = Pace(10, 2, True, "penalty")
+    assert pace.after(record(make_curve, 0, 4.0), 0.0) == pytest.approx(9 * 4 / 2)
+    left = pace.after(record(make_curve, 1, 4.0), 0.0)
+    assert left == pytest.approx(8 * 4 / 2 + ROUNDS * 2 * 4.0 / 2)
+    assert Pace(10, 2, True, "penalty", deadline=5.0).after(record(make_curve, 0, 4.0), 2.0) == 3.0
+    assert Pace(2, 1, False, "penalty").after(record(make_curve, 1, 4.0), 0.0) == 0.0
+
+
+def test_nothing_is_left_after_the_last_repeat(make_curve: Any) -> None:
+    pace, records = Pace(2, 1, True, "penalty"), [record(make_curve, number, 1.0) for number in (0, 1)]
+    for each in records:
+        pace.after(each, 0.0)
+    left = [
+        pace.after(Repeat(each.number, n, 0, 0, 2, each.curve, each.score), 0.0) or 0.0
+        for n in range(ROUNDS)
+        for each in records
+    ]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == 0.0
+    assert left[0] == pytest.approx(5.0)
+    assert not any(map(math.isnan, left))

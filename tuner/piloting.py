@@ -1,0 +1,100 @@
+"""pilot(): a few batches of configurations of a space, trained to see how long a study would take. Keeps nothing.
+
+Decides which configurations stand for a space, and on how few rows an epoch can be timed: train, probe and validation
+rows are thinned alike, so that an epoch's seconds are a share of the whole one's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from tuner.config import PRETRAINED, RunConfig
+from tuner.data.splits import Part, Splits
+from tuner.errors import TunerError, UserCodeError
+from tuner.forecast import Pilot
+from tuner.own_code import one_line
+from tuner.planning import Plan, families
+from tuner.proposing import BASELINE, Proposer, trial_seed
+from tuner.space import Space
+from tuner.training import batch_size, train
+
+MOST_PILOTS, FEWEST_PILOTS = 8, 2
+SECONDS = 8.0  # after which no more configurations are tried
+BATCHES, FEATURE_ROWS = 12, 48
+EPOCHS, EPOCH_SECONDS = 4, 1.0  # at most so many of one configuration, and none more after so long
+
+
+def pilot(plan: Plan) -> tuple[list[Pilot], float]:
+    """Return what some configurations of the space came to, and the seconds that features of all rows take once.
+
+    Raises:
+        UserCodeError: a network of the user's own can't be trained.
+    """
+    threads, began, found = torch.get_num_threads(), time.monotonic(), list[Pilot]()
+    torch.set_num_threads(1)  # as a worker does
+    try:
+        for number, config in enumerate(_points(plan.space)):
+            if len(found) >= FEWEST_PILOTS and time.monotonic() - began > SECONDS:
+                break
+            found.append(_timed(plan, config, trial_seed(plan.space.config.seed, number)))
+    finally:
+        torch.set_num_threads(threads)
+    if PRETRAINED not in families(plan.space):
+        return found, 0.0
+    # features are computed by the first trial that needs them; those of another one are there
+    return [replace(each, before=0.0) for each in found], max(each.before for each in found)
+
+
+def _points(space: Space) -> Iterator[RunConfig]:
+    """Yield random configurations of a space; its one configuration, if nothing is searched."""
+    if not space.domains:
+        yield space.config
+        return
+    anywhere = {"search.sampler": "random", "search.first_trials": False, "search.enqueue": []}
+    proposer = Proposer(replace(space, config=space.config.replace(anywhere)), space.config.seed)
+    for number in range(MOST_PILOTS + 1):
+        proposal, _ = proposer.propose(number)
+        if proposal.label != BASELINE:
+            yield space.at(proposal.values)
+
+
+def _timed(plan: Plan, config: RunConfig, seed: int) -> Pilot:
+    """Train a configuration on some of the rows; return what it would take on all of them."""
+    whole, cap = plan.folds[0], config.training.epochs
+    size = batch_size(config, len(whole.train))
+    rows = FEATURE_ROWS if config.model.family == PRETRAINED else BATCHES * size
+    splits = _thinned(whole, min(1.0, rows / len(whole.train)))
+    share = len(splits.train) / len(whole.train)
+    config = config.replace({"training.batch_size": min(size, len(splits.train)), "training.epochs": EPOCHS})
+    began, seconds, before = time.perf_counter(), list[float](), 0.0
+    try:
+        for epoch, _, _ in train(config, splits, seed, plan.space.folder):
+            before = before or time.perf_counter() - began - epoch.seconds
+            seconds.append(epoch.seconds)
+            if time.perf_counter() - began > EPOCH_SECONDS:
+                break
+    except (TunerError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise UserCodeError(f"model.family {config.model.family} can't be trained: {one_line(error)}") from error
+    least = min(seconds)  # the first one also pays for what is done once; folds take turns
+    return Pilot(least / share * len(plan.folds), cap, before / share * len(plan.folds))
+
+
+def _thinned(splits: Splits, share: float) -> Splits:
+    """Return splits with a share of the training and of the validation rows, evenly spaced."""
+
+    def thin(part: Part) -> Part:
+        count = max(2, math.ceil(share * len(part)))
+        if count >= len(part):
+            return part
+        rows = np.linspace(0, len(part) - 1, count).round().astype(np.int64)
+        return Part(part.x[rows], part.y[rows], part.rows[rows])
+
+    return replace(splits, train=thin(splits.train), val=thin(splits.val), test=None)
