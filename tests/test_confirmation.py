@@ -27,7 +27,7 @@ from tuner.ranking import best_record
 from tuner.record import TrialRecord, seconds_kept
 from tuner.scoring import Score
 from tuner.search import _Loop
-from tuner.terminal import _with_spread
+from tuner.showing import _with_spread
 from tuner.tuning import _open_store, _setting, _storage, conduct
 from tuner.workers import Processes
 

@@ -11,8 +11,9 @@ import pytest
 from command import write
 
 from tuner.reporting import csv_text, figures, formula, gap, summary, trials_csv
+from tuner.showing import list_text, study_text, trial_text
 from tuner.study import Study
-from tuner.terminal import clean, counted, duration, list_text, number, study_text, table, trial_line, trial_text
+from tuner.terminal import clean, counted, duration, number, table, trial_line
 from tuner.tuning import tune
 
 

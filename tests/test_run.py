@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_wine
 
 import tuner
-from tuner.terminal import study_text
+from tuner.showing import study_text
 
 
 @pytest.fixture(scope="module")

@@ -353,15 +353,17 @@ def test_a_trial_that_the_time_limit_ends_keeps_its_best_epoch_and_says_so(make_
     assert timed_out(make_curve([1.0, math.nan], budget=50)).outcome == "failed"
 
 
-def test_what_each_rule_would_have_done_by_itself_is_told_from_the_curve_alone(make_curve: Any) -> None:
+@pytest.mark.parametrize("peers", [[], [Peer((0.1,) * 60, False)] * 5])
+def test_what_each_rule_would_have_done_by_itself_is_where_it_fires_first(make_curve: Any, peers: list[Peer]) -> None:
     falling = [1.0, 0.8, 0.6, 0.5, 0.45, 0.44]
     val = [*falling, *(0.46 + 0.03 * n for n in range(30))]
     curve = make_curve(val, [1 / n for n in range(1, len(val) + 1)], budget=60)
-    found = alone(curve)
+    found = alone(curve, peers)
+    assert found.keys() == {"overfit", "plateau"} | ({"behind"} if peers else set())
     for kind, epoch in found.items():
         assert epoch is not None
         for t, fires in ((epoch - 1, False), (epoch, True)):
             rules = Stopping.off().model_copy(update={kind: True})
-            verdict = judge(replace(curve, epochs=curve.epochs[:t]), [], rules)
+            verdict = judge(replace(curve, epochs=curve.epochs[:t]), peers, rules)
             assert (verdict is not None) == fires
-    assert alone(make_curve([1.0 * 0.9**n for n in range(20)])) == {"overfit": None, "plateau": None}
+    assert alone(make_curve([1.0 * 0.9**n for n in range(20)]), []) == {"overfit": None, "plateau": None}

@@ -146,12 +146,12 @@ def run(
         "--no-confirm": ("budget.confirm", False if no_confirm else None),
     }  # fmt: skip
     overrides = _overrides(settings, given)
-    from tuner import terminal
+    from tuner import showing
     from tuner.planning import prepare
 
     with stoppable(), apart():
         study = _drain(prepare(space, overrides=overrides, storage=storage, studies_dir=studies_dir), quiet)
-    _emit(_document(study.document) if as_json else "\n".join(terminal.study_text(study.document)))
+    _emit(_document(study.document) if as_json else "\n".join(showing.study_text(study.document)))
 
 
 def _drain(plan: Plan, quiet: bool) -> Study:
@@ -210,11 +210,11 @@ def list_command(storage: Storage = None, studies_dir: Studies = STUDIES, as_jso
 
     Example: tuner list
     """
-    from tuner import terminal
+    from tuner import showing
     from tuner.study import list_studies
 
     documents = [study.document for study in list_studies(storage=storage, studies_dir=studies_dir)]
-    _emit(_document(documents) if as_json else "\n".join(terminal.list_text(documents)))
+    _emit(_document(documents) if as_json else "\n".join(showing.list_text(documents)))
 
 
 @app.command()
@@ -229,18 +229,18 @@ def show(
 
     Example: tuner show digits --trial 3
     """
-    from tuner import terminal
+    from tuner import showing
     from tuner.study import open_study
 
     found = open_study(study, storage=storage, studies_dir=studies_dir)
     if trial is None:
-        _emit(_document(found.document) if as_json else "\n".join(terminal.study_text(found.document)))
+        _emit(_document(found.document) if as_json else "\n".join(showing.study_text(found.document)))
         return
     record = found.trials.get(trial)
     if record is None:
         raise UsageError(f"--trial {trial}: study {found.name} has the trials 0 to {len(found.trials) - 1}")
     document = {"number": record.number, "state": record.state, **record.to_json()}
-    _emit(_document(document) if as_json else "\n".join(terminal.trial_text(record, found.record.data["task"])))
+    _emit(_document(document) if as_json else "\n".join(showing.trial_text(record, found.record.data["task"])))
 
 
 @app.command()
@@ -356,13 +356,13 @@ def train(
 
     Example: tuner train studies/digits/best.yaml --out my_model
     """
-    from tuner import terminal
+    from tuner import showing
     from tuner.single import train_one
 
     with stoppable(), apart():
         record, task = train_one(config, _overrides(settings, {}), out, lambda text: _say([text] * (not quiet)))
     document = {"number": record.number, "state": record.state, **record.to_json()}
-    _emit(_document(document) if as_json else "\n".join(terminal.trial_text(record, task)))
+    _emit(_document(document) if as_json else "\n".join(showing.trial_text(record, task)))
 
 
 @app.command()

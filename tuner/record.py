@@ -30,8 +30,8 @@ class TrialRecord:
     network: parameters, sparsity (share of weights that are exactly zero). With cross-validation `folds` are the curves
     of its folds so far and `curve` is their mean (while it runs: that of the present fold). `examples` is what some
     validation examples count in the score at the best epoch, the same ones in every trial (of each fold, those at its
-    own best epoch). `leads` says, of a trial that has just ended, that it is the best of its study so far; it isn't
-    stored.
+    own best epoch). `rules` says at which epoch each stopping rule would have ended it by itself, if at all. `leads`
+    says, of a trial that has just ended, that it is the best of its study so far; it isn't stored.
     """
 
     number: int
@@ -48,6 +48,7 @@ class TrialRecord:
     seconds: float = 0.0
     folds: tuple[Curve, ...] = ()
     examples: tuple[float, ...] = ()
+    rules: Mapping[str, int | None] = field(default_factory=dict)
     leads: bool = False
 
     @property
@@ -80,6 +81,7 @@ class TrialRecord:
             "error": self.error, "model": dict(self.model), "seconds": round(self.seconds, 4),
             **({"folds": [fold.to_json() for fold in self.folds]} if self.folds else {}),
             **({"examples": _packed(self.examples)} if self.examples else {}),
+            **({"rules": dict(self.rules)} if self.rules else {}),
         }  # fmt: skip
 
     @classmethod
@@ -92,6 +94,7 @@ class TrialRecord:
             Verdict.from_json(doc["verdict"]) if doc.get("verdict") else None,
             doc.get("error", ""), doc.get("model", {}), doc.get("seconds", 0.0),
             tuple(Curve.from_json(fold) for fold in doc.get("folds", ())), _unpacked(doc.get("examples", "")),
+            doc.get("rules", {}),
         )  # fmt: skip
 
 

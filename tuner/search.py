@@ -22,7 +22,7 @@ from tuner.ranking import best_record
 from tuner.record import TrialRecord, seconds_kept, shown
 from tuner.scoring import metric_of, score, score_at
 from tuner.space import Space
-from tuner.stopping import Peer, Verdict, finished, judge, judge_folds, over_folds, peer, timed_out
+from tuner.stopping import Peer, Verdict, alone, finished, judge, judge_folds, over_folds, peer, timed_out
 from tuner.store import Store
 
 WRITE_SECONDS = 1.0
@@ -214,7 +214,8 @@ class _Loop:
         if self.folds > 1:
             self._close_fold(run, curve, run.verdict)
         else:
-            run.record = replace(run.record, state=run.verdict.outcome, verdict=run.verdict)
+            rules = alone(curve, list(self.peers[0].values()))
+            run.record = replace(run.record, state=run.verdict.outcome, verdict=run.verdict, rules=rules)
         if run.record.verdict is not None:
             self._score(run)
         keeps = self._keeps(run.record) and not self.setting.refit

@@ -16,7 +16,7 @@ from tuner.grammar import Override, read_space
 from tuner.planning import Plan, blank_curve, plan_of
 from tuner.record import TrialRecord
 from tuner.scoring import score
-from tuner.stopping import finished, judge
+from tuner.stopping import alone, finished, judge
 from tuner.terminal import number
 from tuner.workers import InProcess
 
@@ -78,8 +78,9 @@ def _train(plan: Plan, weights: Path, say: Callable[[str], None]) -> TrialRecord
         engine.close()
     worth = score(curve, config.score, plan.study.metric)
     model = ended.model
+    seconds, rules = time.monotonic() - started, alone(curve, [])
     return TrialRecord(
-        0, verdict.outcome, {}, config.seed, "", {}, curve, worth, verdict, "", model, time.monotonic() - started
+        0, verdict.outcome, {}, config.seed, "", {}, curve, worth, verdict, "", model, seconds, rules=rules
     )
 
 

@@ -98,15 +98,15 @@ def judge(curve: Curve, peers: Sequence[Peer], rules: Stopping) -> Verdict | Non
     return _behind(curve, peers) if rules.behind else None
 
 
-def alone(curve: Curve) -> dict[Kind, int | None]:
-    """Return the epoch at which each rule that needs no other trial would have ended a run, had it been the only one;
-    None if not up to the curve's end.
+def alone(curve: Curve, peers: Sequence[Peer]) -> dict[str, int | None]:
+    """Return the epoch at which each rule would have ended a run, had it been the only one; None if not up to the
+    curve's end. Rule `behind` is asked only if there are peers.
     """
-    found: dict[Kind, int | None] = {"overfit": None, "plateau": None}
+    found: dict[str, int | None] = dict.fromkeys(("overfit", "plateau", *(("behind",) if peers else ())))
     for kind in found:
         rules = Stopping.off().model_copy(update={kind: True})
         for t in range(2, len(curve) + 1):
-            verdict = judge(replace(curve, epochs=curve.epochs[:t]), [], rules)
+            verdict = judge(replace(curve, epochs=curve.epochs[:t]), peers, rules)
             if verdict is not None and verdict.kind == kind:
                 found[kind] = t
                 break

@@ -1,0 +1,272 @@
+"""A study and a trial as people want to know them: documents and records -> lines of plain text.
+
+Decides which figures and sentences are shown, and in which order; how they look is `terminal`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+from tuner.curve import Curve
+from tuner.diagnosis import diagnose
+from tuner.drawing import drawn
+from tuner.record import TrialRecord
+from tuner.reporting import figures
+from tuner.scoring import LOSS
+from tuner.terminal import WIDTH, clean, counted, duration, note, number, rows_of, table
+
+HEADLINE = {
+    "classification": ("log_loss", "accuracy", "balanced_accuracy", "f1"),
+    "regression": ("mse", "mae", "r2"),
+}
+FORMS = {
+    "penalty": "the gap penalty", "conservative": "the standard error", "tiebreak": "the smaller gap of a tie",
+    "none": "the score",
+}  # fmt: skip
+MOST_CLASSES = 6
+
+
+def study_text(document: Mapping[str, Any]) -> list[str]:
+    """Return a study as people want to know it: counts, the best configuration, its figures, where things are."""
+    lines = [*_counts(document), ""]
+    best = document["best"]
+    if best is None:
+        return [*lines, "No trial is complete, so there is no best configuration yet."]
+    lines += [f"Best configuration: trial {best['trial']}, epoch {best['epoch']}, score {number(best['score'])}"]
+    lines += [f"  ({document['formula']})"]
+    lines += _confirmed(document)
+    searched = table([(name, number(value)) for name, value in best["params"].items()])
+    lines += [f"  {line}" for line in searched or ["nothing was searched: the configuration is the space file's"]]
+    facts = f"{best['parameters']:,.0f} parameters" if best["parameters"] else ""
+    facts += f", {best['sparsity']:.0%} of the weights are exactly zero" if best["sparsity"] else ""
+    lines += [f"  {facts}"] if facts else []
+    return [*lines, "", *_figures(document), *_classes(document), *_said(document), "", *_places(document)]
+
+
+def _confirmed(document: Mapping[str, Any]) -> list[str]:
+    """Return what the confirmation found: who was chosen, with which score, and how far the search's score was luck."""
+    found = document["confirmed"]
+    if found is None:
+        several = document["trials"]["complete"] > 1
+        return ["  not confirmed: it may owe some of its score to the rows that it was chosen on"] * several
+    first = found["contenders"][0]
+    score = f"{number(first['score'])} +- {number(first['se'])}"
+    what = "fresh splits and seeds" if found["fresh_splits"] else "fresh seeds (the data name the validation rows)"
+    lines = [f"  confirmed on {found['rounds']} {what}: score {score}"]
+    if found["search_choice"] != found["trial"]:
+        lines[0] += f"; chosen over trial {found['search_choice']}, which led the search"
+    more = "more" if (found["optimism"] or 0.0) >= 0 else "less"
+    by = number(abs(found["optimism"] or 0.0))
+    lines += [f"  optimism: the search's choice scored {by} {more} in the search than confirmed"]
+    head = ["contender", "in the search", "confirmed", "+-"]
+    rows = [
+        [str(c["trial"]), *(number(c[key]) for key in ("search_score", "score", "se"))] for c in found["contenders"]
+    ]
+    return [*lines, *(f"  {line}" for line in table([head, *rows], frozenset(range(4))))]
+
+
+def _classes(document: Mapping[str, Any]) -> list[str]:
+    """Return the classes that are predicted worst, on the test rows if they were looked at."""
+    per_class = document.get("per_class") or {}
+    part = "test" if per_class.get("test") else "val"
+    rows = per_class.get(part) or []
+    if len(rows) < 2:
+        return []
+    worst = sorted((row for row in rows if row["rows"]), key=lambda row: row["f1"] or 0.0)[:MOST_CLASSES]
+    head = [f"{'worst ' if len(rows) > len(worst) else ''}classes ({part})", "rows", "precision", "recall", "f1"]
+    cells = [[clean(r["class"]), str(r["rows"]), *(number(r[k]) for k in ("precision", "recall", "f1"))] for r in worst]
+    return ["", *table([head, *cells], frozenset(range(1, 5))), ""]
+
+
+def _counts(document: Mapping[str, Any]) -> list[str]:
+    trials, epochs, data = document["trials"], document["epochs"], document["data"]
+    states = ", ".join(
+        f"{trials[state]} {state}" for state in ("complete", "pruned", "failed", "running", "waiting") if trials[state]
+    )
+    kinds = ", ".join(f"{count} {kind}" for kind, count in document["verdicts"].items() if count)
+    saved = 1 - epochs["run"] / epochs["budgeted"] if epochs["budgeted"] else 0.0
+    shape = " x ".join(str(side) for side in data["input"])
+    lines = [
+        f"Study {document['study']}: {counted(trials['total'], 'trial')}{f' ({states})' if states else ''} in "
+        f"{duration(document['seconds'])}",
+        f"  data: {data['kind']} {shape}, {data['task']}; rows: {rows_of(data)}",
+    ]
+    lines += (
+        [f"  ended: {kinds}; {epochs['run']} of {epochs['budgeted']} epochs run, {saved:.0%} saved"] if kinds else []
+    )
+    return lines + [line for text in data["notes"] for line in note(text, "  note: ")]
+
+
+def _figures(document: Mapping[str, Any]) -> list[str]:
+    best, base, test = document["best"], document["baseline"], document["test"]
+    names = [name for name in HEADLINE[document["data"]["task"]] if name in best["val"]]
+    names += [document["metric"]] if document["metric"] not in names else []
+    fresh = document["confirmed"]["val"] if document["confirmed"] else {}
+    head = ["", "train", "val", *(["confirmed"] * bool(fresh)), "gap", "test (95 % interval)"]
+    rows = [[*head, "baseline val", "baseline test"]]
+    for name in names:
+        row = [name, *(number(best[part].get(name)) for part in ("train", "val"))]
+        row += [_with_spread(fresh.get(name))] * bool(fresh)
+        row += [number(best["gap"].get(name))]
+        row += [_with_interval(test.get(name)) if test and not test["stale"] else "-"]
+        row += [number(base["val"].get(name)) if base else "-"]
+        rows.append([*row, number(test["baseline"].get(name, {}).get("value")) if test and test["baseline"] else "-"])
+    return table(rows, frozenset(range(1, 8)))
+
+
+def _with_spread(figure: Mapping[str, float | None] | None) -> str:
+    if figure is None or figure["sd"] is None:  # it wasn't finite in enough of the rounds
+        return number(figure["mean"]) if figure else "-"
+    return f"{number(figure['mean'])} +- {figure['sd']:.2g}"
+
+
+def _with_interval(figure: Mapping[str, float] | None) -> str:
+    if figure is None:
+        return "-"
+    return f"{number(figure['value'])} ({number(figure['low'])} to {number(figure['high'])})"
+
+
+def _said(document: Mapping[str, Any]) -> list[str]:
+    """Return the sentences that keep the figures honest."""
+    lines = [*_fits(document["diagnosis"]), *_movers(document["importances"])]
+    best, free, test = document["best"], document["without_gap_penalty"], document["test"]
+    first = document["search_best"]
+    if free and first and free["trial"] != first["trial"]:
+        loss = LOSS[document["data"]["task"]]
+        moved = f"val {loss} {number(free['val'][loss])} -> {number(first['val'][loss])}"
+        if apart := free.get("better_by"):
+            unit = f"1 - {loss}/L_0" if document["metric"] == loss else document["metric"]
+            moved += f" ({unit} lower by {number(apart['value'])} +- {number(apart['se'])}, paired)"
+        gaps = f"gap {number(free['relative_gap'])} -> {number(first['relative_gap'])}"
+        what = FORMS[document["score"]["form"]]
+        lines.append(f"In the search {what} put trial {first['trial']} before {free['trial']}: {moved}, {gaps}.")
+    if rows := document["data"].get("refit"):
+        lines.append(
+            f"The model was trained again on {rows} rows, {best['epoch']} epochs; train and validation are the "
+            "trial's, test is the model's."
+        )
+    if test and test["stale"]:
+        lines.append(f"The test set was looked at for trial {test['trial']}; `tuner run` looks at the new best one.")
+    elif test:
+        looks = "once" if test["looks"] == 1 else f"{test['looks']} times, so its figures are no longer untouched"
+        lines += [test["verdict"], f"The test set has been looked at {looks}."]
+    elif document["data"]["test"] == 0:
+        lines.append("There is no test set; the validation figures are those of a search and so too good.")
+    return [part for line in lines for part in wrap(clean(line), WIDTH, subsequent_indent="  ")]
+
+
+def _fits(diagnosis: Mapping[str, Any]) -> list[str]:
+    """Return how the chosen trial and the baseline fit, and which ranges are too narrow."""
+    best, base, lines = diagnosis["best"], diagnosis["baseline"], list[str]()
+    if best:
+        lines.append(f"Trial {best['trial']} is {best['fit']}: {best['reason']}.")
+    if best and base and base["trial"] != best["trial"]:
+        lines.append(f"The baseline is {base['fit']}: {base['reason']}.")
+    return lines + [f"{bound['reason']}." for bound in diagnosis["bounds"]]
+
+
+MOST_MOVERS = 4
+
+
+def _movers(shares: Mapping[str, Mapping[str, float]] | None) -> list[str]:
+    """Return which values moved the score and the gap most."""
+    return [
+        f"What moved the {what}: "
+        + ", ".join(f"{name} {share:.0%}" for name, share in list(each.items())[:MOST_MOVERS])
+        + " of the variance over complete trials."
+        for what, each in (shares or {}).items()
+    ]
+
+
+def _places(document: Mapping[str, Any]) -> list[str]:
+    study, folder = document["study"], str(Path(document["config"]).parent) if document["config"] else ""
+    usual = folder in ("", f"studies/{study}")
+    rows = [("configuration", document["config"]), ("model", document["model"]), ("storage", document["storage"])]
+    rows += [("features", f"{document['features']} (for the trials to come; may be deleted)")] * bool(
+        document["features"]
+    )
+    rows += [("one trial", f"tuner show {study if usual else folder} --trial {document['best']['trial']}")]
+    rows += [("dashboard", f"tuner dashboard {study}" + ("" if usual else f" --studies-dir {Path(folder).parent}"))]
+    rows += [("in Python", f'tuner.load_best("{study if usual else folder}")')] if document["config"] else []
+    return table([(name, clean(place)) for name, place in rows if place])
+
+
+def trial_text(record: TrialRecord, task: str) -> list[str]:
+    """Return the life of one trial: its values, its figures, its epochs, and why it ended."""
+    name = f"Trial {record.number}" + (f" ({record.label})" if record.label else "")
+    lines = [f"{name}, {record.state}: {clean(record.reason) or 'under way'}"]
+    fit = diagnose(record)
+    lines += [f"It is {fit.fit}: {fit.reason}.", ""] if fit and record.ended else [""]
+    lines += table([(key, number(value)) for key, value in record.all_values.items()]) if record.all_values else []
+    found = figures(record, task)
+    if found is not None:
+        rows = [["", "train", "validation", "gap"]]
+        rows += [[key, *(number(found[part].get(key)) for part in ("train", "val", "gap"))] for key in found["val"]]
+        lines += ["", f"At epoch {found['epoch']}, score {number(found['score'])}:"]
+        lines += table(rows, frozenset({1, 2, 3}))
+        lines += _folds(record, found["epoch"])
+    if record.verdict is not None:
+        compared = ", ".join(f"{key} {number(value)}" for key, value in record.verdict.numbers.items())
+        lines += ["", f"Verdict: {record.verdict.kind} at epoch {record.verdict.epoch}; compared: {compared}"]
+        lines += [_alone(record)] if record.rules else []
+    return lines + (_epochs(record) if record.curve is not None and len(record.curve) else [])
+
+
+def _curve(curve: Curve) -> list[str]:
+    """Return the drawing of a curve, with what its letters stand for."""
+    found = drawn(curve)
+    legend = f"t: train, v: validation, |: the epoch kept ({curve.best})"
+    return ["", *found, legend] if found else []
+
+
+def _alone(record: TrialRecord) -> str:
+    """Return what each rule would have done to a trial by itself."""
+    said = [f"{kind} at epoch {epoch}" if epoch else f"{kind} never" for kind, epoch in record.rules.items()]
+    return f"By itself each rule would have ended it: {', '.join(said)}"
+
+
+def _folds(record: TrialRecord, epoch: int) -> list[str]:
+    """Return each fold of a cross-validation at the epoch that was kept."""
+    if not record.folds:
+        return []
+    rows = [["fold", "rows", "train loss", "val loss"]]
+    for count, fold in enumerate(record.folds, start=1):
+        at = fold[min(epoch, len(fold))]
+        rows.append([str(count), str(fold.n_val), number(at.train.loss), number(at.val.loss)])
+    return ["", *table(rows, frozenset(range(4)))]
+
+
+def _epochs(record: TrialRecord) -> list[str]:
+    assert record.curve is not None
+    curve = record.curve
+    every = max(1, len(curve) // 20)
+    rows = [["epoch", "train loss", "val loss", ""]]
+    for epoch in curve.epochs:
+        kept = epoch.number == curve.best
+        if kept or epoch.number % every == 0 or epoch.number in (1, len(curve)):
+            mark = "kept" if kept else ""
+            rows.append([str(epoch.number), number(epoch.train.loss), number(epoch.val.loss), mark])
+    return [*_curve(curve), "", *table(rows, frozenset({0, 1, 2}))]
+
+
+def list_text(documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return one line a study."""
+    if not documents:
+        return ["There are no studies yet; start one with `tuner run SPACE`."]
+    rows = [["study", "trials", "unfinished", "failed", "metric", "best trial", "score", "validation", "test"]]
+    for document in documents:
+        best, test, metric = document["best"], document["test"], document["metric"]
+        trials = document["trials"]
+        row = [
+            document["study"],
+            str(trials["total"]),
+            str(trials["running"] + trials["waiting"]),
+            str(trials["failed"]),
+            metric,
+        ]
+        row += [str(best["trial"]), number(best["score"]), number(best["val"].get(metric))] if best else ["-"] * 3
+        rows.append([*row, number(test.get(metric, {}).get("value")) if test else "-"])
+    return table(rows, frozenset({1, 2, 3, 5, 6, 7, 8}))
