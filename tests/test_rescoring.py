@@ -33,7 +33,7 @@ def test_a_larger_penalty_puts_the_trial_with_the_smaller_gap_first(make_curve: 
     first, second = rescore(found, Rule(gap_penalty=0.5), "log_loss", "penalty")
     assert (first.trial, first.place, second.trial, second.place) == (1, 2, 0, 1)
     assert second.before == pytest.approx(0.6)
-    assert second.score.value == pytest.approx(0.6 - 0.5 * (0.3 - 0.01))
+    assert second.score.value == pytest.approx(0.6 - 0.5 * (0.3 - 0.005))
     assert first.on_front
     assert second.on_front
     assert [row.trial for row in rescore(found, Rule(gap_penalty=0.0), "log_loss", "penalty")] == [0, 1]
@@ -90,7 +90,7 @@ def test_the_command_shows_another_order_and_changes_nothing(
         "Under log_loss, form conservative"
     )
     text = call(capsys, "rescore", "small", "--metric", "accuracy").out
-    assert text.startswith("Under accuracy, gap_penalty 0.25, noise 2, tolerance 0 trial ")
+    assert text.startswith("Under accuracy, gap_penalty 0.25, noise 1, tolerance 0 trial ")
     assert call(capsys, "show", "small", "--json").out == before
 
 

@@ -44,12 +44,12 @@ def test_every_metric_of_the_space_file_is_scored() -> None:
     assert set(METRICS) == set(get_args(Metric))
 
 
-def test_the_score_is_the_skill_less_a_quarter_of_the_gap_beyond_two_standard_errors() -> None:
+def test_the_score_is_the_skill_less_a_quarter_of_the_gap_beyond_one_standard_error() -> None:
     found = worth(one("log_loss", 0.3, 0.9, null=2.0, se_gap=0.05), "log_loss")
     gap, noise = 0.6 / 2, 0.05 / 2
     assert found == Score(
-        pytest.approx(1 - 0.45 - 0.25 * (gap - 2 * noise)), 1, "log_loss", pytest.approx(0.55), pytest.approx(gap),
-        pytest.approx(noise), pytest.approx(0.25 * (gap - 2 * noise)),
+        pytest.approx(1 - 0.45 - 0.25 * (gap - noise)), 1, "log_loss", pytest.approx(0.55), pytest.approx(gap),
+        pytest.approx(noise), pytest.approx(0.25 * (gap - noise)),
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def plateaus(epochs: int = 10, budget: int = 60) -> Curve:
 
 
 def lags() -> Curve:
-    return MAKE([1.0] * 6, budget=50, se_val=0.01)
+    return MAKE([1.0] * 5, budget=50, se_val=0.01)
 
 
 def explodes(level: float = 6.1) -> Curve:
@@ -249,20 +249,14 @@ class TestOverfit:
     def test_who_is_behind_at_its_best_epoch_is_pruned_and_told_by_how_much(self) -> None:
         verdict = first_verdict(overfits(), [flat(0.3)] * 5, self.rules)
         assert verdict is not None
-        assert verdict.reason.endswith("; pruned, worse than the median 0.3 there")
-        assert verdict.numbers["median"] == 0.3
+        assert verdict.reason.endswith("; pruned, not among the best 40 % there (0.3)")
+        assert verdict.numbers["limit"] == 0.3
 
     def test_what_the_peers_reached_after_its_best_epoch_does_not_count(self) -> None:
         late = Peer((0.6,) * 8 + (0.1,) * 50, pruned=False)
         verdict = first_verdict(overfits(), [late] * 5, self.rules)
         assert verdict is not None
         assert verdict.outcome == "complete"
-
-    def test_a_best_epoch_too_early_to_be_compared_is_kept(self) -> None:
-        val, train = [1.0, 0.9, 0.8, 0.7, 0.5, 0.8, 0.8, 0.8], [0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2, 0.1]
-        verdict = first_verdict(MAKE(val, train, budget=50), [flat(0.1)] * 5, self.rules)
-        assert verdict is not None
-        assert (verdict.outcome, verdict.kept) == ("complete", 5)
 
 
 class TestPlateau:
@@ -290,25 +284,26 @@ class TestBehind:
     def fires(self, curve: Curve, peers: Sequence[Peer]) -> bool:
         return judge(curve, peers, self.rules) is not None
 
-    def test_the_sentence_names_the_median_and_the_leader(self) -> None:
+    def test_the_sentence_names_the_limit_and_the_leader(self) -> None:
         verdict = judge(lags(), [flat(x) for x in (0.4, 0.5, 0.6, 0.7, 2.0)], self.rules)
         assert verdict is not None
         assert verdict.reason == (
-            "pruned at epoch 6: best validation loss so far 1 is worse than the median 0.6 of 5 trials there "
-            "(leader 0.4)"
+            "pruned at epoch 5: best validation loss so far 1 isn't among the best 40 % of 5 trials there "
+            "(0.56; leader 0.4)"
         )
 
-    def test_it_needs_five_peers(self) -> None:
-        assert self.fires(lags(), PEERS)
-        assert not self.fires(lags(), PEERS[:4])
+    def test_it_needs_three_peers(self) -> None:
+        assert self.fires(lags(), PEERS[:3])
+        assert not self.fires(lags(), PEERS[:2])
 
-    def test_it_needs_more_than_five_epochs(self) -> None:
-        assert not self.fires(MAKE([1.0] * 5, budget=50), PEERS)
+    def test_it_needs_the_epochs_before_which_nothing_is_judged(self) -> None:
+        assert not self.fires(MAKE([1.0] * 4, budget=50), PEERS)
+        assert self.fires(MAKE([1.0] * 5, budget=50, se_val=0.01), PEERS)
 
-    def test_the_median_is_the_limit(self) -> None:
-        below = [flat(0.1), flat(0.1)]
-        assert self.fires(lags(), [*below, flat(0.999), flat(1.1), flat(1.1)])
-        assert not self.fires(lags(), [*below, flat(1.0), flat(1.1), flat(1.1)])
+    def test_two_fifths_of_the_peers_are_the_limit(self) -> None:
+        below, above = [flat(0.1), flat(0.1)], [flat(1.1)] * 3
+        assert self.fires(lags(), [*below, flat(0.999), flat(0.999), *above[:2]])
+        assert not self.fires(lags(), [*below, flat(1.0), *above])
 
     def test_who_is_within_one_standard_error_of_the_leader_is_spared(self) -> None:
         peers = [flat(0.9)] * 5
@@ -319,20 +314,20 @@ class TestBehind:
         assert not self.fires(MAKE([1.0, 0.4, 1.0, 1.0, 1.0, 1.0], budget=50), PEERS)
 
     def test_peers_are_compared_at_the_same_epoch(self) -> None:
-        slow = Peer((2.0,) * 6 + (0.1,) * 50, pruned=False)
+        slow = Peer((2.0,) * 5 + (0.1,) * 50, pruned=False)
         assert not self.fires(lags(), [slow] * 5)
-        assert self.fires(MAKE([1.0] * 7, budget=50), [slow] * 5)
+        assert self.fires(MAKE([1.0] * 6, budget=50), [slow] * 5)
 
     def test_a_peer_that_ended_counts_with_where_it_ended(self) -> None:
         assert self.fires(lags(), [flat(0.5, epochs=2)] * 5)
 
     def test_a_pruned_peer_counts_only_up_to_where_it_got(self) -> None:
-        assert self.fires(lags(), [flat(0.5, epochs=6, pruned=True)] * 5)
-        assert not self.fires(lags(), [flat(0.5, epochs=5, pruned=True)] * 5)
+        assert self.fires(lags(), [flat(0.5, epochs=5, pruned=True)] * 5)
+        assert not self.fires(lags(), [flat(0.5, epochs=4, pruned=True)] * 5)
 
     def test_a_peer_without_an_epoch_does_not_count(self) -> None:
         assert Peer((), pruned=False).at(6) is None
-        assert not self.fires(lags(), [*PEERS[:4], Peer((), pruned=False)])
+        assert not self.fires(lags(), [*PEERS[:2], Peer((), pruned=False)])
 
 
 def test_a_peer_is_the_lowest_loss_up_to_each_epoch() -> None:

@@ -181,7 +181,7 @@ class Score(Section):
         "error; none: as it is",
     )
     gap_penalty: float = fixed(0.25, "price of the gap between train and validation", ge=0, le=100)
-    noise: float = fixed(2.0, "standard errors of the gap that cost nothing", ge=0, le=100)
+    noise: float = fixed(1.0, "standard errors of the gap that cost nothing", ge=0, le=100)
     tolerance: float = fixed(0.0, "gap beyond the noise that costs nothing", ge=0)
 
 
@@ -190,7 +190,7 @@ class Stopping(Section):
 
     overfit: bool = fixed(True, "stop when validation worsens while the training loss still falls")
     plateau: bool = fixed(True, "stop when validation has not improved for long")
-    behind: bool = fixed(True, "prune a trial that is worse than the median of the others")
+    behind: bool = fixed(True, "prune a trial that is not among the best 40 % of the others at the same epoch")
 
     @classmethod
     def off(cls) -> Self:

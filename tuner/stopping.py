@@ -8,9 +8,10 @@ Four rules, in this order, after the first max(5, 10 % of the cap) epochs:
               -> stopped; pruned if behind its peers at t*, else complete with epoch t* (generalization loss after
               Prechelt 1998)
     plateau   t - t* >= max(10, 15 % of the cap)                                             -> complete at t*
-    behind    t > 5, at least 5 peers, best so far worse than the median of the peers' best so far at the same
-              epoch, and not within 1 SE of the leader                                       -> pruned
+    behind    at least 3 peers, best so far not among the best 40 % of the peers' best so far at the same epoch, and
+              not within 1 SE of the leader                                                  -> pruned
 
+The constants were chosen, and their cost measured on other data, by replaying recorded curves (benchmarks/RESULTS.md).
 A verdict depends only on the past, and one without a reason can't be made.
 """
 
@@ -19,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any, Literal, Self
 
 from tuner.config import Stopping
@@ -33,8 +33,8 @@ RISE = 0.10
 FLOOR = 0.02
 PAIRED_SE = 2.0
 DIVERGED = 3.0
-MIN_PEERS = 5
-EARLY = 5
+MIN_PEERS = 3
+AHEAD = 2 / 5  # the share of the peers that a trial must be among
 PATIENCE, PATIENCE_SHARE = 10, 0.15
 
 
@@ -118,12 +118,12 @@ def judge_folds(curve: Curve, peers: Sequence[Peer], rules: Stopping, done: int,
 
     `curve` is the mean over the folds done, and so is that of each peer. The test is that of rule `behind`.
     """
-    found = _comparison(curve, len(curve), peers, early=0) if rules.behind else None
+    found = _comparison(curve, len(curve), peers) if rules.behind else None
     if found is None:
         return None
     reason = (
-        f"pruned after fold {done} of {folds}: best mean validation loss {found['best_so_far']:.3g} is worse than the "
-        f"median {found['median']:.3g} of {found['peers']:.0f} trials there (leader {found['leader']:.3g})"
+        f"pruned after fold {done} of {folds}: best mean validation loss {found['best_so_far']:.3g} isn't among the "
+        f"best 40 % of {found['peers']:.0f} trials there ({found['limit']:.3g}; leader {found['leader']:.3g})"
     )
     return Verdict("behind", "pruned", len(curve), curve.best, {**found, "folds": float(done)}, reason)
 
@@ -205,7 +205,8 @@ def _overfit(curve: Curve, peers: Sequence[Peer]) -> Verdict | None:
         f"{best.val.loss:.3g} ({min(errors, 999):.1f} SE) while training loss fell {fell:.0%}"
     )
     if behind is not None:
-        numbers, reason = {**numbers, **behind}, f"{reason}; pruned, worse than the median {behind['median']:.3g} there"
+        numbers |= behind
+        reason += f"; pruned, not among the best 40 % there ({behind['limit']:.3g})"
     return Verdict("overfit", "complete" if behind is None else "pruned", t, kept, numbers, reason)
 
 
@@ -225,20 +226,30 @@ def _behind(curve: Curve, peers: Sequence[Peer]) -> Verdict | None:
     if found is None:
         return None
     reason = (
-        f"pruned at epoch {t}: best validation loss so far {found['best_so_far']:.3g} is worse than the median "
-        f"{found['median']:.3g} of {found['peers']:.0f} trials there (leader {found['leader']:.3g})"
+        f"pruned at epoch {t}: best validation loss so far {found['best_so_far']:.3g} isn't among the best 40 % of "
+        f"{found['peers']:.0f} trials there ({found['limit']:.3g}; leader {found['leader']:.3g})"
     )
     return Verdict("behind", "pruned", t, curve.best, found, reason)
 
 
-def _comparison(curve: Curve, t: int, peers: Sequence[Peer], early: int = EARLY) -> dict[str, float] | None:
-    """Return the numbers if the trial is behind its peers at epoch t, which is beyond the `early` ones, else None."""
-    values = [value for other in peers if (value := other.at(t)) is not None]
-    if t <= early or len(values) < MIN_PEERS:
+def _comparison(curve: Curve, t: int, peers: Sequence[Peer]) -> dict[str, float] | None:
+    """Return the numbers if the trial is behind its peers at epoch t, else None."""
+    values = sorted(value for other in peers if (value := other.at(t)) is not None)
+    if len(values) < MIN_PEERS:
         return None
-    own, middle, leader = curve[t].standing.lowest, median(values), min(values)
-    if own <= middle or own <= leader + curve[t].se_val:
+    own, limit, leader = curve[t].standing.lowest, _quantile(values, AHEAD), values[0]
+    if own <= limit or own <= leader + curve[t].se_val:
         return None
     return {
-        "best_so_far": own, "median": middle, "leader": leader, "se": curve[t].se_val, "peers": float(len(values)),
+        "best_so_far": own, "limit": limit, "leader": leader, "se": curve[t].se_val, "peers": float(len(values)),
     }  # fmt: skip
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    """Return the value below which a share of sorted values lies, between two of them in proportion."""
+    place = share * (len(values) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(values) - 1)
+    if place == low or values[low] == values[high]:  # also where both are infinite
+        return values[low]
+    return values[low] + (place - low) * (values[high] - values[low])

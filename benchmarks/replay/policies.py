@@ -55,10 +55,10 @@ class Constants:
     paired: float = stopping.PAIRED_SE
     patience: int = stopping.PATIENCE
     patience_share: float = stopping.PATIENCE_SHARE
-    early: int = stopping.EARLY
+    early: int = 0
     early_share: float = 0.0
     peers: int = stopping.MIN_PEERS
-    quantile: float = 0.5
+    quantile: float = stopping.AHEAD
     leader_se: float = 1.0
     behind_prunes_overfit: bool = True
 

@@ -1,5 +1,5 @@
-"""What the replays come to, as Markdown tables: regret, epochs, gaps, false alarms, coverage; each over random orders, with
-the spread over data sources.
+"""What the replays come to, as Markdown tables: regret, epochs, gaps, false alarms; each over random orders, with the
+spread over data sources.
 
 Regret is in hundredths of the normalized test loss (or of R2's counterpart, the mean squared error over the variance):
 by how much what a policy chose is worse than what full training of the same runs chose by the same score.
@@ -160,10 +160,9 @@ def table(banks: Sequence[Curves], rows: Mapping[str, Callable[[Curves], Figures
                 by.setdefault(source, []).append(getattr(figures, key))
             return Mean.over(by)
 
-        lines.append(
-            f"| {name} | {mean('regret').shown()} | {mean('from_oracle').shown()} | {100 * mean('epochs').value:.0f} % | "
-            f"{mean('gap').value:.3f} | {100 * mean('lost').value:.0f} % | {mean('overtuning').shown()} |"
-        )
+        epochs, lost = (f"{100 * mean(key).value:.0f} %" for key in ("epochs", "lost"))
+        cells = [name, mean("regret").shown(), mean("from_oracle").shown(), epochs, f"{mean('gap').value:.3f}", lost]
+        lines.append(f"| {' | '.join([*cells, mean('overtuning').shown()])} |")
     return lines
 
 

@@ -118,7 +118,7 @@ def banks() -> list[Bank]:
 def space_of(bank: Bank, data: Path, folder: Path) -> Space:
     """Return the space of a bank, whose rows are written into `folder`: regularization, size and learning rate."""
     source = bank.source
-    section: dict[str, Any] = {"source": str(_written(bank, data, folder)), "kind": source.kind}
+    section: dict[str, Any] = {"source": str(written(bank, data, folder)), "kind": source.kind}
     section |= {"target": source.target} if source.target else {}
     document = {
         "study": bank.name,
@@ -150,7 +150,7 @@ def splits_of(bank: Bank, space: Space, seed: int) -> Splits:
     return replace(splits, train=Part(train.x, y, train.rows))
 
 
-def _written(bank: Bank, data: Path, folder: Path) -> Path:
+def written(bank: Bank, data: Path, folder: Path) -> Path:
     """Write a bank's rows, a random part of the source's, with a column `split`; return the file."""
     source, folder = bank.source, folder / "rows"
     stem = folder / f"{source.name.replace(', ', '-').replace(' ', '-')}_{bank.size}"
