@@ -5,7 +5,7 @@ again on other divisions of the training and validation rows, with other seeds, 
 much the search's own choice falls is told as its optimism.
 
 The error of a mean over J divisions is sd * sqrt(1/J + n_val/n_train), as the divisions share rows (Nadeau & Bengio
-2003).
+2003). An interval of 95 % is so many of these as Student's t has with J - 1 degrees of freedom: of three values, 4.3.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tuner.record import TrialRecord
 from tuner.scoring import Score
 
 TOP, ROUNDS, FEWEST_ROUNDS = 5, 3, 2
+T95 = {2: 12.706, 3: 4.303}  # Student's t at 97.5 %, by the number of rounds
 REPEAT = "repeat:"  # with which the keys of repeats in a store begin
 
 
@@ -62,13 +63,17 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """What a configuration came to over the rounds: mean, standard deviation and standard error of its score."""
+    """What a configuration came to over the rounds: mean, standard deviation and standard error of its score, and the
+    bounds of the interval of 95 %.
+    """
 
     trial: int
     searched: float
     mean: float
     sd: float
     se: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +153,11 @@ def _standing(record: TrialRecord, repeats: Sequence[Repeat], share: float) -> C
     assert record.score is not None
     values = [repeat.score.value if repeat.score is not None else -math.inf for repeat in repeats]
     if not all(map(math.isfinite, values)):
-        return Contender(record.number, record.score.value, -math.inf, math.nan, math.nan)
-    sd = stdev(values)
-    return Contender(record.number, record.score.value, fmean(values), sd, sd * math.sqrt(1 / len(values) + share))
+        return Contender(record.number, record.score.value, -math.inf, *[math.nan] * 4)
+    mean, sd = fmean(values), stdev(values)
+    se = sd * math.sqrt(1 / len(values) + share)
+    half = T95[len(values)] * se
+    return Contender(record.number, record.score.value, mean, sd, se, mean - half, mean + half)
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,8 @@ def _confirmed(outcome: Confirmed, task: str) -> dict[str, Any]:
         "fresh_splits": outcome.fresh, "search_choice": outcome.searched, "optimism": _finite(outcome.optimism),
         "contenders": [
             {"trial": each.trial, "search_score": _finite(each.searched), "score": _finite(each.mean),
-             "sd": _finite(each.sd), "se": _finite(each.se)} for each in outcome.standings
+             "sd": _finite(each.sd), "se": _finite(each.se), "low": _finite(each.low), "high": _finite(each.high)}
+            for each in outcome.standings
         ],
     }  # fmt: skip
 

@@ -53,7 +53,7 @@ def _confirmed(document: Mapping[str, Any]) -> list[str]:
         several = document["trials"]["complete"] > 1
         return ["  not confirmed: it may owe some of its score to the rows that it was chosen on"] * several
     first = found["contenders"][0]
-    score = f"{number(first['score'])} +- {number(first['se'])}"
+    score = f"{number(first['score'])} (95 % interval {number(first['low'])} to {number(first['high'])})"
     what = "fresh splits and seeds" if found["fresh_splits"] else "fresh seeds (the data name the validation rows)"
     lines = [f"  confirmed on {found['rounds']} {what}: score {score}"]
     if found["search_choice"] != found["trial"]:
@@ -61,7 +61,7 @@ def _confirmed(document: Mapping[str, Any]) -> list[str]:
     more = "more" if (found["optimism"] or 0.0) >= 0 else "less"
     by = number(abs(found["optimism"] or 0.0))
     lines += [f"  optimism: the search's choice scored {by} {more} in the search than confirmed"]
-    head = ["contender", "in the search", "confirmed", "+-"]
+    head = ["contender", "in the search", "confirmed", "SE"]
     rows = [
         [str(c["trial"]), *(number(c[key]) for key in ("search_score", "score", "se"))] for c in found["contenders"]
     ]

@@ -10,7 +10,7 @@ from textwrap import wrap
 from typing import Any
 
 from tuner.config import Score
-from tuner.confirmation import ROUNDS, Repeat
+from tuner.confirmation import ROUNDS, T95, Repeat
 from tuner.record import StudyRecord, TrialRecord
 from tuner.reporting import figures
 from tuner.rescoring import Rescored
@@ -117,18 +117,19 @@ def rescored_text(rows: Sequence[Rescored], rule: Score, metric: str) -> list[st
 
 def ablation_text(document: Mapping[str, Any]) -> list[str]:
     """Return what each regularizer of a configuration brought."""
-    rows = [["switched off", "was", "score bought", "+-", "gap closed", "+-"]]
+    rows = [["switched off", "was", "score bought", "+- (95 %)", "gap closed", "+- (95 %)"]]
     for each in document["regularizers"]:
-        figures = (f"{each[key]:.3g}" for key in ("score", "score_se", "gap", "gap_se"))
-        rows.append([each["name"], number(each["value"]), *figures])
+        t = T95[each["rounds"]]
+        figures = each["score"], t * each["score_se"], each["gap"], t * each["gap_se"]
+        rows.append([each["name"], number(each["value"]), *(f"{figure:.3g}" for figure in figures)])
     if not document["values"]:
         return [f"Trial {document['trial']} has no regularizer: there is nothing to switch off."]
     if len(rows) == 1:
         return ["No regularizer could be compared: too many runs failed."]
     head = f"Trial {document['trial']}, on {document['rounds']} splits and seeds, with and without each regularizer:"
     return [head, *table(rows, frozenset(range(1, 6))), "", *wrap(
-        "score bought: by how much the score is lower without it; gap closed: by how much the gap is larger. Within "
-        "two standard errors of 0 nothing can be said of it.", WIDTH,
+        "score bought: by how much the score is lower without it; gap closed: by how much the gap is larger. Of "
+        "what is within its noise (+-) nothing can be said.", WIDTH,
     )]  # fmt: skip
 
 

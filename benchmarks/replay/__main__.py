@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.replay.record import record
+from benchmarks.replay.record import record, record_refits
 
 BANKS = Path(__file__).resolve().parent.parent / ".banks"
 
@@ -28,6 +28,7 @@ def main() -> None:
     recording.add_argument("--banks", type=Path, default=BANKS)
     given = parser.parse_args()
     record(given.data.resolve(), given.banks.resolve(), given.processes, given.only)
+    record_refits(given.data.resolve(), given.banks.resolve(), given.processes, given.only)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.replay.record import file_of
+from benchmarks.replay.record import file_of, refits_of
 from benchmarks.replay.sources import Bank, banks
 from tuner.config import Score
 from tuner.curve import Curve
@@ -28,6 +28,7 @@ class Curves:
     `lowest` is the smallest validation loss so far and `best` the number (from 1) of the epoch that would be kept.
     `curves` are the runs as the judge sees them, `bare` those without regularization. `val_rows` and `test_rows` hold
     the losses of single rows at each run's best epoch, `right` whether a test row's class is right.
+    `refits` are the test losses of runs that were trained again on the rows for training and validation together.
     """
 
     bank: Bank
@@ -49,6 +50,7 @@ class Curves:
     accuracy: Floats
     val_accuracy: Floats
     repeats: tuple[tuple[int, int, Curve, Floats], ...]
+    refits: dict[int, Floats]
     n_train: int
     n_val: int
 
@@ -71,10 +73,15 @@ def read(folder: Path) -> Iterator[Curves]:
     for bank in banks():
         if (path := file_of(bank, folder)).exists():
             with gzip.open(path, "rt") as file:
-                yield _curves(bank, json.load(file))
+                document = json.load(file)
+            refits: dict[str, Any] = {}
+            if (path := refits_of(bank, folder)).exists():
+                with gzip.open(path, "rt") as file:
+                    refits = json.load(file)
+            yield _curves(bank, document, refits)
 
 
-def _curves(bank: Bank, document: dict[str, Any]) -> Curves:
+def _curves(bank: Bank, document: dict[str, Any], refits: dict[str, Any]) -> Curves:
     trials, loss = document["trials"], LOSS[document["task"]]
     curves = tuple(Curve.from_json(trial["curve"]) for trial in trials)
     null = curves[0].null_loss
@@ -98,6 +105,7 @@ def _curves(bank: Bank, document: dict[str, Any]) -> Curves:
         series(lambda e: e.val.metrics[figure], 1.0),
         tuple((each["number"], each["round"], Curve.from_json(each["curve"]), np.array(each["test"][loss]) / null)
               for each in document["repeats"]),
+        {int(number): np.array(test[loss]) / null for number, test in refits.items()},
         document["rows"]["train"], document["rows"]["val"],
     )  # fmt: skip
     _check(found)

@@ -45,6 +45,42 @@ def record(data: Path, folder: Path, processes: int, only: str = "") -> None:
             print(f"{bank.name}: {seconds:.0f} s", flush=True)
 
 
+def record_refits(data: Path, folder: Path, processes: int, only: str = "") -> None:
+    """Train what was repeated once more, on the rows for training and validation together, where that isn't there."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    wanted = [
+        bank for bank in banks()
+        if only in bank.name and file_of(bank, folder).exists() and not refits_of(bank, folder).exists()
+    ]  # fmt: skip
+    with ProcessPoolExecutor(processes) as pool:
+        list(pool.map(_refit, wanted, [data] * len(wanted), [folder] * len(wanted)))
+
+
+def _refit(bank: Bank, data: Path, folder: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    space = space_of(bank, data, folder)
+    splits, found = splits_of(bank, space, None), {}
+    with gzip.open(file_of(bank, folder), "rt") as file:
+        document = json.load(file)
+    trials = {trial["number"]: trial for trial in document["trials"]}
+    numbers = sorted({each["number"] for each in document["repeats"]})
+    for number in numbers:
+        config = space.at(trials[number]["values"])
+        found[number] = _run(config, splits, trial_seed(11, number), trials[number]["kept"])["test"]
+    part = refits_of(bank, folder).with_suffix(".part")
+    with gzip.open(part, "wt") as file:
+        json.dump(found, file)
+    part.rename(refits_of(bank, folder))
+    print(f"{bank.name}: again on all rows", flush=True)
+
+
+def refits_of(bank: Bank, folder: Path) -> Path:
+    """Return the file of what a bank's best runs came to on all rows."""
+    return folder / f"{bank.name}.refits.json.gz"
+
+
 def file_of(bank: Bank, folder: Path) -> Path:
     """Return the file of a bank."""
     return folder / f"{bank.name}.json.gz"

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from tuner.data import load_fresh
+from tuner.data import load_folds, load_fresh
 from tuner.data.splits import Part, Splits
 from tuner.grammar import parse_space
 from tuner.space import Space
@@ -133,15 +133,19 @@ def space_of(bank: Bank, data: Path, folder: Path) -> Space:
     return parse_space(json.dumps(document), folder)
 
 
-def splits_of(bank: Bank, space: Space, seed: int) -> Splits:
-    """Return the rows of a bank, divided by a seed; a fifth of the training labels is wrong where it says so.
+def splits_of(bank: Bank, space: Space, seed: int | None) -> Splits:
+    """Return the rows of a bank, divided by a seed, or those for training and validation together (None); a fifth of
+    the training labels is wrong where it says so.
 
     The rows for validation and test are as they are: only what is learned from is spoiled.
     """
-    splits = next(load_fresh(space.config.data, space.folder, [seed]))
+    if seed is None:
+        splits = load_folds(space.config.data, space.folder, refit=True)[0]
+    else:
+        splits = next(load_fresh(space.config.data, space.folder, [seed]))
     if not bank.flipped:
         return splits
-    train, chance = splits.train, np.random.default_rng([seed, 20])
+    train, chance = splits.train, np.random.default_rng([seed or 0, 20])
     y, some = train.y.copy(), chance.permutation(len(train.y))[: round(FLIPPED * len(train.y))]
     if splits.shape.task == "classification":
         y[some] = (y[some] + chance.integers(1, splits.shape.outputs, len(some))) % splits.shape.outputs
