@@ -23,7 +23,8 @@ METRIC = {False: "log_loss", True: "mse"}
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One order's two choices, the search's and the confirmed one: normalized test loss and rank among all runs of the
-    order, of the trial's own weights; and test loss of the configuration, a mean over four trainings of it.
+    order, of the trial's own weights; test loss of the configuration, a mean over four trainings of it; and test loss
+    of the configuration trained again on training and validation rows together (nan where that wasn't recorded).
     """
 
     searched: float
@@ -32,6 +33,8 @@ class Choice:
     confirmed_rank: float
     searched_mean: float
     confirmed_mean: float
+    searched_again: float
+    confirmed_again: float
     changed: bool
     optimism: float
     gap_searched: float
@@ -80,9 +83,14 @@ def choices(curves: Curves, rule: Score = SCORE, count: int = 100) -> list[Choic
             assert rounds is not None
             return float(np.mean([test[each], *rounds[1]]))
 
+        def again(each: int, done: Outcome = done) -> float:
+            series = curves.refits.get(int(done.order[each]))
+            return math.nan if series is None else float(series[done.kept[each] - 1])
+
         found.append(
             Choice(
-                test[place], test[best], ranks[place], ranks[best], whole(place), whole(best), place != best,
+                test[place], test[best], ranks[place], ranks[best], whole(place), whole(best),
+                again(place), again(best), place != best,
                 scores[order[place], done.kept[place] - 1] - means[place], gap[place], gap[best],
             )
         )  # fmt: skip
@@ -110,6 +118,12 @@ def confirmation_table(banks: Sequence[Curves], count: int = 100) -> list[str]:
         ("test loss of the weights, confirmed less searched (x100)", mean(lambda c: c.confirmed - c.searched).shown()),
         ("test loss of the configuration, four trainings (x100)",
          mean(lambda c: c.confirmed_mean - c.searched_mean).shown()),
+        ("test loss of the searched configuration again on all rows, less its weights (x100)",
+         mean(lambda c: c.searched_again - c.searched).shown()),
+        ("test loss of the confirmed configuration again on all rows, less the searched weights (x100)",
+         mean(lambda c: c.confirmed_again - c.searched).shown()),
+        ("the same, less the searched configuration again on all rows (x100)",
+         mean(lambda c: c.confirmed_again - c.searched_again).shown()),
         ("mean test rank, searched", mean(lambda c: c.searched_rank).shown(1.0)),
         ("mean test rank, confirmed", mean(lambda c: c.confirmed_rank).shown(1.0)),
         ("gap, searched", mean(lambda c: c.gap_searched).shown()),

@@ -255,3 +255,19 @@ def verify(banks: Sequence[Curves]) -> None:
     for curves in banks:
         for order in orders(curves, 3):
             check(curves, order)
+
+
+def regimes(banks: Sequence[Curves]) -> list[str]:
+    """Return what each bank is: its rows, and how its runs end when nobody stops them."""
+    lines = [
+        "| bank | training rows | validation rows | best at the end | overfit at the end | skill of the best run |",
+        "|---|---|---|---|---|---|",
+    ]
+    for curves in banks:
+        val, best = curves.val[curves.regularized], curves.best[curves.regularized, -1]
+        least = val[np.arange(len(val)), best - 1]
+        late = (best > 0.9 * val.shape[1]).mean()
+        over = np.nanmean((val[:, -3:].mean(1) > 1.1 * least) & (val[:, -3:].mean(1) - least > 0.02))
+        cells = [curves.bank.name, str(curves.n_train), str(curves.n_val), f"{late:.0%}", f"{over:.0%}"]
+        lines.append(f"| {' | '.join(cells)} | {1 - np.nanmin(least):.3f} |")
+    return lines
