@@ -16,6 +16,8 @@ from tuner.config import Stopping
 from tuner.curve import Curve, pooled
 from tuner.errors import DataError
 from tuner.grammar import Override
+from tuner.measuring import predict
+from tuner.metrics import per_example_loss
 from tuner.planning import prepare
 from tuner.record import TrialRecord, seconds_kept
 from tuner.scoring import Score
@@ -188,11 +190,39 @@ def test_refit_trains_the_chosen_configuration_on_all_rows_but_the_test_rows(tmp
     assert len(plan.splits.train) == len(plan.folds[0].train) + len(plan.folds[0].val)
     study = tune(tmp_path / "small.yaml", studies_dir=tmp_path / "studies")
     assert study.document["test"]["looks"] == 1
-    assert study.document["per_class"]["val"] is None, "the network was trained on the validation rows"
+    assert study.document["per_class"]["val"] is not None, "by the trial's own network, which never saw those rows"
     plain = tune(write(tmp_path / "p.yaml", SMALL), study_name="plain", studies_dir=tmp_path / "studies")
     assert study.document["best"]["val"] == plain.document["best"]["val"], "the search is the same"
     models = [Path(each.document["model"]).read_bytes() for each in (study, plain)]
     assert models[0] != models[1]
+    assert study.document["per_class"]["val"] == plain.document["per_class"]["val"]
+
+
+def test_a_study_to_be_refitted_that_is_stopped_leaves_the_trials_own_model(tmp_path: Path) -> None:
+    space = write(tmp_path / "small.yaml", SMALL.replace("training: {", "training: {refit: true, "))
+    run = conduct(prepare(space, studies_dir=tmp_path / "studies"))
+    while next(run).state == "running":
+        pass
+    run.close()
+    early = load_best("small", tmp_path / "studies")
+    model = early.model_path.read_bytes()
+    assert "it is the trial's own" in early.path.read_text()
+    assert early.test is None
+    plan = prepare(space, studies_dir=tmp_path / "studies")
+    network = early.load_model()
+    outputs = predict(network, plan.folds[0].val.x, plan.folds[0].encoder.standard, "classification")
+    loss = per_example_loss(outputs, plan.folds[0].val.y, "classification").mean()
+    assert loss == pytest.approx(early.val["log_loss"], rel=1e-5), "with the preprocessing that it was trained with"
+    assert early.encoder.to_json() == plan.folds[0].encoder.to_json()
+
+    tune(space, studies_dir=tmp_path / "studies")
+    whole = load_best("small", tmp_path / "studies")
+    assert whole.model_path.read_bytes() != model
+    assert whole.encoder.to_json() == plan.splits.encoder.to_json()
+    longer = tune(space, trials=12, studies_dir=tmp_path / "studies")
+    kept = {path.name for path in (tmp_path / "studies" / "small" / "weights").glob("*-refit.safetensors")}
+    numbers = {longer.document["best"]["trial"], longer.document["baseline"]["trial"]}
+    assert kept == {f"{number:05d}-refit.safetensors" for number in numbers}
 
 
 @pytest.mark.parametrize("more", ["training: {refit: true, ", "training: {"], ids=["refit", "folds"])

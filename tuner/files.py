@@ -48,11 +48,17 @@ def write_study(plan: Plan, records: Mapping[int, TrialRecord]) -> None:
 
 
 def write_best(
-    plan: Plan, folder: Path, chosen: TrialRecord, weights: Path | None, seen: Mapping[str, Any] | None
+    plan: Plan,
+    folder: Path,
+    chosen: TrialRecord,
+    weights: Path | None,
+    seen: Mapping[str, Any] | None,
+    final: bool = True,
 ) -> None:
     """Write best.yaml, best.json and model.safetensors of a trial into a folder; best.yaml last.
 
-    Without weights, of a configuration that hasn't been trained in its final form yet, there is no model.
+    The weights are those of the network in its final form, trained again if the plan says so; or, if they aren't
+    `final`, the trial's own. Without any there is no model.
     """
     found = reporting.figures(chosen, plan.splits.shape.task)
     assert found is not None
@@ -60,15 +66,15 @@ def write_best(
         **{name: found[name] for name in SHOWN},
         "study": plan.study.name, "metric": plan.study.metric,
         "test": {**seen["metrics"], "looks": seen["looks"]} if seen else None,
-        "encoder": plan.splits.encoder.to_json(), "backbone": _backbone(plan, chosen),
-        "trained_again_on": len(plan.splits.train) if plan.refit and weights is not None else None,
+        "encoder": (plan.splits if final else plan.folds[0]).encoder.to_json(), "backbone": _backbone(plan, chosen),
+        "trained_again_on": len(plan.splits.train) if plan.refit and final and weights is not None else None,
         "versions": dict(plan.study.versions), "created": plan.study.created,
     }  # fmt: skip
     metric, target = plan.study.metric, folder / "best.yaml"
     lines = [
         f"# Best configuration of study {plan.study.name}: trial {chosen.number}, epoch {found['epoch']}.",
         f"# {metric}: train {_figure(found['train'][metric])}, validation {_figure(found['val'][metric])}"
-        + _trained(plan, weights),
+        + _trained(plan, weights, final),
         best_space(plan.space, chosen.all_values, chosen.seed, plan.study.name, target),
     ]
     if weights is not None:
@@ -77,9 +83,11 @@ def write_best(
     write(target, "\n".join(lines))
 
 
-def _trained(plan: Plan, weights: Path | None) -> str:
+def _trained(plan: Plan, weights: Path | None, final: bool) -> str:
     if weights is None:
         return "; the study was stopped before its model was trained, so there is none yet"
+    if not final:
+        return "; the study was stopped before the model was trained again on all rows: it is the trial's own"
     return f"; the model was then trained again on {len(plan.splits.train)} rows" if plan.refit else ""
 
 

@@ -26,7 +26,7 @@ from tuner.training import batch_size, train
 
 MOST_PILOTS, FEWEST_PILOTS = 8, 2
 SECONDS = 8.0  # after which no more configurations are tried
-BATCHES, FEATURE_ROWS = 12, 48
+BATCHES, FEATURE_ROWS = 8, 48
 EPOCHS, EPOCH_SECONDS = 4, 1.0  # at most so many of one configuration, and none more after so long
 
 

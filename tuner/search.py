@@ -51,10 +51,10 @@ class _Running:
 class Setting:
     """What a search works on: the space, the store, where weights go, and when no trial may start any more.
 
-    `blanks` are the curves of the folds before their first epoch; one, where there is no cross-validation. With `refit`
-    no weights are kept: the chosen configuration is trained again on `refit` times as many rows, and there must be time
-    for it before the deadline. With `rounds` the best ones are trained again so many times, before the deadline, too;
-    making the rows for that takes `loading` seconds.
+    `blanks` are the curves of the folds before their first epoch; one, where there is no cross-validation, whose
+    networks alone are kept. With `refit` the chosen configuration is trained again on `refit` times as many rows, and
+    there must be time for it before the deadline. With `rounds` the best ones are trained again so many times, before
+    the deadline, too; making the rows for that takes `loading` seconds.
     """
 
     space: Space
@@ -218,7 +218,7 @@ class _Loop:
             run.record = replace(run.record, state=run.verdict.outcome, verdict=run.verdict, rules=rules)
         if run.record.verdict is not None:
             self._score(run)
-        keeps = self._keeps(run.record) and not self.setting.refit
+        keeps = self._keeps(run.record) and self.folds == 1
         self.engine.stop(number, self.setting.weights_of(number) if keeps else None)
         return replace(run.record, state="running")
 

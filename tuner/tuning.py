@@ -44,6 +44,8 @@ from tuner.workers import InProcess, Processes
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
+REFIT = "-refit"  # in the names of weights that were trained on more rows than a trial's
+
 
 def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
     """Run or resume a study; yield trial records as `search` does and the repeats of its confirmation; return it.
@@ -235,15 +237,17 @@ def _engine(plan: Plan, count: int | None = None) -> Iterator[Engine]:
 def _leave_early(plan: Plan, store: Store, setting: Setting) -> None:
     """Write the files of a study that was stopped: its best configuration so far, the test set still closed.
 
-    Where the model is to be trained in the end alone, the configuration is written without one, unless that would
-    take the place of a best configuration that has its model.
+    Where the model was to be trained again in the end, it is the trial's own; of a cross-validation there is none, and
+    the configuration is written without one, unless that would take the place of a best configuration that has its.
     """
     best = _chosen(plan, store, setting)
     with suppress(TunerError):
-        if best is not None and setting.weights_of(best.number).exists():
-            seen = store.get("test")
-            same = seen is not None and seen["trial"] == best.number
-            write_best(plan, plan.folder, best, setting.weights_of(best.number), seen if same else None)
+        final = best is not None and _final(plan, setting, best.number).exists()
+        if best is not None and (final or setting.weights_of(best.number).exists()):
+            seen, weights = store.get("test"), setting.weights_of(best.number)
+            weights = _final(plan, setting, best.number) if final else weights
+            same = seen is not None and seen["trial"] == best.number and final
+            write_best(plan, plan.folder, best, weights, seen if same else None, final=final or not plan.refit)
         elif best is not None and not (plan.folder / MODEL).exists():
             write_best(plan, plan.folder, best, None, None)
         write_study(plan, setting.records)
@@ -257,7 +261,8 @@ def _conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     if best is not None:
         seen = _look(plan, store, setting)
         _tell_classes(plan, store, setting, best)
-        write_best(plan, plan.folder, best, setting.weights_of(best.number), seen)
+        write_best(plan, plan.folder, best, _final(plan, setting, best.number), seen)
+        _forget_others(plan, store, setting)
     _weigh(plan, store, records)
     facts = facts_of(store, plan.folder) | {"test": seen}
     study = Study(store.study, dict(records), reporting.summary(store.study, records, facts), plan.folder)
@@ -285,11 +290,12 @@ def _look(plan: Plan, store: Store, setting: Setting) -> dict[str, Any] | None:
 
 
 def _tell_classes(plan: Plan, store: Store, setting: Setting, best: TrialRecord) -> None:
-    """Keep how well each class is predicted in the validation rows, if the chosen network wasn't trained on them."""
-    told = store.get("val_classes")
-    if plan.refit or (told is not None and told["trial"] == best.number):
+    """Keep how well each class is predicted in the validation rows, by the trial's own network if it is there."""
+    told, weights = store.get("val_classes"), setting.weights_of(best.number)
+    if not weights.exists() or (told is not None and told["trial"] == best.number):
         return
-    rows = validation_by_class(_finalist(plan, setting, best), plan.splits, plan.space.folder)
+    own = Finalist(best, plan.space.at(best.all_values), weights)
+    rows = validation_by_class(own, plan.folds[0], plan.space.folder)
     store.put("val_classes", {"trial": best.number, "rows": rows})
 
 
@@ -301,14 +307,28 @@ def _finalists(plan: Plan, store: Store, setting: Setting) -> list[TrialRecord]:
 
 
 def _finalist(plan: Plan, setting: Setting, record: TrialRecord) -> Finalist:
-    return Finalist(record, plan.space.at(record.all_values), setting.weights_of(record.number))
+    return Finalist(record, plan.space.at(record.all_values), _final(plan, setting, record.number))
+
+
+def _final(plan: Plan, setting: Setting, number: int) -> Path:
+    """Return the file for the weights of a trial's configuration in its final form."""
+    own = setting.weights_of(number)
+    return own.with_name(f"{own.stem}{REFIT}{own.suffix}") if plan.refit else own
+
+
+def _forget_others(plan: Plan, store: Store, setting: Setting) -> None:
+    """Remove what was trained again of configurations that are no longer the chosen one or the baseline."""
+    kept = {_final(plan, setting, record.number) for record in _finalists(plan, store, setting)}
+    for path in setting.weights.glob(f"*{REFIT}.safetensors"):
+        if path not in kept:
+            path.unlink(missing_ok=True)
 
 
 def _missing(plan: Plan, store: Store, setting: Setting) -> list[Again]:
     """Return the finalists whose weights aren't there: they are lost, or are to be of more rows than a trial's."""
     last, found = len(plan.divisions) - 1 if plan.refit else 0, dict[int, Again]()
     for record in _finalists(plan, store, setting):
-        weights = setting.weights_of(record.number)
+        weights = _final(plan, setting, record.number)
         if not weights.exists() and record.score is not None:
             task = Task(record.number, plan.space.at(record.all_values), record.seed, plan.space.folder, last)
             found[record.number] = Again(task, record.score.epoch, weights)
