@@ -14,9 +14,23 @@ from typing import Any
 import numpy as np
 import pytest
 from command import SMALL, call, write
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tuner import load_best, open_study, tune
-from tuner.confirmation import ROUNDS, TOP, Confirmed, Repeat, bought, chosen, confirmed, contenders
+from tuner.confirmation import (
+    FEWEST_ROUNDS,
+    ROUNDS,
+    TOP,
+    Confirmed,
+    Repeat,
+    affordable,
+    bought,
+    chosen,
+    confirmed,
+    contenders,
+    reserved,
+)
 from tuner.confirming import Run, _seed, _split, repeat_each
 from tuner.curve import Curve
 from tuner.engine import Again, Task, again
@@ -78,6 +92,14 @@ class TestChoice:
         assert outcome(records, {0: [0.5, 0.5, 0.1], 1: [0.4]}) is None
         assert outcome(records, {}) is None
 
+    def test_where_the_time_was_up_the_first_contenders_with_two_rounds_are_compared(self) -> None:
+        rows = [trial(0, 0.9), trial(1, 0.8), trial(2, 0.7)]
+        found = outcome(rows, {0: [0.6, 0.7], 1: [0.74, 0.75], 2: [0.99]})
+        assert found is not None
+        assert [each.trial for each in found.standings] == [1, 0]
+        assert (found.rounds, found.searched, len(found.repeats)) == ((0, 1), 0, 4)
+        assert outcome(rows, {0: [0.6, 0.7], 1: [0.74], 2: [0.99]}) is None
+
     def test_a_configuration_that_fails_once_is_not_chosen(self) -> None:
         records = [trial(0, 0.9), trial(1, 0.8)]
         found = outcome(records, {0: [0.9, None, 0.9], 1: [0.1, 0.1, 0.1]})
@@ -119,6 +141,33 @@ class TestChoice:
 def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("confirmed")
     return tune(write(folder / "small.yaml", CONFIRMED), studies_dir=folder / "studies")
+
+
+SECONDS = st.lists(st.floats(0.01, 1000), min_size=2, max_size=TOP)
+
+
+class TestTime:
+    @given(SECONDS, st.integers(1, 8), st.floats(0.0, 10_000))
+    def test_what_is_set_aside_is_what_it_takes_but_never_more_than_the_limit(
+        self, seconds: list[float], slots: int, limit: float
+    ) -> None:
+        aside, count = reserved(seconds, slots, limit), affordable(seconds, slots, limit)
+        assert 0 <= aside <= limit
+        assert aside <= max(ROUNDS * sum(seconds) / slots, max(seconds))
+        assert (aside == 0) == (count == 0)
+        assert count == 0 or 2 <= count <= len(seconds)
+        if count:
+            assert FEWEST_ROUNDS * sum(seconds[:count]) / slots <= limit
+        if 0 < count < len(seconds):
+            one_more = seconds[: count + 1]
+            assert max(FEWEST_ROUNDS * sum(one_more) / slots, *one_more) > limit
+
+    def test_too_short_a_time_is_left_to_the_search(self) -> None:
+        assert reserved([40.0, 40.0, 40.0], 2, 40.0) == 0.0
+        assert reserved([40.0, 40.0, 40.0], 2, 100.0) == 100.0
+        assert affordable([40.0, 40.0, 40.0], 2, 100.0) == 2
+        assert reserved([40.0, 40.0, 40.0], 2, 1000.0) == 180.0
+        assert reserved([], 2, 1000.0) == 0.0
 
 
 class TestStudy:

@@ -22,6 +22,7 @@ from tuner.record import TrialRecord
 from tuner.scoring import Score
 
 TOP, ROUNDS, FEWEST_ROUNDS = 5, 3, 2
+SHARE = 1 / 3  # of a time limit that the confirmation may take
 T95 = {2: 12.706, 3: 4.303}  # Student's t at 97.5 %, by the number of rounds
 REPEAT = "repeat:"  # with which the keys of repeats in a store begin
 
@@ -109,15 +110,36 @@ def contenders(records: Iterable[TrialRecord], form: str) -> list[TrialRecord]:
     return top if len(top) > 1 else []
 
 
+def affordable(seconds: Sequence[float], slots: int, limit: float) -> int:
+    """Return how many contenders, given the seconds that each takes once, can be trained in two rounds within a limit;
+    0 if not even two can. More contenders are worth more than a third round.
+    """
+    counts = range(len(seconds), 1, -1)
+    return next((k for k in counts if _rounds(seconds[:k], slots, FEWEST_ROUNDS) <= limit), 0)
+
+
+def reserved(seconds: Sequence[float], slots: int, limit: float) -> float:
+    """Return the seconds that a search leaves to the confirmation: what all of it takes, but no more than the limit;
+    nothing if that is too short for any.
+    """
+    return min(_rounds(seconds, slots, ROUNDS), limit) if affordable(seconds, slots, limit) else 0.0
+
+
+def _rounds(seconds: Sequence[float], slots: int, rounds: int) -> float:
+    return max(rounds * sum(seconds) / slots, *seconds)
+
+
 def confirmed(
     records: Mapping[int, TrialRecord], repeats: Sequence[Repeat], n_train: int, n_val: int, form: str
 ) -> Confirmed | None:
-    """Return the outcome over the rounds in which all contenders were trained; None if these are fewer than two, or if
-    no contender came to a score in all of them.
+    """Return the outcome over the rounds in which all contenders were trained, or as many of the first of them as have
+    at least two such rounds; None if these are fewer than two, or if none of them came to a score in all rounds.
     """
-    top = contenders(records.values(), form)
     there = {(repeat.trial, repeat.round): repeat for repeat in repeats if not repeat.without}
-    rounds = [n for n in range(ROUNDS) if top and all((record.number, n) in there for record in top)]
+    top, rounds = contenders(records.values(), form), list[int]()
+    while len(top) > 1 and len(rounds) < FEWEST_ROUNDS:
+        rounds = [n for n in range(ROUNDS) if all((record.number, n) in there for record in top)]
+        top = top if len(rounds) >= FEWEST_ROUNDS else top[:-1]
     if len(rounds) < FEWEST_ROUNDS:
         return None
     share = n_val / n_train

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tuner.config import min_epochs
-from tuner.confirmation import REPEAT, ROUNDS, Repeat, contenders
+from tuner.confirmation import REPEAT, ROUNDS, Repeat, affordable, contenders
 from tuner.data import load_fresh
 from tuner.data.splits import Splits
 from tuner.engine import Again, Done, Engine, Task, again
 from tuner.errors import DataError
 from tuner.files import writing
 from tuner.planning import Plan, blank_curve, data_of
-from tuner.record import TrialRecord
+from tuner.record import TrialRecord, seconds_kept
 from tuner.scoring import score_at
 from tuner.store import Store
 
@@ -42,11 +42,17 @@ class Run:
     without: str = ""
 
 
-def pending(plan: Plan, records: Sequence[TrialRecord], repeats: Sequence[Repeat]) -> list[Run]:
-    """Return the runs of a confirmation that are still to be made, round by round."""
+def pending(
+    plan: Plan, records: Sequence[TrialRecord], repeats: Sequence[Repeat], slots: int = 1, left: float | None = None
+) -> list[Run]:
+    """Return the runs of a confirmation that are still to be made, round by round; of as many contenders as there are
+    seconds `left` for on so many slots.
+    """
     if not plan.space.config.budget.confirm:
         return []
     top = contenders(records, plan.space.config.score.form)
+    if left is not None:
+        top = top[: affordable([seconds_kept(record) for record in top], slots, left - ROUNDS * plan.seconds)]
     return _missing([Run(record, n) for n in range(ROUNDS) for record in top], repeats)
 
 

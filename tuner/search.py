@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.config import RunConfig, Stopping, min_epochs
-from tuner.confirmation import contenders
+from tuner.confirmation import contenders, reserved
 from tuner.curve import Curve, pooled
 from tuner.engine import Ended, Engine, Event, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UserCodeError
@@ -53,8 +53,8 @@ class Setting:
 
     `blanks` are the curves of the folds before their first epoch; one, where there is no cross-validation, whose
     networks alone are kept. With `refit` the chosen configuration is trained again on `refit` times as many rows, and
-    there must be time for it before the deadline. With `rounds` the best ones are trained again so many times, before
-    the deadline, too; making the rows for that takes `loading` seconds.
+    there must be time for it before the deadline. Confirming the best ones may take up to `confirming` seconds of the
+    time before the deadline, of which `loading` are for making the rows.
     """
 
     space: Space
@@ -64,7 +64,7 @@ class Setting:
     weights: Path
     trials: int
     refit: float = 0.0
-    rounds: int = 0
+    confirming: float = 0.0
     loading: float = 0.0
     deadline: float | None = None
     records: dict[int, TrialRecord] = field(default_factory=dict)
@@ -153,12 +153,12 @@ class _Loop:
         setting, several = self.setting, self.engine.slots > 1
         if setting.deadline is None:
             return 0.0
-        best = contenders(self.records.values(), self.rule.form) if setting.rounds else []
+        best = contenders(self.records.values(), self.rule.form) if setting.confirming else []
         top = [seconds_kept(record) for record in best]
-        repeats = max(setting.rounds * sum(top) / self.engine.slots, *top) if top else 0.0
+        repeats = reserved(top, self.engine.slots, setting.confirming - setting.loading)
         numbers = [number for number in (self.best, self.baseline) if number is not None] if setting.refit else []
         last = [setting.refit * seconds_kept(self.records[number]) for number in numbers] or top[:1]
-        return bool(top) * setting.loading + repeats + (max(last, default=0.0) if several else sum(last))
+        return bool(repeats) * setting.loading + repeats + (max(last, default=0.0) if several else sum(last))
 
     def _propose(self, number: int) -> TrialRecord:
         proposal, suggested = self.proposer.propose(number)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tuner import reporting
 from tuner.best import FEATURES, MODEL, STUDIES
 from tuner.config import RunConfig
-from tuner.confirmation import ROUNDS, Repeat, bought, chosen, confirmed
+from tuner.confirmation import ROUNDS, SHARE, Repeat, bought, chosen, confirmed
 from tuner.confirming import ablations, pending, repeat_each, repeats_of
 from tuner.engine import Again, Engine, Task, retrain
 from tuner.errors import DataError, TunerError, UsageError
@@ -65,7 +65,8 @@ def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
                 with _engine(plan) as engine:
                     yield from search(setting, engine)
                     engine.clear()
-                    runs = pending(plan, list(setting.records.values()), repeats_of(store))
+                    left = None if setting.deadline is None else setting.deadline - time.monotonic()
+                    runs = pending(plan, list(setting.records.values()), repeats_of(store), engine.slots, left)
                     yield from repeat_each(plan, store, engine, runs, setting.deadline)
                     engine.clear()
                     retrain(engine, _missing(plan, store, setting))
@@ -204,10 +205,10 @@ def _setting(plan: Plan, store: Store) -> Setting:
     config = plan.space.config
     growth = len(plan.splits.train) / len(plan.folds[0].train) if plan.refit else 0.0
     blanks = [blank_curve(config, fold) for fold in plan.folds]
-    rounds = ROUNDS if config.budget.confirm else 0
+    confirming = SHARE * (config.budget.timeout or 0.0) if config.budget.confirm else 0.0
     return Setting(
         plan.space, store, blanks, plan.splits.shape.task, plan.folder / "weights", plan.trials, growth,
-        rounds, ROUNDS * plan.seconds, plan.deadline, {record.number: record for record in store.records()},
+        confirming, ROUNDS * plan.seconds, plan.deadline, {record.number: record for record in store.records()},
     )  # fmt: skip
 
 
