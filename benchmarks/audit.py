@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -99,9 +100,14 @@ def space_of(name: str, data: Path, folder: Path, seed: int) -> tuple[Path, dict
     return ROOT / "search_spaces" / f"{DATA[name]}.yaml", given
 
 
-def opened(config: RunConfig, splits: Splits, seed: int, kept: int) -> dict[str, float]:
+def opened(path: Path, given: Mapping[str, Any], values: Mapping[str, Any], seed: int, kept: int) -> dict[str, float]:
     """Train a configuration as its trial was and return what its kept epoch comes to on the test rows."""
-    for epoch, network, _ in train(config, splits, seed):
+    import torch
+
+    torch.set_num_threads(1)
+    space = settled_space(path, given)
+    splits = load(space.config.data, space.folder)
+    for epoch, network, _ in train(space.at(values), splits, seed):
         if epoch.number == kept:
             return tested(network, splits)
     raise ValueError(f"epoch {kept} was not reached")
@@ -122,15 +128,13 @@ def run_tuner(name: str, data: Path, folder: Path, seed: int, seconds: float) ->
     """Run a study of `tuner` with its defaults; return what it came to."""
     path, given = space_of(name, data, folder, seed)
     study = tune(path, trials=10_000, workers=WORKERS, timeout=seconds, studies_dir=folder / "studies", overrides=given)
-    space = settled_space(path, given)
-    splits = load(space.config.data, space.folder)
     document, best = study.document, study.document["best"]
-    path_of = [
-        opened(space.at(study.trials[n].all_values), splits, study.trials[n].seed, _kept(study, n))
-        for n in _incumbents(study)
-    ]
-    chosen = opened(space.at(study.trials[best["trial"]].all_values), splits, study.trials[best["trial"]].seed,
-                    best["epoch"])  # fmt: skip
+    numbers = [*_incumbents(study), best["trial"]]
+    with ProcessPoolExecutor(WORKERS) as pool:
+        *path_of, chosen = pool.map(
+            opened, *zip(*((path, given, study.trials[n].all_values, study.trials[n].seed, _kept(study, n))
+                           for n in numbers), strict=True)
+        )  # fmt: skip
     return {
         **chosen, "gap": best["relative_gap"], "trials": document["trials"]["total"],
         "epochs": document["epochs"]["run"], "seconds": document["seconds"],

@@ -52,7 +52,9 @@ def pending(
         return []
     top = contenders(records, plan.space.config.score.form)
     if left is not None:
-        top = top[: affordable([seconds_kept(record) for record in top], slots, left - ROUNDS * plan.seconds)]
+        seconds = [seconds_kept(record) for record in top]
+        # the search is over: what is left is of no other use, so two are tried however short it seems
+        top = top[: max(2, affordable(seconds, slots, left - ROUNDS * plan.seconds))]
     return _missing([Run(record, n) for n in range(ROUNDS) for record in top], repeats)
 
 
