@@ -3,10 +3,10 @@
     python -m benchmarks.audit run DATA_FOLDER [--seconds 120] [--seeds 3] [--out benchmarks/.audit]
     python -m benchmarks.audit table [--out benchmarks/.audit]
 
-Every arm trains with the same code, on the same rows, in the same ready space, in two processes, and is cut off when
-the time is up, whatever it is doing. Each picks by what it is told on validation alone; the test rows are opened for
-its pick (and afterwards for the picks on the way to it, to see by how much the search overshot). A study that is there
-isn't run again. The machine must be idle.
+Every arm trains with the same code, on the same rows, in the same ready space, in two processes, and begins nothing
+after the time is up (`seconds` says what it took; the network that is chosen may be trained again after that). Each
+picks by what it is told on validation alone; the test rows are opened for its pick (and afterwards for the picks on the
+way to it, to see by how much the search overshot). A study that is there isn't run again. The machine must be idle.
 """
 
 from __future__ import annotations
@@ -254,10 +254,11 @@ def _of_trials(trials: list[optuna.trial.FrozenTrial], seconds: float) -> dict[s
         if trial.value < best:
             best = trial.value
             path.append(trial.user_attrs["test"])
-    chosen = path[-1]
+    # whoever has nothing to show when the time is up knows what a constant prediction does
+    chosen = path[-1] if path else {"loss": 1.0, "figure": 0.0, "gap": 0.0}
     return {
         **chosen, "trials": len(trials), "epochs": sum(trial.user_attrs.get("epochs", 0) for trial in trials),
-        "seconds": seconds, "overtuning": chosen["loss"] - min(seen["loss"] for seen in path),
+        "seconds": seconds, "overtuning": chosen["loss"] - min((seen["loss"] for seen in path), default=1.0),
     }  # fmt: skip
 
 
@@ -267,7 +268,7 @@ def run(data: Path, out: Path, seconds: float, seeds: int) -> None:
     for seed in range(seeds):
         for name in DATA:
             for arm in (TUNER, *ARMS):
-                place = out / f"{name}_{seed}_{'_'.join(arm.replace(',', '').split()[:3])}.json"
+                place = out / f"{name}_{seed}_{seconds:g}s_{'_'.join(arm.replace(',', '').split()[:3])}.json"
                 if place.exists():
                     continue
                 with tempfile.TemporaryDirectory() as folder:
@@ -299,24 +300,28 @@ def table(out: Path) -> list[str]:
             ranks[arm].append(float(rank))
     lines = [
         f"{len(whole)} pairs of data set and seed", "",
-        "| | mean test rank (se) | normalized test loss | accuracy or R2 | gap | overtuning (x100) | trials | epochs |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | mean test rank (se) | normalized test loss | accuracy or R2 | gap | overtuning (x100) | trials | epochs "
+        "| seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
+    there = sorted({name for name, _ in whole})
     for arm in sorted(arms, key=lambda arm: fmean(ranks[arm])):
         mean = {key: fmean(row[arm][key] for row in whole.values())
-                for key in ("loss", "figure", "gap", "overtuning", "trials", "epochs")}  # fmt: skip
-        se = float(np.std(ranks[arm], ddof=1) / math.sqrt(len(ranks[arm]))) if len(ranks[arm]) > 1 else 0.0
+                for key in ("loss", "figure", "gap", "overtuning", "trials", "epochs", "seconds")}  # fmt: skip
+        by = [fmean(rank for (name, _), rank in zip(whole, ranks[arm], strict=True) if name == data) for data in there]
+        se = float(np.std(by, ddof=1) / math.sqrt(len(by))) if len(by) > 1 else 0.0  # seeds share their data
         lines.append(
             f"| {arm} | {fmean(ranks[arm]):.2f} ({se:.2f}) | {mean['loss']:.4f} | {mean['figure']:.4f} | "
-            f"{mean['gap']:.3f} | {100 * mean['overtuning']:.2f} | {mean['trials']:.0f} | {mean['epochs']:.0f} |"
+            f"{mean['gap']:.3f} | {100 * mean['overtuning']:.2f} | {mean['trials']:.0f} | {mean['epochs']:.0f} | "
+            f"{mean['seconds']:.0f} |"
         )
     lines += ["", "| data | " + " | ".join(arms) + " |", "|---|" + "---|" * len(arms)]
     for name in DATA:
-        there = [row for (data, _), row in whole.items() if data == name]
-        if there:
+        its = [row for (data, _), row in whole.items() if data == name]
+        if its:
             cells = []
             for arm in arms:
-                values = [row[arm]["loss"] for row in there]
+                values = [row[arm]["loss"] for row in its]
                 cells.append(f"{fmean(values):.4f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.4f}")
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines

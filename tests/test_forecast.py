@@ -114,11 +114,17 @@ def record(make: Callable[..., Curve], number: int, seconds: float) -> TrialReco
 
 def test_what_is_left_are_the_trials_to_come_and_the_confirmation(make_curve: Any) -> None:
     pace = Pace(10, 2, True, "penalty")
-    assert pace.after(record(make_curve, 0, 4.0), 0.0) == pytest.approx(9 * 4 / 2)
+    assert pace.after(record(make_curve, 0, 4.0), 0.0) == pytest.approx((9 - 0.5) * 4 / 2)
     left = pace.after(record(make_curve, 1, 4.0), 0.0)
-    assert left == pytest.approx(8 * 4 / 2 + ROUNDS * 2 * 4.0 / 2)
+    assert left == pytest.approx((8 - 0.5) * 4 / 2 + ROUNDS * 2 * 4.0 / 2)
     assert Pace(10, 2, True, "penalty", deadline=5.0).after(record(make_curve, 0, 4.0), 2.0) == 3.0
-    assert Pace(2, 1, False, "penalty").after(record(make_curve, 1, 4.0), 0.0) == 0.0
+    assert Pace(1, 1, False, "penalty").after(record(make_curve, 0, 4.0), 0.0) == 0.0
+
+
+def test_what_ended_in_an_earlier_run_counts(make_curve: Any) -> None:
+    pace, records = Pace(3, 1, True, "penalty"), [record(make_curve, number, 1.0) for number in range(3)]
+    pace.earlier(records[:2], [Repeat(1, 0, 0, 0, 2, None, None)])
+    assert pace.after(records[2], 0.0) == pytest.approx(3 * ROUNDS - 1), "of the repeats one is there"
 
 
 def test_nothing_is_left_after_the_last_repeat(make_curve: Any) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tuner import open_study, tune
 from tuner.config import Score as Rule
 from tuner.curve import Curve
+from tuner.metrics import packed, unpacked
 from tuner.ranking import TIED_SE, best_record, best_records, difference, ranked
 from tuner.record import TrialRecord
 from tuner.scoring import score
@@ -32,7 +33,11 @@ def trials(make: Callable[..., Curve], found: list[tuple[tuple[float, ...], floa
     for number, (examples, train) in enumerate(found):
         curve = replace(make([float(np.mean(examples))], [train], null=NULL), n_val=len(examples))
         worth = score(curve, Rule(form="tiebreak"), "log_loss")
-        rows.append(TrialRecord(number, "complete", {"w": number}, 0, curve=curve, score=worth, examples=examples))
+        rows.append(
+            TrialRecord(
+                number, "complete", {"w": number}, 0, curve=curve, score=worth, examples=packed(np.array(examples))
+            )
+        )
     return rows
 
 
@@ -44,13 +49,14 @@ def test_of_what_cant_be_told_from_the_best_the_smallest_gap_comes_first(make_cu
     assert leader is not None
     tied = []
     for row in rows:
-        apart = np.array(row.examples) - np.array(leader.examples)
+        apart = unpacked(row.examples) - unpacked(leader.examples)
         mean, se = float(apart.mean()), float(apart.std(ddof=1)) / math.sqrt(len(apart))
         if mean <= TIED_SE * se + 1e-12:
             tied.append(row)
     assert first in tied
     assert first.score is not None
-    assert first.score.gap <= min(row.score.gap for row in tied if row.score is not None) + 1e-6
+    gaps = [max(0.0, row.score.gap) for row in tied if row.score is not None]
+    assert max(0.0, first.score.gap) <= min(gaps) + 1e-6
     assert sorted(row.number for row in ranked(rows, "tiebreak")) == [row.number for row in rows]
 
 
@@ -72,9 +78,31 @@ def test_a_difference_is_paired_over_the_examples_and_in_the_scores_unit(make_cu
 
 
 def test_without_examples_there_is_no_paired_difference_and_nothing_ties(make_curve: Any) -> None:
-    rows = [replace(row, examples=()) for row in trials(make_curve, [((0.5, 0.7), 0.1), ((0.5, 0.72), 0.6)])]
+    rows = [replace(row, examples=b"") for row in trials(make_curve, [((0.5, 0.7), 0.1), ((0.5, 0.72), 0.6)])]
     assert difference(*rows) is None
     assert [row.number for row in ranked(rows, "tiebreak")] == [0, 1]
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "balanced_accuracy", "f1", "precision", "recall"])
+def test_a_metric_that_is_no_mean_over_examples_has_no_paired_difference_and_no_ties(
+    make_curve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], metric: str
+) -> None:
+    one, other = trials(make_curve, [((0.1, 0.2), 0.1), ((0.2, 0.2), 0.1)])
+    assert one.score is not None
+    assert difference(replace(one, score=replace(one.score, metric=metric)), other) is None
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "small.yaml", SMALL)
+    refused = call(capsys, "check", "small.yaml", "-S", "score.form=tiebreak", "-S", f"score.metric={metric}")
+    assert (refused.code, refused.out) == (2, "")
+    assert f"tuner: score.form: tiebreak pairs examples, and {metric} is no mean over examples" in refused.err
+
+
+@given(st.integers(1, 3000), st.integers(1, 1000))
+def test_what_is_kept_of_many_examples_is_evenly_spaced_and_no_more_than_wanted(count: int, most: int) -> None:
+    kept = unpacked(packed(np.arange(count), most))
+    assert len(kept) == min(count, most)
+    assert (np.diff(kept) >= 1).all()
+    assert most == 1 or count == 1 or (kept[0], kept[-1]) == (0, count - 1)
 
 
 def test_a_configuration_tried_twice_is_ranked_once(make_curve: Any) -> None:
@@ -100,6 +128,6 @@ def test_a_study_is_run_and_chosen_by_each_form(
         error = record.kept.se_val / record.curve.null_loss if record.curve else math.nan
         if form != "penalty":
             assert record.score.penalty == pytest.approx(error if form == "conservative" else 0.0)
-        assert np.mean(record.examples) == pytest.approx(record.kept.val.loss, rel=1e-4)
+        assert np.mean(unpacked(record.examples)) == pytest.approx(record.kept.val.loss, rel=1e-4)
     again = open_study("small", studies_dir=tmp_path / "studies")
     assert again.trials == study.trials, "what is kept of the examples comes back as it was"

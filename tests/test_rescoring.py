@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from tuner import tune
 from tuner.config import Score as Rule
 from tuner.curve import Curve
 from tuner.errors import UsageError
+from tuner.grammar import Override
 from tuner.record import TrialRecord
 from tuner.rescoring import rescore
 from tuner.scoring import score
+from tuner.study import space_of
 
 
 def records(make: Callable[..., Curve], pairs: list[tuple[float, float]], rule: Rule) -> dict[int, TrialRecord]:
@@ -54,6 +57,18 @@ def test_a_price_of_the_gap_asks_for_the_form_that_has_one(
     noted = call(capsys, "check", "small.yaml", "-S", "score.form=conservative", "-S", "score.gap_penalty=0.5").out
     assert "score.gap_penalty: nothing is done with it, as score.form is conservative" in noted
     assert "score = 1 - L_val/L_0 - SE(val)\n" in noted
+
+
+def test_a_study_is_scored_again_by_its_own_constants_where_the_defaults_have_changed_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = tune(write(tmp_path / "small.yaml", SMALL), trials=2)
+    older = replace(study.record, identity={**study.record.identity, "score.noise": 2.5})
+    assert space_of(study).config.score.noise == 1.0
+    assert space_of(replace(study, record=older)).config.score.noise == 2.5
+    given = [Override("score.noise", "3.0", "--noise")]
+    assert space_of(replace(study, record=older), given).config.score.noise == 3.0
 
 
 def test_what_wasnt_recorded_cant_be_scored(make_curve: Any) -> None:

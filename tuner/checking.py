@@ -53,6 +53,11 @@ def check_space(path: Path, overrides: Sequence[Override], no_import: bool) -> C
     return Check(_lines(space, plan, document), document)
 
 
+def _cores() -> int:
+    """Return the cores that this process may use, where the system tells; those that there are, where it doesn't."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _forecast(plan: Plan) -> Forecast:
     """Return how long the study would take on this machine, from a few batches of some of its configurations."""
     from tuner.piloting import pilot
@@ -61,7 +66,7 @@ def _forecast(plan: Plan) -> Forecast:
     rules = config.stopping != Stopping.off() and config.training.schedule == "constant"
     start = plan.seconds + (STARTUP if config.budget.workers > 1 or own_families(plan.space) else 0.0)
     return forecast(
-        pilots, plan.trials, config.budget.workers, len(os.sched_getaffinity(0)), rules=rules,
+        pilots, plan.trials, config.budget.workers, _cores(), rules=rules,
         confirm=config.budget.confirm, start=start, once=once, timeout=config.budget.timeout,
     )  # fmt: skip
 

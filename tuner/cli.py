@@ -262,11 +262,10 @@ def rescore(
     from dataclasses import asdict
 
     from tuner import terminal
-    from tuner.grammar import parse_space
     from tuner.reporting import form_of
     from tuner.rescoring import rescore as score_again
     from tuner.scoring import metric_of
-    from tuner.study import open_study
+    from tuner.study import open_study, space_of
 
     found = open_study(study, storage=storage, studies_dir=studies_dir)
     priced = any(value is not None for value in (gap_penalty, noise, tolerance))
@@ -276,7 +275,7 @@ def rescore(
         "--tolerance": ("score.tolerance", tolerance), "--metric": ("score.metric", metric),
     }  # fmt: skip
     overrides = _overrides(None, given)
-    rule = parse_space(found.record.space, Path(found.record.folder), "space", overrides).config.score
+    rule = space_of(found, overrides).config.score
     try:
         named = metric_of(rule, found.record.data["task"]) if metric else found.record.metric
     except ValueError as error:
@@ -303,14 +302,13 @@ def ablate(
     Example: tuner ablate digits
     """
     from tuner import terminal
-    from tuner.grammar import parse_space
     from tuner.planning import plan_of
-    from tuner.study import open_study
+    from tuner.study import open_study, space_of
     from tuner.tuning import ablate as run_ablation
 
     found = open_study(study, storage=storage, studies_dir=studies_dir)
     with stoppable(), apart():
-        plan = plan_of(parse_space(found.record.space, Path(found.record.folder)), storage, found.folder.parent)
+        plan = plan_of(space_of(found), storage, found.folder.parent)
         ablating = run_ablation(plan, trial)
         try:
             while True:

@@ -167,7 +167,9 @@ def _ties_broken(order: list[Contender], repeats: Mapping[int, Sequence[Repeat]]
         return fmean(apart) <= TIED_SE * stdev(apart) * math.sqrt(1 / len(apart) + share)
 
     tied = [each for each in order if ties(each)]
-    by_gap = sorted(tied, key=lambda each: (fmean(score.gap for score in scores(each.trial)), each.trial))
+    by_gap = sorted(
+        tied, key=lambda each: (max(0.0, fmean(score.gap for score in scores(each.trial))), -each.mean, each.trial)
+    )
     return by_gap + [each for each in order if each not in tied]
 
 

@@ -44,12 +44,12 @@ class Trained:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A trial was stopped; `model` are facts of its network: parameters, sparsity. `examples` is what some validation
-    examples count in the score at its best epoch, the same ones in every trial of the same rows.
+    examples count in the score at its best epoch (see metrics.packed), the same ones in every trial of the same rows.
     """
 
     number: int
     model: dict[str, float]
-    examples: tuple[float, ...] = ()
+    examples: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

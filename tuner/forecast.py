@@ -7,7 +7,7 @@ curves (benchmarks/RESULTS.md), so a forecast is a range: at that share of the e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -71,27 +71,30 @@ class Pace:
     confirm: bool
     form: str
     deadline: float | None = None
-    ended: list[TrialRecord] = field(default_factory=list)
-    repeats: list[float] = field(default_factory=list)
-    begun: int = 0
+    ended: dict[int, TrialRecord] = field(default_factory=dict)
+    repeats: list[Repeat] = field(default_factory=list)
 
-    def after(self, news: TrialRecord | Repeat, now: float) -> float | None:
-        """Return the seconds that are left after a trial, or a repeat, has ended; None while too little is known."""
+    def earlier(self, records: Iterable[TrialRecord], repeats: Iterable[Repeat]) -> None:
+        """Take in what ended in an earlier run."""
+        self.ended |= {record.number: record for record in records}
+        self.repeats += repeats
+
+    def after(self, news: TrialRecord | Repeat, now: float) -> float:
+        """Return the seconds that are left after a trial, or a repeat, has ended."""
         if isinstance(news, TrialRecord):
-            self.begun = max(self.begun, news.number + 1)
-            self.ended.append(news)
-            left = self._of_search() + self._of_confirmation()
+            self.ended[news.number] = news
         else:
-            self.repeats.append(sum(epoch.seconds for epoch in news.curve.epochs) if news.curve else 0.0)
-            wanted = ROUNDS * (len(contenders(self.ended, self.form)) or TOP)  # none ended: the search was over before
-            left = max(0, wanted - len(self.repeats)) * fmean(self.repeats) / self.workers
+            self.repeats.append(news)
+        left = self._of_search() + self._of_confirmation()
         return left if self.deadline is None else max(0.0, min(left, self.deadline - now))
 
     def _of_search(self) -> float:
-        """Trials are begun in the order of their numbers, so those to come are known by the highest one so far."""
-        to_come = max(0, self.trials - self.begun)
-        return to_come * fmean(record.seconds for record in self.ended[-RECENT:]) / self.workers
+        recent = [record.seconds for record in list(self.ended.values())[-RECENT:]]
+        to_come = self.trials - len(self.ended) - (self.workers - 1 if self.ended else 0) / 2  # others are half done
+        return max(0.0, to_come) * fmean(recent) / self.workers if recent else 0.0
 
     def _of_confirmation(self) -> float:
-        top = contenders(self.ended, self.form) if self.confirm else []
-        return ROUNDS * sum(map(seconds_kept, top)) / self.workers
+        top = contenders(self.ended.values(), self.form) if self.confirm else []
+        done = {(repeat.trial, repeat.round) for repeat in self.repeats}
+        missing = [record for record in top for n in range(ROUNDS) if (record.number, n) not in done]
+        return sum(map(seconds_kept, missing)) / self.workers

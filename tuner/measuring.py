@@ -21,7 +21,6 @@ from tuner.metrics import metrics, per_example_hit, per_example_loss
 from tuner.scoring import LOSS, PER_NULL_LOSS
 
 EVAL_ELEMENTS = 2_000_000  # numbers in one batch of an evaluation: large enough to be fast, small in memory
-EXAMPLES = 1000
 WIDENED = 64  # by so much a token, or a step of a sequence, widens in a network
 
 
@@ -52,12 +51,6 @@ def measure(
     whole = Measure(rounded(float(losses.mean())), {name: rounded(value) for name, value in found.items()})
     counted = losses if metric in PER_NULL_LOSS else per_example_hit(outputs, part.y, task, restore)
     return whole, losses, counted
-
-
-def sampled(values: NDArray[np.float64]) -> tuple[float, ...]:
-    """Return the values of at most 1,000 examples, evenly spaced: enough for the spread of a paired difference."""
-    places = np.linspace(0, len(values) - 1, min(len(values), EXAMPLES)).round().astype(np.int64)
-    return tuple(values[places].astype(np.float32).tolist())
 
 
 def predict(network: nn.Module, x: NDArray[np.generic], standard: Standard, task: str) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 CLIP = -math.log(1e-6)
 TINY = 1e-12
+EXAMPLES = 1000  # whose values are kept of a trial
 Floats = NDArray[np.float64]
 
 
@@ -40,6 +41,19 @@ def per_example_hit(outputs: NDArray[Any], y: NDArray[Any], task: str, restore: 
         return np.asarray(outputs.argmax(1) == y, dtype=np.float64)
     predicted, true = (np.asarray(restore(values) if restore else values) for values in (outputs[:, 0], y))
     return np.asarray(np.abs(predicted.astype(np.float64) - true))
+
+
+def packed(values: NDArray[Any], most: int = EXAMPLES) -> bytes:
+    """Return at most so many of the values of examples, evenly spaced, as float32: enough for the spread of a paired
+    difference.
+    """
+    places = np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(np.int64)
+    return values[places].astype("<f4").tobytes()
+
+
+def unpacked(examples: bytes) -> Floats:
+    """Return the values that `packed` kept."""
+    return np.frombuffer(examples, "<f4").astype(np.float64)
 
 
 def null_loss(train_y: NDArray[Any], y: NDArray[Any], task: str, outputs: int) -> float:

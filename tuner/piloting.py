@@ -34,21 +34,29 @@ def pilot(plan: Plan) -> tuple[list[Pilot], float]:
     """Return what some configurations of the space came to, and the seconds that features of all rows take once.
 
     Raises:
-        UserCodeError: a network of the user's own can't be trained.
+        UserCodeError: none of them can be trained.
     """
-    threads, began, found = torch.get_num_threads(), time.monotonic(), list[Pilot]()
+    threads, began, found, faults = torch.get_num_threads(), time.monotonic(), list[Pilot](), list[UserCodeError]()
     torch.set_num_threads(1)  # as a worker does
     try:
         for number, config in enumerate(_points(plan.space)):
             if len(found) >= FEWEST_PILOTS and time.monotonic() - began > SECONDS:
                 break
-            found.append(_timed(plan, config, trial_seed(plan.space.config.seed, number)))
+            try:
+                if not number:  # what torch does once for all is none of the trial's
+                    _timed(plan, config, 0, few=True)
+                found.append(_timed(plan, config, trial_seed(plan.space.config.seed, number)))
+            except UserCodeError as error:  # in a study that trial alone would fail
+                faults.append(error)
     finally:
         torch.set_num_threads(threads)
+    if not found:
+        raise faults[0]
     if PRETRAINED not in families(plan.space):
         return found, 0.0
     # features are computed by the first trial that needs them; those of another one are there
-    return [replace(each, before=0.0) for each in found], max(each.before for each in found)
+    rows = len(plan.folds[0].train) + len(plan.folds[0].val)
+    return [replace(each, before=0.0) for each in found], max(each.before for each in found) * rows
 
 
 def _points(space: Space) -> Iterator[RunConfig]:
@@ -64,11 +72,16 @@ def _points(space: Space) -> Iterator[RunConfig]:
             yield space.at(proposal.values)
 
 
-def _timed(plan: Plan, config: RunConfig, seed: int) -> Pilot:
-    """Train a configuration on some of the rows; return what it would take on all of them."""
+def _timed(plan: Plan, config: RunConfig, seed: int, few: bool = False) -> Pilot:
+    """Train a configuration on some of the rows; return what it would take on all of them: `before` the first epoch
+    where it has no features, and else a row. On `few` rows it is to warm up alone.
+    """
     whole, cap = plan.folds[0], config.training.epochs
     size = batch_size(config, len(whole.train))
-    rows = FEATURE_ROWS if config.model.family == PRETRAINED else BATCHES * size
+    featured = config.model.family == PRETRAINED
+    rows = (
+        2 * size if few and not featured else FEATURE_ROWS // 8 if few else FEATURE_ROWS if featured else BATCHES * size
+    )
     splits = _thinned(whole, min(1.0, rows / len(whole.train)))
     share = len(splits.train) / len(whole.train)
     config = config.replace({"training.batch_size": min(size, len(splits.train)), "training.epochs": EPOCHS})
@@ -84,7 +97,8 @@ def _timed(plan: Plan, config: RunConfig, seed: int) -> Pilot:
     except Exception as error:
         raise UserCodeError(f"model.family {config.model.family} can't be trained: {one_line(error)}") from error
     least = min(seconds)  # the first one also pays for what is done once; folds take turns
-    return Pilot(least / share * len(plan.folds), cap, before / share * len(plan.folds))
+    before = before / (len(splits.train) + len(splits.val)) if featured else before * len(plan.folds)
+    return Pilot(least / share * len(plan.folds), cap, before)
 
 
 def _thinned(splits: Splits, share: float) -> Splits:

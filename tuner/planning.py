@@ -27,6 +27,7 @@ from tuner.errors import UsageError
 from tuner.grammar import Override, dump_space, read_space
 from tuner.metrics import null_loss
 from tuner.proposing import first_trials
+from tuner.ranking import BY_EXAMPLE
 from tuner.record import StudyRecord
 from tuner.scoring import metric_of
 from tuner.space import Range, Space
@@ -174,6 +175,11 @@ def _check_fit(space: Space, folds: Sequence[Splits]) -> str:
         metric = metric_of(config.score, splits.shape.task)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if config.score.form == "tiebreak" and metric not in BY_EXAMPLE:
+        raise UsageError(
+            f"score.form: tiebreak pairs examples, and {metric} is no mean over examples; score by one of "
+            f"{', '.join(BY_EXAMPLE)}, or use another form"
+        )
     if metric == "roc_auc" and any(len(set(fold.val.y.tolist())) < 2 for fold in folds):
         raise UsageError("score.metric: roc_auc needs two classes in the validation rows, which have one; use log_loss")
     for family in families(space):

@@ -2,7 +2,7 @@
 
 With `score.form: tiebreak` the score is validation performance alone. Of all trials that can't be told from the best
 one, which is to say that lie within half a standard error of the paired difference over the validation examples, the
-one with the smallest gap comes first.
+one with the smallest gap comes first (a gap below 0 is none).
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import stdev
 
+from tuner.metrics import unpacked
 from tuner.record import TrialRecord
 from tuner.scoring import PER_NULL_LOSS
 
 TIED_SE = 0.5
+BY_EXAMPLE = (*PER_NULL_LOSS, "mae", "accuracy")  # metrics that are means over examples, or made of one
 
 
 def best_record(records: Mapping[int, TrialRecord] | list[TrialRecord]) -> TrialRecord | None:
@@ -33,7 +34,9 @@ def ranked(records: Iterable[TrialRecord], form: str = "penalty") -> list[TrialR
         return found
     tied = [row for row in found if row is found[0] or _ties(found[0], row)]
     numbers = {row.number for row in tied}
-    return sorted(tied, key=lambda row: (_gap(row), row.number)) + [row for row in found if row.number not in numbers]
+    return sorted(tied, key=lambda row: (_gap(row), -_worth(row), row.number)) + [
+        row for row in found if row.number not in numbers
+    ]
 
 
 def best_records(records: Iterable[TrialRecord], count: int, form: str = "penalty") -> list[TrialRecord]:
@@ -62,13 +65,15 @@ class Difference:
 
 
 def difference(one: TrialRecord, other: TrialRecord) -> Difference | None:
-    """Return by how much `one` is better than `other`; None where their validation examples weren't kept."""
-    if one.score is None or other.score is None or one.curve is None:
+    """Return by how much `one` is better than `other`; None where their validation examples weren't kept, or where the
+    metric is no mean over examples, so that no pairing says how certain it is.
+    """
+    if one.score is None or other.score is None or one.curve is None or one.score.metric not in BY_EXAMPLE:
         return None
     if not one.examples or len(one.examples) != len(other.examples):
         return None
-    apart = [a - b for a, b in zip(one.examples, other.examples, strict=True)]
-    spread = stdev(apart) / math.sqrt(one.curve.n_val) if len(apart) > 1 else 0.0
+    apart = unpacked(one.examples) - unpacked(other.examples)
+    spread = float(apart.std(ddof=1)) / math.sqrt(one.curve.n_val) if len(apart) > 1 else 0.0
     unit = one.curve.null_loss if one.score.metric in PER_NULL_LOSS else 1.0
     return Difference(one.score.skill - other.score.skill, spread / unit)
 
@@ -79,4 +84,4 @@ def _ties(leader: TrialRecord, row: TrialRecord) -> bool:
 
 
 def _gap(record: TrialRecord) -> float:
-    return record.score.gap if record.score is not None else math.inf
+    return max(0.0, record.score.gap) if record.score is not None else math.inf

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import math
-import sys
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -24,14 +22,14 @@ State = Literal["running", "waiting", "complete", "pruned", "failed"]
 class TrialRecord:
     """One trial.
 
-    `values` maps every searched dotted name that was active to its value; `overrides` are values that the
-    trial has outside the space (the unregularized baseline of a space that doesn't hold it). `label` says
-    which of the first trials it is ("baseline", "light", ...), or "". `model` are facts of the trained
-    network: parameters, sparsity (share of weights that are exactly zero). With cross-validation `folds` are the curves
-    of its folds so far and `curve` is their mean (while it runs: that of the present fold). `examples` is what some
-    validation examples count in the score at the best epoch, the same ones in every trial (of each fold, those at its
-    own best epoch). `rules` says at which epoch each stopping rule would have ended it by itself, if at all. `leads`
-    says, of a trial that has just ended, that it is the best of its study so far; it isn't stored.
+    `values` maps every searched dotted name that was active to its value; `overrides` are values that the trial has
+    outside the space (the unregularized baseline of a space that doesn't hold it). `label` says which of the first
+    trials it is ("baseline", "light", ...), or "". `model` are facts of the trained network: parameters, sparsity
+    (share of weights that are exactly zero). With cross-validation `folds` are the curves of its folds so far and
+    `curve` is their mean (while it runs: that of the present fold). `examples` is what some validation examples count
+    in the score at the best epoch (see metrics.packed), the same ones in every trial (of each fold, those at its own
+    best epoch). `rules` says at which epoch each stopping rule would have ended it by itself, if at all. `leads` says,
+    of a trial that has just ended, that it is the best of its study so far; it isn't stored.
     """
 
     number: int
@@ -47,7 +45,7 @@ class TrialRecord:
     model: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     folds: tuple[Curve, ...] = ()
-    examples: tuple[float, ...] = ()
+    examples: bytes = b""
     rules: Mapping[str, int | None] = field(default_factory=dict)
     leads: bool = False
 
@@ -80,7 +78,7 @@ class TrialRecord:
             "verdict": self.verdict.to_json() if self.verdict else None,
             "error": self.error, "model": dict(self.model), "seconds": round(self.seconds, 4),
             **({"folds": [fold.to_json() for fold in self.folds]} if self.folds else {}),
-            **({"examples": _packed(self.examples)} if self.examples else {}),
+            **({"examples": base64.b64encode(self.examples).decode("ascii")} if self.examples else {}),
             **({"rules": dict(self.rules)} if self.rules else {}),
         }  # fmt: skip
 
@@ -93,26 +91,9 @@ class TrialRecord:
             Score.from_json(doc["score"]) if doc.get("score") else None,
             Verdict.from_json(doc["verdict"]) if doc.get("verdict") else None,
             doc.get("error", ""), doc.get("model", {}), doc.get("seconds", 0.0),
-            tuple(Curve.from_json(fold) for fold in doc.get("folds", ())), _unpacked(doc.get("examples", "")),
+            tuple(Curve.from_json(fold) for fold in doc.get("folds", ())), base64.b64decode(doc.get("examples", "")),
             doc.get("rules", {}),
         )  # fmt: skip
-
-
-def _packed(values: tuple[float, ...]) -> str:
-    """Return numbers as base64 of little-endian float32: a third of what their digits would take."""
-    return base64.b64encode(_little(array("f", values)).tobytes()).decode("ascii")
-
-
-def _unpacked(text: str) -> tuple[float, ...]:
-    values = array("f")
-    values.frombytes(base64.b64decode(text))
-    return tuple(_little(values))
-
-
-def _little(values: array[float]) -> array[float]:
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values
 
 
 def seconds_kept(record: TrialRecord) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from tuner.config import Score as Rule
 from tuner.errors import UsageError
-from tuner.ranking import ranked
+from tuner.ranking import BY_EXAMPLE, ranked
 from tuner.record import TrialRecord
 from tuner.scoring import Score, score_at
 
@@ -44,6 +44,8 @@ def rescore(records: Mapping[int, TrialRecord], rule: Rule, metric: str, form: s
     ]
     if rule.form == "tiebreak" and any(not record.examples for record, _, _ in complete):
         raise UsageError("--form tiebreak: this study was made by a version that kept too little for that")
+    if rule.form == "tiebreak" and metric not in BY_EXAMPLE:
+        raise UsageError(f"--form tiebreak: pairs examples, and {metric} is no mean over examples")
     if rule.form == "tiebreak" and any(score.metric != metric for _, score, _ in complete):
         raise UsageError(f"--form tiebreak: goes with the study's own metric alone, not with --metric {metric}")
     if not complete:
@@ -62,7 +64,8 @@ def rescore(records: Mapping[int, TrialRecord], rule: Rule, metric: str, form: s
 def _order(rows: list[TrialRecord], form: str) -> list[int]:
     """Return trials' numbers, best first; those with no finite score last."""
     first = [row.number for row in ranked(rows, form)]
-    return first + [row.number for row in rows if row.number not in first]
+    there = set(first)
+    return first + [row.number for row in rows if row.number not in there]
 
 
 def _front(scores: Mapping[int, Score]) -> set[int]:

@@ -17,6 +17,7 @@ from tuner.confirmation import contenders, reserved
 from tuner.curve import Curve, pooled
 from tuner.engine import Ended, Engine, Event, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UserCodeError
+from tuner.metrics import EXAMPLES, packed, unpacked
 from tuner.proposing import BASELINE, Proposer, trial_seed
 from tuner.ranking import best_record
 from tuner.record import TrialRecord, seconds_kept, shown
@@ -150,15 +151,13 @@ class _Loop:
         """Return the seconds that confirmation, and training the chosen configuration and the baseline again, will take
         of those that are best now.
         """
-        setting, several = self.setting, self.engine.slots > 1
+        setting = self.setting
         if setting.deadline is None:
             return 0.0
         best = contenders(self.records.values(), self.rule.form) if setting.confirming else []
         top = [seconds_kept(record) for record in best]
         repeats = reserved(top, self.engine.slots, setting.confirming - setting.loading)
-        numbers = [number for number in (self.best, self.baseline) if number is not None] if setting.refit else []
-        last = [setting.refit * seconds_kept(self.records[number]) for number in numbers] or top[:1]
-        return bool(repeats) * setting.loading + repeats + (max(last, default=0.0) if several else sum(last))
+        return bool(repeats) * setting.loading + repeats + final_seconds(setting, self.engine.slots)
 
     def _propose(self, number: int) -> TrialRecord:
         proposal, suggested = self.proposer.propose(number)
@@ -189,7 +188,7 @@ class _Loop:
         if isinstance(event, Trained):
             return self._judge(run, event)
         if isinstance(event, Ended):
-            examples = (*run.record.examples, *event.examples[:: self.folds])
+            examples = run.record.examples + packed(unpacked(event.examples), math.ceil(EXAMPLES / self.folds))
             run.record = replace(run.record, model=run.record.model or event.model, examples=examples)
             if run.record.state == "running":
                 self._start_fold(run)
@@ -214,7 +213,7 @@ class _Loop:
         if self.folds > 1:
             self._close_fold(run, curve, run.verdict)
         else:
-            rules = alone(curve, list(self.peers[0].values()))
+            rules = self._alone(run, curve, run.verdict)
             run.record = replace(run.record, state=run.verdict.outcome, verdict=run.verdict, rules=rules)
         if run.record.verdict is not None:
             self._score(run)
@@ -231,6 +230,12 @@ class _Loop:
         if verdict is None and len(curve) == curve.budget:
             return finished(curve)
         return timed_out(curve) if verdict is None and self._is_last_chance(run, curve) else verdict
+
+    def _alone(self, run: _Running, curve: Curve, verdict: Verdict) -> dict[str, int | None]:
+        """Return where each rule by itself would have ended a run; of `behind`, if it was asked, what it said."""
+        asked = run.config.rules.behind and run.record.label != BASELINE
+        found = alone(curve, [] if asked else list(self.peers[0].values()))
+        return found | ({"behind": verdict.epoch if verdict.kind == "behind" else None} if asked else {})
 
     def _is_last_chance(self, run: _Running, curve: Curve) -> bool:
         """Tell whether no trial is complete and the time is too short for another epoch: better a trial cut short than
@@ -282,7 +287,7 @@ class _Loop:
         """Run a trial from its start after its worker died, once."""
         run.deaths += 1
         self.setting.store.adopt(run.record.number)
-        run.record = replace(run.record, folds=(), model={}, examples=())
+        run.record = replace(run.record, folds=(), model={}, examples=b"")
         run.first, run.written = None, 0
         self._start_fold(run)
 
@@ -303,7 +308,7 @@ class _Loop:
     def _end(self, run: _Running) -> TrialRecord:
         number = run.record.number
         if run.record.state != "complete":  # which nothing is compared with by its examples
-            run.record = replace(run.record, examples=())
+            run.record = replace(run.record, examples=b"")
         self.setting.store.finish(run.record, self._unwritten(run), shown(run.record))
         # as it will be read again, so that a resumed study judges by the very same numbers
         record = TrialRecord.from_json(number, run.record.state, run.record.to_json())
@@ -354,6 +359,18 @@ class _Loop:
         for record in self.setting.store.records() if self.begun else ():
             if record.state == "running" and record.number in self.begun:
                 self.setting.store.release(record.number)
+
+
+def final_seconds(setting: Setting, slots: int) -> float:
+    """Return the seconds that training the chosen configuration and the baseline again takes, where that is wanted; or
+    the chosen one alone, whose network may not have been kept where it is the confirmation that chooses.
+    """
+    best = best_record(setting.records)
+    baseline = next((record for record in setting.records.values() if _is_kept_baseline(record)), None)
+    if not setting.refit:
+        return seconds_kept(best) if best is not None and setting.confirming else 0.0
+    last = [setting.refit * seconds_kept(record) for record in (best, baseline) if record is not None]
+    return max(last, default=0.0) if slots > 1 else sum(last)
 
 
 def _is_kept_baseline(record: TrialRecord) -> bool:

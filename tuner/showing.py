@@ -136,10 +136,11 @@ def _said(document: Mapping[str, Any]) -> list[str]:
     first = document["search_best"]
     if free and first and free["trial"] != first["trial"]:
         loss = LOSS[document["data"]["task"]]
-        moved = f"val {loss} {number(free['val'][loss])} -> {number(first['val'][loss])}"
+        metric = document["metric"]
+        moved = f"val {metric} {number(free['val'][metric])} -> {number(first['val'][metric])}"
         if apart := free.get("better_by"):
             unit = f"1 - {loss}/L_0" if document["metric"] == loss else document["metric"]
-            moved += f" ({unit} lower by {number(apart['value'])} +- {number(apart['se'])}, paired)"
+            moved += f" ({unit} worse by {number(apart['value'])} +- {number(apart['se'])}, paired)"
         gaps = f"gap {number(free['relative_gap'])} -> {number(first['relative_gap'])}"
         what = FORMS[document["score"]["form"]]
         lines.append(f"In the search {what} put trial {first['trial']} before {free['trial']}: {moved}, {gaps}.")
@@ -224,7 +225,7 @@ def _curve(curve: Curve) -> list[str]:
 
 def _alone(record: TrialRecord) -> str:
     """Return what each rule would have done to a trial by itself."""
-    said = [f"{kind} at epoch {epoch}" if epoch else f"{kind} never" for kind, epoch in record.rules.items()]
+    said = [f"{kind} at epoch {epoch}" if epoch else f"{kind} not by then" for kind, epoch in record.rules.items()]
     return f"By itself each rule would have ended it: {', '.join(said)}"
 
 

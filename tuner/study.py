@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from tuner.best import FEATURES, STUDIES, BestConfig, load_best
 from tuner.config import STUDY_NAME
 from tuner.confirmation import REPEAT
 from tuner.errors import UsageError, nearest
+from tuner.grammar import Override, parse_space
 from tuner.planning import storage_url
 from tuner.record import StudyRecord, TrialRecord
+from tuner.space import Space
 from tuner.storage import masked, open_storage
 from tuner.store import Store, study_names
 
@@ -68,6 +71,20 @@ def open_study(study: str, *, storage: str | None = None, studies_dir: str | Pat
         return Study(store.study, records, reporting.summary(store.study, records, facts_of(store, folder)), folder)
     finally:
         rdb.engine.dispose()
+
+
+def space_of(study: Study, overrides: Sequence[Override] = ()) -> Space:
+    """Return a study's space as it was run, its score by the constants of its time, with some values put over it.
+
+    Raises:
+        SpaceError: an override is wrong.
+    """
+    own = [
+        Override(name, json.dumps(value), "the study's own")
+        for name, value in study.record.identity.items()
+        if name.startswith("score.") and value is not None
+    ]
+    return parse_space(study.record.space, Path(study.record.folder), "space", [*own, *overrides])
 
 
 def list_studies(*, storage: str | None = None, studies_dir: str | Path = STUDIES) -> list[Study]:

@@ -33,7 +33,7 @@ from tuner.importances import importances
 from tuner.planning import Plan, blank_curve, own_families, prepare
 from tuner.proposing import BASELINE, NONE
 from tuner.record import TrialRecord
-from tuner.search import Setting, refuse_failures, search
+from tuner.search import Setting, final_seconds, refuse_failures, search
 from tuner.selection import Finalist, look, validation_by_class
 from tuner.space import Space, differences
 from tuner.storage import database_file, open_storage
@@ -65,9 +65,11 @@ def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
                 with _engine(plan) as engine:
                     yield from search(setting, engine)
                     engine.clear()
-                    left = None if setting.deadline is None else setting.deadline - time.monotonic()
+                    until = setting.deadline
+                    until = None if until is None else until - final_seconds(setting, engine.slots)
+                    left = None if until is None else until - time.monotonic()
                     runs = pending(plan, list(setting.records.values()), repeats_of(store), engine.slots, left)
-                    yield from repeat_each(plan, store, engine, runs, setting.deadline)
+                    yield from repeat_each(plan, store, engine, runs, until)
                     engine.clear()
                     retrain(engine, _missing(plan, store, setting))
         except (GeneratorExit, KeyboardInterrupt, DataError):
@@ -80,9 +82,15 @@ def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
 
 
 def pace_of(plan: Plan) -> Pace:
-    """Return what tells, from the trials of a run as they end, how much time is left."""
+    """Return what tells, from the trials of a run as they end and from those of earlier runs, how much time is left."""
     budget = plan.space.config.budget
-    return Pace(plan.trials, budget.workers, budget.confirm, plan.space.config.score.form, plan.deadline)
+    with _storage(plan.storage) as rdb:
+        store = Store.load(rdb, plan.study.name)
+        there = [record for record in store.records() if record.ended] if store else []
+        repeats = [repeat for repeat in repeats_of(store) if not repeat.without] if store else []
+    pace = Pace(plan.trials, budget.workers, budget.confirm, plan.space.config.score.form, plan.deadline)
+    pace.earlier(there, repeats)
+    return pace
 
 
 def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat, None, dict[str, Any]]:

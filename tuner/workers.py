@@ -55,7 +55,7 @@ class _Run:
         return epoch
 
     def end(self, save: Path | None) -> Ended:
-        from tuner.measuring import sampled
+        from tuner.metrics import packed
         from tuner.models import count_parameters
         from tuner.weights import sparsity, write_weights
 
@@ -64,7 +64,7 @@ class _Run:
             write_weights(self.network, save)
         facts = {"parameters": count_parameters(self.network), "sparsity": round(sparsity(self.network), 6)}
         self.close()
-        return Ended(self.task.number, facts, sampled(self.examples))
+        return Ended(self.task.number, facts, packed(self.examples))
 
     def close(self) -> None:
         self.epochs.close()  # type: ignore[attr-defined]

@@ -106,8 +106,11 @@ def _top(done: Outcome, scores: Floats) -> list[int]:
 def confirmation_table(banks: Sequence[Curves], count: int = 100) -> list[str]:
     """Return what the confirmed choice is worth beside the search's own."""
     by: dict[str, list[list[Choice]]] = {}
+    share = 0.0
     for curves in banks:
-        if found := choices(curves, count=count):
+        found = choices(curves, count=count)
+        share += len(found) / count / len(banks)
+        if len(found) >= count / 3:  # of a bank with fewer, those that are left are no fair sample
             by.setdefault(curves.bank.source.name.split(",")[0], []).append(found)
 
     def mean(of: Callable[[Choice], float]) -> Mean:
@@ -128,6 +131,7 @@ def confirmation_table(banks: Sequence[Curves], count: int = 100) -> list[str]:
         ("mean test rank, confirmed", mean(lambda c: c.confirmed_rank).shown(1.0)),
         ("gap, searched", mean(lambda c: c.gap_searched).shown()),
         ("gap, confirmed", mean(lambda c: c.gap_confirmed).shown()),
+        ("orders that could be replayed (the others' leader was not repeated)", f"{100 * share:.0f} %"),
         ("another trial was chosen", f"{100 * mean(lambda c: float(c.changed)).value:.0f} %"),
         ("optimism of the search's score (x100)", mean(lambda c: c.optimism).shown()),
     ]  # fmt: skip
