@@ -60,7 +60,8 @@ def test_pilots_are_of_the_spaces_own_configurations_and_leave_nothing(
     monkeypatch.chdir(tmp_path)
     plan = prepare(write(tmp_path / "small.yaml", SMALL))
     before = sorted(tmp_path.rglob("*"))
-    found, once = pilot(plan)
+    found, start, once = pilot(plan)
+    assert start > 0
     assert once == 0.0
     assert 2 <= len(found) <= 8
     assert all(each.epoch > 0 and each.cap >= 1 for each in found)

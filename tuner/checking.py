@@ -4,7 +4,6 @@ batches to see how fast they are.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ from tuner.planning import Plan, own_families, plan_of, total_trials
 from tuner.reporting import formula
 from tuner.space import Range, Space
 from tuner.terminal import clean, counted, roughly, rows_of, table
-
-STARTUP = 3.0  # seconds until worker processes have loaded what they need
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +50,15 @@ def check_space(path: Path, overrides: Sequence[Override], no_import: bool) -> C
     return Check(_lines(space, plan, document), document)
 
 
-def _cores() -> int:
-    """Return the cores that this process may use, where the system tells; those that there are, where it doesn't."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _forecast(plan: Plan) -> Forecast:
     """Return how long the study would take on this machine, from a few batches of some of its configurations."""
-    from tuner.piloting import pilot
+    from tuner.piloting import cores, pilot
 
-    config, (pilots, once) = plan.space.config, pilot(plan)
+    config, (pilots, before, once) = plan.space.config, pilot(plan)
     rules = config.stopping != Stopping.off() and config.training.schedule == "constant"
-    start = plan.seconds + (STARTUP if config.budget.workers > 1 or own_families(plan.space) else 0.0)
     return forecast(
-        pilots, plan.trials, config.budget.workers, _cores(), rules=rules,
-        confirm=config.budget.confirm, start=start, once=once, timeout=config.budget.timeout,
+        pilots, plan.trials, config.budget.workers, cores(), rules=rules, confirm=config.budget.confirm,
+        start=plan.seconds + before, once=once, timeout=config.budget.timeout,
     )  # fmt: skip
 
 
@@ -103,8 +94,9 @@ def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[st
     lines += ["", f"{cost} = {document['epochs']}, with {workers}; most trials end early"]
     if told := document["forecast"]:
         likely, most = (roughly(told[name]) for name in ("likely", "most"))
-        said = f"about {likely}, {most} if every trial ran to its cap"
-        lines += [f"on this machine: {said} (by pilot batches of {counted(told['pilots'], 'configuration')})"]
+        said = f"about {likely} to {most}" if likely != most else f"about {most}"
+        why = f"the latter with every trial at its cap, by pilot batches of {counted(told['pilots'], 'configuration')}"
+        lines += [f"on this machine: {said} ({why})"]
     if space.config.budget.confirm and (best := min(TOP, document["trials"])) > 1:
         lines += [f"then at most {best * ROUNDS} runs up to the epochs that were kept, to confirm the best {best}"]
     return lines

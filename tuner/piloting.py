@@ -1,62 +1,90 @@
 """pilot(): a few batches of configurations of a space, trained to see how long a study would take. Keeps nothing.
 
 Decides which configurations stand for a space, and on how few rows an epoch can be timed: train, probe and validation
-rows are thinned alike, so that an epoch's seconds are a share of the whole one's.
+rows are thinned alike, so that an epoch's seconds are a share of the whole one's. As many train at once as will in the
+study, for they slow each other down.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-import torch
 
 from tuner.config import PRETRAINED, RunConfig
 from tuner.data.splits import Part, Splits
-from tuner.errors import TunerError, UserCodeError
+from tuner.engine import Again, Engine, Task, again
+from tuner.errors import UserCodeError
 from tuner.forecast import Pilot
-from tuner.own_code import one_line
-from tuner.planning import Plan, families
+from tuner.planning import Plan, families, own_families
 from tuner.proposing import BASELINE, Proposer, trial_seed
 from tuner.space import Space
-from tuner.training import batch_size, train
+from tuner.training import batch_size
+from tuner.workers import InProcess, Processes
 
-MOST_PILOTS, FEWEST_PILOTS = 8, 2
-SECONDS = 8.0  # after which no more configurations are tried
-BATCHES, FEATURE_ROWS = 8, 48
-EPOCHS, EPOCH_SECONDS = 4, 1.0  # at most so many of one configuration, and none more after so long
+MOST_PILOTS = 8
+SECONDS = 8.0  # after the first epoch, after which no more of them are trained
+BATCHES, FEATURE_ROWS = 4, 48
+EPOCHS = 3  # of one configuration; the quickest counts
 
 
-def pilot(plan: Plan) -> tuple[list[Pilot], float]:
-    """Return what some configurations of the space came to, and the seconds that features of all rows take once.
+def cores() -> int:
+    """Return the cores that this process may use, where the system tells; those that there are, where it doesn't."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pilot(plan: Plan) -> tuple[list[Pilot], float, float]:
+    """Return what some configurations of the space came to, the seconds until the first of them trained, and those that
+    features of all rows take once.
 
     Raises:
         UserCodeError: none of them can be trained.
     """
-    threads, began, found, faults = torch.get_num_threads(), time.monotonic(), list[Pilot](), list[UserCodeError]()
-    torch.set_num_threads(1)  # as a worker does
-    try:
-        for number, config in enumerate(_points(plan.space)):
-            if len(found) >= FEWEST_PILOTS and time.monotonic() - began > SECONDS:
-                break
-            try:
-                if not number:  # what torch does once for all is none of the trial's
-                    _timed(plan, config, 0, few=True)
-                found.append(_timed(plan, config, trial_seed(plan.space.config.seed, number)))
-            except UserCodeError as error:  # in a study that trial alone would fail
-                faults.append(error)
-    finally:
-        torch.set_num_threads(threads)
-    if not found:
-        raise faults[0]
-    if PRETRAINED not in families(plan.space):
-        return found, 0.0
-    # features are computed by the first trial that needs them; those of another one are there
+    configs = list(_points(plan.space))
+    workers = min(plan.space.config.budget.workers, cores(), len(configs))
     rows = len(plan.folds[0].train) + len(plan.folds[0].val)
-    return [replace(each, before=0.0) for each in found], max(each.before for each in found) * rows
+    once = rows * _seconds_of_features(plan, configs[0]) if PRETRAINED in families(plan.space) else 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        began, place = time.monotonic(), Path(folder)
+        alone = workers == 1 and not own_families(plan.space)
+        engine: Engine = InProcess(place) if alone else Processes(workers, place / "data", place / "features")
+        try:
+            found, first, faults = _timed(plan, engine, configs)
+        finally:
+            engine.close()
+    if not found:
+        raise UserCodeError(f"model.family {configs[0].model.family} can't be trained: {faults[0]}")
+    return found, first - began, once
+
+
+def _timed(plan: Plan, engine: Engine, configs: list[RunConfig]) -> tuple[list[Pilot], float, list[str]]:
+    """Train configurations on some of the rows; return what each would take on all of them, when the first had ended,
+    and what went wrong with others.
+    """
+    jobs, shares, found, faults = list[Again](), list[float](), list[Pilot](), list[str]()
+    for number, config in enumerate(configs):
+        config, splits = _short(plan.folds[0], config)
+        shares.append(len(splits.train) / len(plan.folds[0].train))
+        seed = trial_seed(plan.space.config.seed, number)
+        jobs.append(Again(Task(number, config, seed, plan.space.folder, engine.take(splits)), EPOCHS))
+    first = math.inf
+    for done in again(engine, jobs):
+        first = min(first, time.monotonic())
+        if done.error:  # in a study that trial alone would fail
+            faults.append(done.error)
+        else:
+            number = done.job.task.number
+            seconds = min(epoch.seconds for epoch in done.epochs) * len(plan.folds) / shares[number]
+            found.append(Pilot(seconds, configs[number].training.epochs, 0.0))
+        if found and time.monotonic() > first + SECONDS:
+            break
+    return found, first, faults
 
 
 def _points(space: Space) -> Iterator[RunConfig]:
@@ -72,33 +100,13 @@ def _points(space: Space) -> Iterator[RunConfig]:
             yield space.at(proposal.values)
 
 
-def _timed(plan: Plan, config: RunConfig, seed: int, few: bool = False) -> Pilot:
-    """Train a configuration on some of the rows; return what it would take on all of them: `before` the first epoch
-    where it has no features, and else a row. On `few` rows it is to warm up alone.
-    """
-    whole, cap = plan.folds[0], config.training.epochs
+def _short(whole: Splits, config: RunConfig) -> tuple[RunConfig, Splits]:
+    """Return a configuration and splits whose epochs are a share of the whole ones, batch for batch."""
     size = batch_size(config, len(whole.train))
-    featured = config.model.family == PRETRAINED
-    rows = (
-        2 * size if few and not featured else FEATURE_ROWS // 8 if few else FEATURE_ROWS if featured else BATCHES * size
-    )
+    rows = FEATURE_ROWS if config.model.family == PRETRAINED else BATCHES * size
     splits = _thinned(whole, min(1.0, rows / len(whole.train)))
-    share = len(splits.train) / len(whole.train)
-    config = config.replace({"training.batch_size": min(size, len(splits.train)), "training.epochs": EPOCHS})
-    began, seconds, before = time.perf_counter(), list[float](), 0.0
-    try:
-        for epoch, _, _ in train(config, splits, seed, plan.space.folder):
-            before = before or time.perf_counter() - began - epoch.seconds
-            seconds.append(epoch.seconds)
-            if time.perf_counter() - began > EPOCH_SECONDS:
-                break
-    except (TunerError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        raise UserCodeError(f"model.family {config.model.family} can't be trained: {one_line(error)}") from error
-    least = min(seconds)  # the first one also pays for what is done once; folds take turns
-    before = before / (len(splits.train) + len(splits.val)) if featured else before * len(plan.folds)
-    return Pilot(least / share * len(plan.folds), cap, before)
+    few = {"training.batch_size": min(size, len(splits.train)), "training.epochs": EPOCHS}
+    return config.replace(few), splits
 
 
 def _thinned(splits: Splits, share: float) -> Splits:
@@ -112,3 +120,20 @@ def _thinned(splits: Splits, share: float) -> Splits:
         return Part(part.x[rows], part.y[rows], part.rows[rows])
 
     return replace(splits, train=thin(splits.train), val=thin(splits.val), test=None)
+
+
+def _seconds_of_features(plan: Plan, config: RunConfig) -> float:
+    """Return the seconds that the features of one row take, by the difference that more rows make."""
+    from tuner.features import with_features
+    from tuner.models import build_model
+
+    taken, rows = list[float](), list[int]()
+    for share in (0.25, 1.0):
+        _, splits = _short(plan.folds[0], config)
+        splits = _thinned(splits, share)
+        model = build_model(config, splits.shape, plan.space.folder, splits.encoder.standard)
+        began = time.perf_counter()
+        with_features(model, splits, config)
+        taken.append(time.perf_counter() - began)
+        rows.append(len(splits.train) + len(splits.val))
+    return max(0.0, taken[1] - taken[0]) / max(1, rows[1] - rows[0])
