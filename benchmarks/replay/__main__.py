@@ -5,7 +5,7 @@
 
 DATA_FOLDER holds image/fashion_mnist_8k.npz, image/cifar10_5k.npz, text/trec6.jsonl.gz, text/spamassassin.jsonl.gz,
 sequence/italy_power_demand.npz, sequence/japanese_vowels.npz, tabular/credit_g.csv.gz and tabular/ames_housing.csv.gz;
-MNIST-1D is made by its package (`pip install mnist1d`). The curves are kept in benchmarks/.banks (about 60 MB; two
+MNIST-1D is made by its package (`pip install mnist1d`). The curves are kept in benchmarks/.banks (about 33 MB; two
 hours on two cores); what is there is not made again. `show` reads them alone.
 """
 
