@@ -70,6 +70,12 @@ def full(curves: Curves, order: Order) -> Outcome:
     return Outcome(order, np.full(n, cap), curves.best[order, -1], finite, np.zeros(n, bool))
 
 
+def lowest(curves: Curves, order: Order) -> Outcome:
+    """Train everything to its end, and keep the epoch of the lowest validation loss, not of the lowest smoothed one."""
+    found = np.where(np.isfinite(curves.val[order]), curves.val[order], np.inf)
+    return replace(full(curves, order), kept=found.argmin(1) + 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The rules of `tuner`, some of them or with other constants."""

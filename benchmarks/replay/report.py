@@ -7,6 +7,7 @@ by how much what a policy chose is worse than what full training of the same run
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from benchmarks.replay.policies import (
     check,
     full,
     hyperband,
+    lowest,
 )
 from tuner.config import Score, Stopping
 
@@ -47,6 +49,7 @@ POLICIES: dict[str, tuple[Policy, Score]] = {
     "plateau alone": (Rules(some(plateau=True)), SCORE),
     "behind alone": (Rules(some(behind=True)), SCORE),
     "overfit and behind": (Rules(some(overfit=True, behind=True)), SCORE),
+    "in full, keeping the epoch of the lowest loss": (lowest, SCORE),
     "patience 10": (Patience(), SCORE),
     "a quarter of the trials": (Share(), SCORE),
     "1 epoch, then the best 3": (Discard(1), SCORE),
@@ -74,7 +77,7 @@ def named(rule: Score) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one policy on one bank, means over the orders."""
+    """Of one policy on one bank, means over the orders; nan is what does not apply to it."""
 
     regret: float
     from_oracle: float
@@ -139,11 +142,18 @@ class Mean:
     def over(cls, values: Mapping[str, Sequence[float]]) -> Mean:
         """Average within each source first: its banks are no independent ones."""
         means = [float(np.mean(each)) for each in values.values()]
-        return cls(float(np.mean(means)), float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else 0.0)
+        error = float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else math.nan
+        return cls(float(np.mean(means)), error)
 
     def shown(self, unit: float = 100.0) -> str:
         """Return it as a cell."""
-        return f"{unit * self.value:+.2f} ({unit * self.se:.2f})"
+        if math.isnan(self.value):
+            return "-"
+        return f"{unit * self.value:+.2f}" + ("" if math.isnan(self.se) else f" ({unit * self.se:.2f})")
+
+    def share(self) -> str:
+        """Return it as a cell, in percent."""
+        return "-" if math.isnan(self.value) else f"{100 * self.value:.0f} %"
 
 
 def table(banks: Sequence[Curves], rows: Mapping[str, Callable[[Curves], Figures]]) -> list[str]:
@@ -161,7 +171,7 @@ def table(banks: Sequence[Curves], rows: Mapping[str, Callable[[Curves], Figures
                 by.setdefault(source, []).append(getattr(figures, key))
             return Mean.over(by)
 
-        epochs, lost = (f"{100 * mean(key).value:.0f} %" for key in ("epochs", "lost"))
+        epochs, lost = (mean(key).share() for key in ("epochs", "lost"))
         cells = [name, mean("regret").shown(), mean("from_oracle").shown(), epochs, f"{mean('gap').value:.3f}", lost]
         lines.append(f"| {' | '.join([*cells, mean('overtuning').shown()])} |")
     return lines
@@ -203,10 +213,12 @@ def _of_ties(curves: Curves, count: int) -> Figures:
         lead = whole.pick(scores)
         apart = curves.val_rows[order] - curves.val_rows[order[lead]]
         tied = apart.mean(1) <= 0.5 * apart.std(1, ddof=1) / np.sqrt(apart.shape[1])
-        gaps = np.where(tied & whole.complete, curves.val[order, kept] - curves.train[order, kept], np.inf)
-        place = int(gaps.argmin())
-        test = curves.test[order, kept]
-        rows.append((test[place] - test[lead], test[place] - _finite(test).min(), 1.0, gaps[place], 0.0, 0.0))
+        gaps, test = curves.val[order, kept] - curves.train[order, kept], curves.test[order, kept]
+        # the smallest gap, of those that have none the best on validation
+        sorting = np.lexsort((curves.val[order, kept], np.where(tied & whole.complete, np.maximum(gaps, 0), np.inf)))
+        place = int(sorting[0])
+        nothing = math.nan, math.nan
+        rows.append((test[place] - test[lead], test[place] - _finite(test).min(), 1.0, gaps[place], *nothing))
     return Figures(*np.mean(rows, axis=0).tolist())
 
 
@@ -224,7 +236,7 @@ def _bare(curves: Curves) -> Figures:
         tests.append(curves.test[seen.order[best], seen.kept[best] - 1])
     gap = curves.val[run, epoch] - curves.train[run, epoch]
     test = float(curves.test[run, epoch])
-    return Figures(test - float(np.mean(tests)), test - float(np.mean(least)), 1.0, gap, 0.0, 0.0)
+    return Figures(test - float(np.mean(tests)), test - float(np.mean(least)), 1.0, gap, math.nan, math.nan)
 
 
 def alarms(banks: Sequence[Curves]) -> list[str]:
