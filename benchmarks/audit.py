@@ -1,6 +1,6 @@
 """Whole studies at the same wall time: `tuner` with its defaults against what people would run instead.
 
-    python -m benchmarks.audit run DATA_FOLDER [--seconds 120] [--seeds 3] [--out benchmarks/.audit]
+    python -m benchmarks.audit run DATA_FOLDER [--only NAME ...] [--seconds 120] [--seeds 3] [--out benchmarks/.audit]
     python -m benchmarks.audit table [--out benchmarks/.audit]
 
 Every arm trains with the same code, on the same rows, in the same ready space, in two processes, and begins nothing
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,11 +262,11 @@ def _of_trials(trials: list[optuna.trial.FrozenTrial], seconds: float) -> dict[s
     }  # fmt: skip
 
 
-def run(data: Path, out: Path, seconds: float, seeds: int) -> None:
+def run(data: Path, names: Sequence[str], out: Path, seconds: float, seeds: int) -> None:
     """Run every study that isn't there, seed by seed, so that what is there can be compared at any time."""
     out.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
-        for name in DATA:
+        for name in names:
             for arm in (TUNER, *ARMS):
                 place = out / f"{name}_{seed}_{seconds:g}s_{'_'.join(arm.replace(',', '').split()[:3])}.json"
                 if place.exists():
@@ -337,6 +337,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run", help="run the studies that aren't there")
     running.add_argument("data", type=Path)
+    running.add_argument("--only", nargs="+", choices=DATA, default=list(DATA))
     running.add_argument("--seconds", type=float, default=120.0)
     running.add_argument("--seeds", type=int, default=3)
     showing = commands.add_parser("table", help="print what they came to")
@@ -344,7 +345,7 @@ def main() -> None:
         each.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     if given.command == "run":
-        run(given.data.resolve(), given.out.resolve(), given.seconds, given.seeds)
+        run(given.data.resolve(), given.only, given.out.resolve(), given.seconds, given.seeds)
     else:
         print("\n".join(table(given.out.resolve())))
 

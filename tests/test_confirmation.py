@@ -224,6 +224,20 @@ class TestStudy:
         whole = open_study("small", studies_dir=tmp_path / "studies")
         assert whole.document["confirmed"] == study.document["confirmed"]
 
+    def test_one_that_was_stopped_after_two_rounds_leaves_what_these_choose_with_its_model(
+        self, study: Any, tmp_path: Path
+    ) -> None:
+        run = conduct(prepare(write(tmp_path / "small.yaml", CONFIRMED), studies_dir=tmp_path / "studies"))
+        seen, enough = 0, 2 * len(study.document["confirmed"]["contenders"]) + 1
+        while seen < enough:
+            seen += isinstance(next(run), Repeat)
+        run.close()
+        best, there = load_best("small", tmp_path / "studies"), open_study("small", studies_dir=tmp_path / "studies")
+        assert there.document["confirmed"]["rounds"] == 2
+        assert best.trial == there.document["confirmed"]["trial"]
+        assert best.model_path.read_bytes() == (there.folder / "weights" / f"{best.trial:05d}.safetensors").read_bytes()
+        assert there.document["test"] is None
+
     def test_two_workers_find_the_same_as_one(self, study: Any, tmp_path: Path) -> None:
         path = write(tmp_path / "small.yaml", CONFIRMED + "search: {sampler: random}\nstopping: none\n")
         one = tune(path, studies_dir=tmp_path / "one").document["confirmed"]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_wine
 
 import tuner
+from tuner.record import TrialRecord
 from tuner.showing import study_text
 
 
@@ -227,10 +228,21 @@ def test_a_deleted_weights_file_is_made_again_byte_for_byte(folder: Path) -> Non
     assert best.model_path.read_bytes() == before
 
 
-def test_only_the_weights_of_the_best_trial_and_of_the_baseline_are_kept(folder: Path) -> None:
-    document = tuner.open_study("small").document
-    wanted = {document["best"]["trial"], document["baseline"]["trial"]}
-    assert {int(path.stem) for path in (folder / "studies" / "small" / "weights").iterdir()} == wanted
+@pytest.mark.parametrize("confirm", [True, False])
+def test_only_the_weights_of_trials_that_may_be_chosen_and_of_the_baseline_are_kept(
+    tmp_path: Path, confirm: bool
+) -> None:
+    path = write(tmp_path / "small.yaml", f"{SMALL}stopping: none\n")
+    study = tuner.tune(path, trials=9, confirm=confirm, studies_dir=tmp_path / "studies")
+    by_score = sorted((r for r in study.trials.values() if r.score is not None and r.state == "complete"), key=_worth)
+    wanted = {record.number for record in by_score[: 5 if confirm else 1]} | {study.document["baseline"]["trial"]}
+    assert {int(path.stem) for path in (study.folder / "weights").iterdir()} == wanted
+    assert len(by_score) > 5
+
+
+def _worth(record: TrialRecord) -> tuple[float, int]:
+    assert record.score is not None
+    return -record.score.value, record.number
 
 
 def test_the_test_set_is_looked_at_once_for_one_best_trial_and_again_for_another(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.config import RunConfig, Stopping, min_epochs
-from tuner.confirmation import contenders, reserved
+from tuner.confirmation import TOP, contenders, reserved
 from tuner.curve import Curve, pooled
 from tuner.engine import Ended, Engine, Event, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UserCodeError
 from tuner.metrics import EXAMPLES, packed, unpacked
 from tuner.proposing import BASELINE, Proposer, trial_seed
-from tuner.ranking import best_record
+from tuner.ranking import best_record, best_records
 from tuner.record import TrialRecord, seconds_kept, shown
 from tuner.scoring import metric_of, score, score_at
 from tuner.space import Space
@@ -118,8 +118,8 @@ class _Loop:
                 self.left.append(record)
             else:
                 self._remember_peer(record)
-        best = best_record(self.records)
-        self.best = best.number if best else None
+        self.best = best_record(self.records)
+        self.kept = self._leading(self.records.values())
         self.baseline = next((r.number for r in self.records.values() if _is_kept_baseline(r)), None)
         self.reserve = self._reserve()
 
@@ -277,11 +277,16 @@ class _Loop:
         return run.record.curve
 
     def _keeps(self, record: TrialRecord) -> bool:
-        """Tell whether a trial is worth a file of its weights: the best so far and the baseline are."""
+        """Tell whether a trial is worth a file of its weights: the baseline is, and whichever may yet be chosen."""
         if record.state != "complete" or record.score is None:
             return False
-        best = self.records[self.best].score if self.best is not None else None
-        return record.label == BASELINE or best is None or record.score.value > best.value
+        leading = self._leading([*self.kept, record])
+        return record.label == BASELINE or any(each.number == record.number for each in leading)
+
+    def _leading(self, records: Iterable[TrialRecord]) -> list[TrialRecord]:
+        """Return the trials that the study may come to choose: the best one, or those that are to be confirmed."""
+        confirm = self.setting.space.config.budget.confirm
+        return best_records(records, TOP if confirm else 1, self.rule.form)
 
     def _again(self, run: _Running) -> None:
         """Run a trial from its start after its worker died, once."""
@@ -314,26 +319,19 @@ class _Loop:
         record = TrialRecord.from_json(number, run.record.state, run.record.to_json())
         del self.running[number]
         self.begun.discard(number)
-        keeps = self._keeps(record)
         self.records[number] = record
         self.baseline = number if _is_kept_baseline(record) else self.baseline
         self.proposer.tell(record)
         self._remember_peer(record)
-        if keeps:
-            self._new_best()
-        elif record.label != BASELINE:
-            self.setting.weights_of(number).unlink(missing_ok=True)
+        self.best = best_record([record] if self.best is None else [self.best, record])
+        before, self.kept = self.kept, self._leading([*self.kept, record])
+        kept = {each.number for each in self.kept}
+        for each in (*before, record):
+            if each.number not in kept and each.label != BASELINE:
+                self.setting.weights_of(each.number).unlink(missing_ok=True)
         self.reserve = self._reserve()
         self._give_up()
-        return replace(record, leads=number == self.best)
-
-    def _new_best(self) -> None:
-        best = best_record(self.records)
-        if best is None or best.number == self.best:
-            return
-        if self.best is not None and self.records[self.best].label != BASELINE:
-            self.setting.weights_of(self.best).unlink(missing_ok=True)
-        self.best = best.number
+        return replace(record, leads=record is self.best)
 
     def _remember_peer(self, record: TrialRecord) -> None:
         if record.curve is None or not len(record.curve) or record.state not in ("complete", "pruned"):
@@ -363,12 +361,14 @@ class _Loop:
 
 def final_seconds(setting: Setting, slots: int) -> float:
     """Return the seconds that training the chosen configuration and the baseline again takes, where that is wanted; or
-    the chosen one alone, whose network may not have been kept where it is the confirmation that chooses.
+    the chosen one alone where its network may not have been kept: of a cross-validation none is, and which trials tie
+    is only known in the end.
     """
     best = best_record(setting.records)
     baseline = next((record for record in setting.records.values() if _is_kept_baseline(record)), None)
     if not setting.refit:
-        return seconds_kept(best) if best is not None and setting.confirming else 0.0
+        lost = len(setting.blanks) > 1 or setting.space.config.score.form == "tiebreak"
+        return seconds_kept(best) if best is not None and setting.confirming and lost else 0.0
     last = [setting.refit * seconds_kept(record) for record in (best, baseline) if record is not None]
     return max(last, default=0.0) if slots > 1 else sum(last)
 
