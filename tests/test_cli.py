@@ -301,7 +301,9 @@ def test_version_and_help(capsys: Any) -> None:
         assert "dashboard" in said.out
 
 
-COMMANDS = ("run", "check", "list", "show", "best", "train", "predict", "dashboard", "schema")
+COMMANDS = (
+    "run", "check", "list", "show", "rescore", "ablate", "best", "train", "predict", "dashboard", "schema",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

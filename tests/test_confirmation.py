@@ -12,10 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from command import SMALL, call, write
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_wine
 
 from tuner import load_best, open_study, tune
 from tuner.confirmation import (
@@ -31,7 +33,7 @@ from tuner.confirmation import (
     contenders,
     reserved,
 )
-from tuner.confirming import Run, _seed, _split, repeat_each
+from tuner.confirming import TRIES, Run, _seed, _split, repeat_each
 from tuner.curve import Curve
 from tuner.engine import Again, Task, again
 from tuner.errors import DataError
@@ -41,8 +43,9 @@ from tuner.ranking import best_record
 from tuner.record import TrialRecord, seconds_kept
 from tuner.scoring import Score
 from tuner.search import _Loop
-from tuner.showing import _with_spread
-from tuner.tuning import _open_store, _setting, _storage, conduct
+from tuner.showing import _with_spread, study_text
+from tuner.study import list_studies
+from tuner.tuning import _open_store, _setting, _storage, ablate, conduct
 from tuner.workers import Processes
 
 CONFIRMED = SMALL.replace("confirm: false", "confirm: true").replace("trials: 3", "trials: 7")
@@ -170,6 +173,15 @@ class TestTime:
         assert reserved([], 2, 1000.0) == 0.0
 
 
+def _divides(folder: Path, text: str, seed: int) -> bool:
+    path = write(folder / "try.yaml", text.replace("groups: g", f"groups: g, seed: {seed}"))
+    try:
+        prepare(path, studies_dir=folder / "none")
+    except DataError:
+        return False
+    return True
+
+
 class TestStudy:
     def test_the_document_says_who_was_confirmed_on_what_and_how_far_the_search_was_too_good(self, study: Any) -> None:
         found, trials = study.document["confirmed"], study.trials
@@ -197,6 +209,21 @@ class TestStudy:
         said = Path(study.document["model"]).read_bytes()
         kept = study.folder / "weights" / f"{best.trial:05d}.safetensors"
         assert said == kept.read_bytes()
+
+    def test_the_error_is_by_the_rows_of_the_rounds_where_they_tell_them(
+        self, make_curve: Callable[..., Curve]
+    ) -> None:
+        records = [trial(0, 0.9), trial(1, 0.8)]
+        runs = repeats({0: [0.5, 0.7], 1: [0.4, 0.4]})
+        told = [replace(run, curve=make_curve([1.0], n=50), n_train=100) for run in runs]
+        found = confirmed({record.number: record for record in records}, told, 900, 100, "penalty")
+        assert found is not None
+        assert found.standings[0].se == pytest.approx(found.standings[0].sd * math.sqrt(1 / 2 + 50 / 100))
+
+    def test_where_the_leader_failed_its_optimism_is_not_told_as_none(self, study: Any) -> None:
+        found = {**study.document["confirmed"], "optimism": None}
+        (line,) = [each for each in study_text({**study.document, "confirmed": found}) if "optimism" in each]
+        assert line.endswith("the search's choice, came to no score in every round")
 
     def test_a_second_run_trains_nothing_and_finds_the_same(self, study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tuner.tuning._engine", None)
@@ -237,6 +264,23 @@ class TestStudy:
         assert best.trial == there.document["confirmed"]["trial"]
         assert best.model_path.read_bytes() == (there.folder / "weights" / f"{best.trial:05d}.safetensors").read_bytes()
         assert there.document["test"] is None
+
+    def test_a_round_whose_rows_cant_be_divided_by_one_seed_is_divided_by_its_next(self, tmp_path: Path) -> None:
+        """One group alone holds the last class, so that some seeds put it where no training row has it."""
+        rng = np.random.default_rng(0)
+        groups = np.repeat(np.arange(10), 30)
+        y = np.where(groups == 9, 2, rng.integers(0, 2, 300))
+        frame = pd.DataFrame(rng.normal(size=(300, 4)) + y[:, None], columns=list("abcd")).assign(y=y, g=groups)
+        frame.to_csv(tmp_path / "rows.csv", index=False)
+        text = CONFIRMED.replace("{source: sklearn:wine}", "{source: rows.csv, target: y, split: {groups: g}}")
+        fitting = [seed for seed in range(40) if _divides(tmp_path, text, seed)]
+        first = next(seed for seed in fitting if seed + 1 not in fitting)  # so that the first round's own seed fails
+        path = write(tmp_path / "small.yaml", text.replace("groups: g", f"groups: g, seed: {first}"))
+        found = tune(path, trials=3, studies_dir=tmp_path / "studies").document["confirmed"]
+        assert found["rounds"] == ROUNDS
+        assert found["splits"][0] == first + 1 + ROUNDS * ((found["splits"][0] - first - 1) // ROUNDS) > first + 1
+        assert len(set(found["splits"])) == ROUNDS
+        assert set(found["splits"]) <= set(fitting)
 
     def test_two_workers_find_the_same_as_one(self, study: Any, tmp_path: Path) -> None:
         path = write(tmp_path / "small.yaml", CONFIRMED + "search: {sampler: random}\nstopping: none\n")
@@ -334,12 +378,17 @@ class TestStudy:
         write(tmp_path / "small.yaml", CONFIRMED.replace("sklearn:wine", "d.npz"))
         monkeypatch.chdir(tmp_path)
         said = call(capsys, "run", "small.yaml", "--trials", "3")
-        assert "confirmed on 3 fresh seeds (the data name the validation rows): score" in said.out
+        assert (
+            "confirmed on 3 fresh seeds (the validation rows are the search's: the data name or order them)" in said.out
+        )
         assert open_study("small").document["confirmed"]["fresh_splits"] is False
 
     def test_the_rounds_are_paired_and_differ(self, tmp_path: Path) -> None:
         plan = prepare(write(tmp_path / "small.yaml", CONFIRMED), studies_dir=tmp_path / "studies")
         assert len({(_split(plan, n), _seed(plan, n)) for n in range(ROUNDS)}) == ROUNDS
+        splits = {_split(plan, n, attempt) for n in range(ROUNDS) for attempt in range(TRIES)}
+        assert len(splits) == ROUNDS * TRIES
+        assert plan.space.config.data.split.seed not in splits
         other = replace(plan, space=replace(plan.space, config=plan.space.config.replace({"seed": 4})))
         assert _seed(plan, 0) != _seed(other, 0)
 
@@ -387,6 +436,31 @@ class TestAblation:
         refused = call(capsys, "ablate", "small", "--trial", "99")
         assert refused.err.startswith("tuner: --trial 99: is no complete trial of study 'small'")
         assert call(capsys, "run", "small.yaml", "--trials", "5", "--json").document["best"]["trial"] == best["trial"]
+
+    def test_a_file_that_names_no_study_or_another_folder_is_ablated_under_its_own_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        x, y = load_wine(return_X_y=True)
+        (tmp_path / "sub").mkdir()
+        np.savez(tmp_path / "sub" / "wine.npz", X=x, y=y)
+        text = SMALL.replace("study: small\n", "folder: sub\n").replace("sklearn:wine", "wine.npz")
+        write(tmp_path / "mine.yaml", text.replace("{low: 0.0, high: 0.5}", "0.1"))
+        assert call(capsys, "run", "mine.yaml").code == 0
+        said = call(capsys, "ablate", "mine", "--trial", "1", "--json")
+        assert said.code == 0, said.err
+        assert said.document["study"] == "mine"
+        assert [study.name for study in list_studies()] == ["mine"]
+
+    def test_what_an_ablation_trains_confirms_nothing(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "small.yaml", SMALL.replace("{low: 0.0, high: 0.5}", "0.1"))
+        before = tune(path, studies_dir=tmp_path / "studies").document
+        plan = prepare(path, studies_dir=tmp_path / "studies")
+        complete = [n for n, each in open_study("small", studies_dir=plan.folder.parent).trials.items() if each.score]
+        for number in complete:
+            list(ablate(plan, number))
+        after = open_study("small", studies_dir=plan.folder.parent).document
+        assert (after["confirmed"], after["best"]) == (None, before["best"])
 
     def test_a_study_without_regularizers_has_nothing_to_switch_off(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -44,6 +44,28 @@ def test_a_fit_is_told_by_the_gap_its_noise_and_whether_it_still_improved(
     assert found.reason
 
 
+@pytest.mark.parametrize(
+    ("val", "epoch", "budget", "fit", "said"),
+    [
+        ([1.9, 1.5, 1.3], 3, 60, "underfit", "still improving at epoch 3, where it was ended, with no gap"),
+        ([1.9, 1.5, 1.3], 3, 3, "underfit", "still improving at its cap of 3 epochs"),
+        ([1.0, 1.2, 1.3], 3, 3, "well fitted", "no longer improving at epoch 3, its last"),
+        ([2.6, 2.2, 2.4], 2, 60, "underfit", "at epoch 2 validation is no better than knowing nothing"),
+    ],
+)
+def test_nothing_is_said_of_epochs_that_were_not_run(
+    make_curve: Make, val: list[float], epoch: int, budget: int, fit: str, said: str
+) -> None:
+    curve = make_curve(val, [loss - 0.001 for loss in val], null=2.0, budget=budget)
+    found = diagnose(replace(record(curve, epoch), state="pruned"))
+    assert found is not None
+    assert (found.fit, said in found.reason) == (fit, True), found.reason
+
+
+def test_of_a_failed_trial_no_fit_is_told(make_curve: Make) -> None:
+    assert diagnose(replace(record(make_curve([7.0, 8.0, 9.0], null=2.0), 3), state="failed")) is None
+
+
 def test_a_gap_within_two_standard_errors_is_no_overfitting(make_curve: Make) -> None:
     curve = make_curve([1.0, 0.8, 0.9], [0.9, 0.7, 0.6], null=2.0, se_gap=0.051)
     found = diagnose(record(curve, 2))
@@ -78,9 +100,29 @@ def test_ranges_whose_best_trials_lie_at_a_bound_are_told_with_the_advice_to_wid
     space = parse_space(SPACE, Path())
     best = [{"model.width": width, "training.learning_rate": 0.0011} for width in (60, 62, 64, 20)]
     high, low = at_bounds(space, trials(best))
-    assert (high.name, high.side, high.bound, high.trials, high.middle) == ("model.width", "high", 64, 4, 61)
+    assert (high.name, high.side, high.bound, high.trials, high.middle) == ("model.width", "high", 64, 3, 61)
     assert (low.name, low.side, low.bound) == ("training.learning_rate", "low", 1e-3)
-    assert high.reason == "model.width: the best 4 trials lie at its high bound 64 (median 61); widen it"
+    assert high.reason == (
+        "model.width: 3 of the best 4 trials lie in the outer tenth of its range, at its high bound 64 (median 61); "
+        "widen it"
+    )
+
+
+@pytest.mark.parametrize(("kept", "told"), [(9, True), (4, False)])
+def test_a_cap_of_epochs_is_too_low_only_if_the_best_trials_kept_its_last_epoch(
+    make_curve: Make, kept: int, told: bool
+) -> None:
+    space = parse_space("data: {source: sklearn:wine}\ntraining: {epochs: {low: 1, high: 9}}", Path())
+    found = {
+        number: replace(
+            each,
+            values={"number": number, "training.epochs": 9},
+            curve=make_curve([1.0] * 9),
+            score=Score(1 - number / 100, kept, "log_loss", 0.0, 0.0, 0.0, 0.0),
+        )
+        for number, each in trials([{}] * 4).items()
+    }
+    assert [bound.name for bound in at_bounds(space, found)] == (["training.epochs"] if told else [])
 
 
 def test_a_bound_beyond_which_nothing_is_allowed_or_values_outside_a_range_are_no_reason() -> None:

@@ -161,6 +161,7 @@ def test_the_verdict_over_folds_says_why_the_first_ended_and_what_was_kept(make_
     verdict = over_folds(finished(curve), curve, 5)
     assert verdict.outcome == "complete"
     assert verdict.reason == "3 epochs in each of 5 folds (the whole budget), kept epoch 3: mean validation loss 0.4"
+    assert verdict.numbers["fold_1.val_loss"] == 0.4, "what the first fold was judged by is kept"
 
 
 @pytest.mark.slow

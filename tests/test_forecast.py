@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.config import Score as Rule
+from tuner.config import Stopping
 from tuner.confirmation import ROUNDS, Repeat
 from tuner.curve import Curve
-from tuner.forecast import PER_TRIAL, RUN_SHARE, Pace, Pilot, forecast
+from tuner.forecast import KEPT_SHARE, PER_TRIAL, RUN_SHARE, Pace, Pilot, forecast, run_share
 from tuner.piloting import pilot
 from tuner.planning import prepare
 from tuner.record import TrialRecord
@@ -27,16 +28,32 @@ PILOTS = st.lists(st.builds(Pilot, st.floats(1e-4, 10), st.integers(1, 200), st.
 
 
 def told(pilots: list[Pilot], **options: Any) -> Any:
-    return forecast(pilots, **{"trials": 10, "workers": 2, "cores": 4, "rules": True, "confirm": True, "start": 1.0,
-                               **options})  # fmt: skip
+    usual = {"trials": 10, "workers": 2, "cores": 4, "share": RUN_SHARE, "confirm": True, "start": 1.0}
+    return forecast(pilots, **{**usual, **options})
 
 
 def test_a_study_that_runs_every_trial_to_its_cap_takes_trials_times_epochs_times_seconds() -> None:
-    found = told([Pilot(0.5, 20, 0.0), Pilot(1.5, 20, 0.0)], rules=False, confirm=False)
+    found = told([Pilot(0.5, 20, 0.0), Pilot(1.5, 20, 0.0)], share=1.0, confirm=False)
     assert found.likely == found.most == pytest.approx(1.0 + 10 * 20 / 2 + 10 * PER_TRIAL)
     ruled = told([Pilot(1.0, 20, 0.0)], confirm=False)
     assert ruled.likely == pytest.approx(1.0 + RUN_SHARE * 10 * 20 / 2 + 10 * PER_TRIAL)
     assert ruled.most == pytest.approx(found.most)
+
+
+def test_folds_multiply_the_search_alone_and_the_last_training_is_counted() -> None:
+    pilots = [Pilot(1.0, 20, 0.0)]
+    one, five = told(pilots, share=1.0), told(pilots, share=1.0, folds=5)
+    assert five.most - one.most == pytest.approx(4 * 10 * 20 / 2)
+    assert told(pilots, refit=1.5).most - one.most == pytest.approx(2 * 1.5 * 20 * KEPT_SHARE / 2)
+    assert told(pilots, loading=3.0).most - one.most == pytest.approx(3 * 3.0), "a division for each round"
+
+
+@pytest.mark.parametrize(
+    ("rules", "share"), [({}, RUN_SHARE), ({"behind": False}, 0.9), ({"behind": False, "overfit": False}, 0.9)]
+)
+def test_what_a_trial_runs_of_its_cap_is_told_by_the_rules_in_force(rules: dict[str, bool], share: float) -> None:
+    assert run_share(Stopping(**rules)) == share
+    assert run_share(Stopping.off()) == 1.0
 
 
 @given(PILOTS, st.integers(1, 300), st.integers(1, 16), st.integers(1, 16))
@@ -77,8 +94,10 @@ def test_check_says_how_long_and_a_timeout_bounds_it(
     document = call(capsys, "check", "small.yaml", "--json").document
     assert 0 < document["forecast"]["likely"] <= document["forecast"]["most"]
     assert "on this machine: about " in call(capsys, "check", "small.yaml").out
-    short = call(capsys, "check", "small.yaml", "-S", "budget.timeout=1s", "--json").document
+    short = call(capsys, "check", "small.yaml", "--timeout", "1s", "--json").document
     assert short["forecast"]["most"] <= 1.0
+    more = call(capsys, "check", "small.yaml", "--trials", "40", "--workers", "2", "--json").document
+    assert (more["trials"], more["workers"]) == (40, 2)
     none = call(capsys, "check", "small.yaml", "-S", "budget.trials=0", "--json").document
     assert none["forecast"] is None
 

@@ -23,7 +23,8 @@ from tuner.tuning import conduct, tune
 
 # trials of some tenths of a second, so that a kill hits one in its middle
 LONG = SMALL.replace("{low: 2, high: 4}", "{low: 40, high: 60}") + "stopping: none\nsearch: {sampler: random}\n"
-ENDED = re.compile(r"^ +(\d+)  .* (complete|pruned|failed)\b")
+ENDED = re.compile(r"^ +(\d+)  .* (complete|pruned|failed)\b", re.MULTILINE)
+REPEATED = re.compile(r"^ +(\d+)  confirm (\d)/\d ")
 
 
 def trials_of(folder: Path) -> dict[int, TrialRecord]:
@@ -135,6 +136,38 @@ def test_a_killed_study_is_finished_by_the_same_command(
     assert not told & again
     assert not list((tmp_path / "studies").rglob("*.part"))
     assert trials_of(tmp_path) == left_alone
+
+
+@pytest.mark.slow
+def test_a_study_killed_in_its_confirmation_goes_on_there(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = LONG.replace("confirm: false", "confirm: true")
+    alone = tune(write(tmp_path / "small.yaml", text), trials=4, studies_dir=tmp_path / "alone").document
+    words = ["run", "small.yaml", "--trials", "4", "--workers", "2"]
+    told: set[tuple[str | Any, ...]] = set()
+    for repeats in (1, 3):
+        process = spawn(*words, cwd=tmp_path)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if match := REPEATED.match(line):
+                assert match.groups() not in told, "a run that had ended was made again"
+                told.add(match.groups())
+                repeats -= 1
+            if repeats <= 0:
+                break
+        time.sleep(0.05)
+        kill_group(process)
+        process.communicate(timeout=SECONDS)
+        await_none(tmp_path)
+    said = call(capsys, *words, "--json")
+    assert said.code == 0, said.err
+    again = {match.groups() for line in said.err.splitlines() if (match := REPEATED.match(line))}
+    assert not told & again
+    assert not ENDED.search(said.err), "no trial was run again"
+    assert said.document["test"]["looks"] == 1
+    check_database(tmp_path, 4)
+    for key in ("confirmed", "best", "trials"):
+        assert said.document[key] == alone[key]
 
 
 @pytest.mark.slow

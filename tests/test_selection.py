@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import write
+from command import SMALL, write
 
 from tuner.planning import Plan, prepare
 from tuner.selection import Finalist, beats_baseline, look, without_gap_penalty
@@ -89,9 +89,19 @@ def test_without_a_baseline_there_is_no_difference(run: tuple[Plan, Study]) -> N
 )
 def test_whether_tuning_helped_is_said_plainly(interval: tuple[float, float, float], said: str) -> None:
     difference = {"accuracy": dict(zip(("value", "low", "high"), interval, strict=True))}
-    seen = {"trial": 5, "baseline": 0, "difference": difference}
+    seen = {"trial": 5, "baseline": 0, "difference": difference, "rows": 100}
     assert beats_baseline(seen, "accuracy").startswith(said)
     assert "the baseline itself was chosen" in beats_baseline(seen | {"trial": 0}, "accuracy")
+    few = beats_baseline(seen | {"rows": 3}, "accuracy")
+    assert few.startswith("Whether tuning helped can't be told from 3 test rows (")
+    undefined = beats_baseline(seen | {"difference": {}}, "accuracy")
+    assert undefined == "Whether tuning helped can't be told: accuracy isn't defined on the test rows."
+
+
+def test_a_baseline_that_came_after_the_look_is_looked_at_and_counted(run: tuple[Plan, Study]) -> None:
+    first = see(run, baseline=False)
+    assert see(run, earlier=first)["looks"] == 2
+    assert see(run, baseline=False, earlier=first) == first
 
 
 def test_without_the_gap_penalty_the_greatest_skill_is_chosen(run: tuple[Plan, Study]) -> None:
@@ -104,14 +114,20 @@ def test_without_the_gap_penalty_the_greatest_skill_is_chosen(run: tuple[Plan, S
     assert without_gap_penalty({}) is None
 
 
-def test_a_study_never_needs_the_test_set_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = []
-    for size in (0.2, 0.0):
-        monkeypatch.setattr("tuner.tuning.look", lambda *_: None)
-        study = tune(
-            write(tmp_path / f"{size}" / "small.yaml"), studies_dir=tmp_path / f"{size}",
-            overrides={"data.split.test": size, "data.split.val": 0.2},
-        )  # fmt: skip
-        chosen.append(study.document["best"]["trial"])
-        assert study.document["test"] is None
-    assert chosen[0] in study.trials
+def test_what_the_test_rows_hold_changes_nothing_but_the_test_figures(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 300)
+    x = rng.normal(size=(300, 5)) + y[:, None]
+    parts = np.repeat(["train", "val", "test"], 100)
+    other = np.where(parts == "test", (y + 1) % 3, y)
+    told = []
+    for name, target in (("true", y), ("false", other)):
+        folder = tmp_path / name
+        folder.mkdir()
+        np.savez(folder / "data.npz", X=x, y=target, split=parts)
+        text = SMALL.replace("sklearn:wine", "data.npz").replace("confirm: false", "confirm: true")
+        told.append(tune(write(folder / "small.yaml", text), studies_dir=folder / "studies").document)
+    one, two = told
+    for key in ("best", "baseline", "confirmed", "without_gap_penalty", "diagnosis", "trials"):
+        assert one[key] == two[key]
+    assert one["test"]["accuracy"]["value"] > 0.5 > two["test"]["accuracy"]["value"]

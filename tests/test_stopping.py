@@ -206,7 +206,7 @@ class TestOverfit:
         verdict = first_verdict(overfits(), rules=self.rules)
         assert verdict is not None
         assert verdict.reason == (
-            "stopped at epoch 11, kept epoch 8: validation loss rose 24% over its minimum 0.5 (12.0 SE) "
+            "stopped at epoch 11, kept epoch 8: validation loss rose 24% over the 0.5 there (12.0 SE) "
             "while training loss fell 67%"
         )
         assert verdict.numbers == pytest.approx(
@@ -226,7 +226,9 @@ class TestOverfit:
         assert not self.fires(rise_se=0.121 / 2)
 
     def test_a_rise_that_every_example_shares_needs_no_standard_error(self) -> None:
-        assert self.fires(rise_se=0.0)
+        verdict = first_verdict(overfits(rise_se=0.0), rules=self.rules)
+        assert verdict is not None
+        assert "over the 0.5 there while training loss" in verdict.reason, "and none is made up"
 
     def test_the_training_loss_must_lie_below_its_value_at_the_best_epoch(self) -> None:
         fallen, level = 0.4 - 1e-6, 0.4
@@ -275,7 +277,10 @@ class TestPlateau:
     def test_the_sentence_says_how_long(self) -> None:
         verdict = first_verdict(plateaus(), rules=self.rules)
         assert verdict is not None
-        assert verdict.reason == "stopped at epoch 22, kept epoch 12: validation loss has not improved for 10 epochs"
+        assert (
+            verdict.reason
+            == "stopped at epoch 22, kept epoch 12: smoothed validation loss has not improved for 10 epochs"
+        )
 
 
 class TestBehind:

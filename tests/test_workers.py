@@ -99,12 +99,12 @@ class Dying(InProcess):
 
     deaths = 1
 
-    def stop(self, number: int, save: Path | None) -> None:
+    def stop(self, number: int, save: Path | None, newest: bool = False) -> None:
         if Dying.deaths > 0:
             Dying.deaths -= 1
             self.events.append(Failed(number, "the worker process died (signal SIGKILL)", died=True))
         else:
-            super().stop(number, save)
+            super().stop(number, save, newest)
 
 
 def test_a_trial_whose_worker_died_at_its_end_runs_again_and_is_told_once(

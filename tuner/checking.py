@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.config import Stopping
 from tuner.confirmation import ROUNDS, TOP
-from tuner.forecast import Forecast, forecast
+from tuner.forecast import Forecast, forecast, run_share
 from tuner.grammar import Override, plain_domain, read_space
 from tuner.planning import Plan, own_families, plan_of, total_trials
 from tuner.reporting import formula
@@ -38,11 +37,12 @@ def check_space(path: Path, overrides: Sequence[Override], no_import: bool) -> C
     own = _own_code(space)
     plan = None if no_import and own else plan_of(space)
     space = plan.space if plan else space
-    trials, cap = total_trials(space), _cap(space)
+    trials, cap, folds = total_trials(space), _cap(space), space.config.data.split.folds or 1
     time = _forecast(plan) if plan and trials else None
     document = {
         "study": space.config.study, "valid": True, "searched": {n: d.to_json() for n, d in space.domains.items()},
-        "trials": trials, "epochs_per_trial": cap, "epochs": trials * cap, "workers": space.config.budget.workers,
+        "trials": trials, "epochs_per_trial": cap, "epochs": trials * cap * folds,
+        "workers": space.config.budget.workers,
         "data": dict(plan.study.data) if plan else None, "metric": plan.study.metric if plan else None,
         "forecast": asdict(time) if time else None, "own_code": own, "imported": bool(plan and own),
         "notes": list(space.notes),
@@ -55,10 +55,11 @@ def _forecast(plan: Plan) -> Forecast:
     from tuner.piloting import cores, pilot
 
     config, (pilots, before, once) = plan.space.config, pilot(plan)
-    rules = config.stopping != Stopping.off() and config.training.schedule == "constant"
+    refit = len(plan.splits.train) / len(plan.folds[0].train) if plan.refit else 0.0
     return forecast(
-        pilots, plan.trials, config.budget.workers, cores(), rules=rules, confirm=config.budget.confirm,
-        start=plan.seconds + before, once=once, timeout=config.budget.timeout,
+        pilots, plan.trials, config.budget.workers, cores(), share=run_share(config.rules),
+        confirm=config.budget.confirm, start=plan.seconds + before, loading=plan.seconds, once=once,
+        folds=len(plan.folds), refit=refit, timeout=config.budget.timeout,
     )  # fmt: skip
 
 
@@ -90,13 +91,19 @@ def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[st
     lines += ["", f"{len(space.domains)} values are searched:"] if space.domains else ["", "nothing is searched"]
     lines += [f"  {line}" for line in table([(n, plain_domain(d)) for n, d in space.domains.items()])]
     cost = f"{counted(document['trials'], 'trial')} x at most {counted(document['epochs_per_trial'], 'epoch')}"
+    cost += f" x {folds} folds" if (folds := space.config.data.split.folds) else ""
     workers = counted(document["workers"], "worker")
     lines += ["", f"{cost} = {document['epochs']}, with {workers}; most trials end early"]
     if told := document["forecast"]:
         likely, most = (roughly(told[name]) for name in ("likely", "most"))
-        said = f"about {likely} to {most}" if likely != most else f"about {most}"
-        why = f"the latter with every trial at its cap, by pilot batches of {counted(told['pilots'], 'configuration')}"
-        lines += [f"on this machine: {said} ({why})"]
+        by = f"by pilot batches of {counted(told['pilots'], 'configuration')}"
+        if likely != most:
+            said = f"about {likely} to {most} (the latter with every trial at its cap, {by})"
+        elif told["most"] == space.config.budget.timeout:
+            said = f"{most}, its time limit ({by})"
+        else:
+            said = f"about {most} ({by})"
+        lines += [f"on this machine: {said}"]
     if space.config.budget.confirm and (best := min(TOP, document["trials"])) > 1:
         lines += [f"then at most {best * ROUNDS} runs up to the epochs that were kept, to confirm the best {best}"]
     return lines

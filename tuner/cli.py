@@ -189,6 +189,9 @@ def _say(lines: Iterable[str]) -> None:
 @app.command()
 def check(
     space: SpaceFile,
+    trials: Annotated[int | None, typer.Option(help="As many trials in all.", show_default=False)] = None,
+    timeout: Annotated[str | None, typer.Option(help="In this time: 90s, 10m, 2h.", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option(help="With so many processes.", show_default=False)] = None,
     settings: Set = None,
     no_import: Annotated[bool, typer.Option("--no-import", help="Don't import code that the space names.")] = False,
     as_json: Json = False,
@@ -199,8 +202,12 @@ def check(
     """
     from tuner.checking import check_space
 
+    given = {
+        "--trials": ("budget.trials", trials), "--timeout": ("budget.timeout", timeout),
+        "--workers": ("budget.workers", workers),
+    }  # fmt: skip
     with apart():
-        found = check_space(space, _overrides(settings, {}), no_import)
+        found = check_space(space, _overrides(settings, given), no_import)
     _emit(_document(found.document) if as_json else "\n".join(found.lines))
 
 
@@ -238,7 +245,8 @@ def show(
         return
     record = found.trials.get(trial)
     if record is None:
-        raise UsageError(f"--trial {trial}: study {found.name} has the trials 0 to {len(found.trials) - 1}")
+        there = f"the trials 0 to {max(found.trials)}" if found.trials else "no trials yet"
+        raise UsageError(f"--trial {trial}: study {found.name} has {there}")
     document = {"number": record.number, "state": record.state, **record.to_json()}
     _emit(_document(document) if as_json else "\n".join(showing.trial_text(record, found.record.data["task"])))
 
@@ -285,7 +293,7 @@ def rescore(
         trials = [asdict(row) for row in rows]
         _emit(_document({"study": found.name, **rule.model_dump(), "metric": named, "trials": trials}))
         return
-    _emit("\n".join(terminal.rescored_text(rows, rule, named)))
+    _emit("\n".join(terminal.rescored_text(rows, rule, named, found.document["confirmed"])))
 
 
 @app.command()

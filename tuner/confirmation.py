@@ -24,7 +24,7 @@ from tuner.scoring import Score
 TOP, ROUNDS, FEWEST_ROUNDS = 5, 3, 2
 SHARE = 1 / 3  # of a time limit that the confirmation may take
 T95 = {2: 12.706, 3: 4.303}  # Student's t at 97.5 %, by the number of rounds
-REPEAT = "repeat:"  # with which the keys of repeats in a store begin
+REPEAT, ABLATION = "repeat:", "ablation:"  # with which the keys of repeats in a store begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Repeat:
     """A trial's configuration trained again: on the split and with the seed of a round, up to the epoch `kept`.
 
     `curve` and `score` are None if it failed (`error` says why) or came to no finite score. The validation rows are
-    other ones than those of the search if `fresh`; they aren't where the data name them. `without` names a regularizer
-    that was switched off, for an ablation.
+    other ones than those of the search if `fresh`; they aren't where the data name or order them. `without` names a
+    regularizer that was switched off, for an ablation. `n_train` are the rows it was trained on (0: not known).
     """
 
     trial: int
@@ -46,6 +46,7 @@ class Repeat:
     error: str = ""
     fresh: bool = True
     without: str = ""
+    n_train: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON."""
@@ -134,6 +135,7 @@ def confirmed(
 ) -> Confirmed | None:
     """Return the outcome over the rounds in which all contenders were trained, or as many of the first of them as have
     at least two such rounds; None if these are fewer than two, or if none of them came to a score in all rounds.
+    `n_train` and `n_val` are the study's own rows, for repeats that don't tell theirs.
     """
     there = {(repeat.trial, repeat.round): repeat for repeat in repeats if not repeat.without}
     top, rounds = contenders(records.values(), form), list[int]()
@@ -142,7 +144,8 @@ def confirmed(
         top = top if len(rounds) >= FEWEST_ROUNDS else top[:-1]
     if len(rounds) < FEWEST_ROUNDS:
         return None
-    share = n_val / n_train
+    used = [there[record.number, n] for record in top for n in rounds]
+    share = _share(used, n_train, n_val)
     found = [_standing(record, [there[record.number, n] for n in rounds], share) for record in top]
     order = sorted(found, key=lambda each: (-each.mean, each.trial))
     if form == "tiebreak":
@@ -150,8 +153,14 @@ def confirmed(
     leader = next(each for each in found if each.trial == top[0].number)
     if not math.isfinite(order[0].mean):
         return None
-    used = tuple(there[record.number, n] for record in top for n in rounds)
-    return Confirmed(order[0].trial, leader.trial, leader.searched - leader.mean, tuple(rounds), tuple(order), used)
+    optimism = leader.searched - leader.mean
+    return Confirmed(order[0].trial, leader.trial, optimism, tuple(rounds), tuple(order), tuple(used))
+
+
+def _share(repeats: Iterable[Repeat], n_train: int, n_val: int) -> float:
+    """Return validation rows by training rows, of the repeats' own divisions; by default those given."""
+    known = [repeat.curve.n_val / repeat.n_train for repeat in repeats if repeat.curve is not None and repeat.n_train]
+    return fmean(known) if known else n_val / n_train
 
 
 def _ties_broken(order: list[Contender], repeats: Mapping[int, Sequence[Repeat]], share: float) -> list[Contender]:
@@ -205,7 +214,7 @@ def bought(
 ) -> list[Bought]:
     """Return what each regularizer of a trial brought, the one with the largest effect first."""
     there = {(repeat.without, repeat.round): repeat.score for repeat in repeats if repeat.trial == trial}
-    found = []
+    share, found = _share((repeat for repeat in repeats if repeat.trial == trial), n_train, n_val), []
     for name, value in values.items():
         both = [(there.get(("", n)), there.get((name, n))) for n in range(ROUNDS)]
         pairs = [(full, less) for full, less in both if full is not None and less is not None]
@@ -214,7 +223,7 @@ def bought(
                 [full.value - less.value for full, less in pairs],
                 [less.gap - full.gap for full, less in pairs],
             )
-            wider = math.sqrt(1 / len(pairs) + n_val / n_train)
+            wider = math.sqrt(1 / len(pairs) + share)
             found.append(
                 Bought(name, value, fmean(scores), stdev(scores) * wider, fmean(gaps), stdev(gaps) * wider, len(pairs))
             )

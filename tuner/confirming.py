@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tuner.config import min_epochs
-from tuner.confirmation import REPEAT, ROUNDS, Repeat, affordable, contenders
+from tuner.confirmation import ABLATION, REPEAT, ROUNDS, Repeat, affordable, contenders
 from tuner.data import load_fresh
 from tuner.data.splits import Splits
 from tuner.engine import Again, Done, Engine, Task, again
@@ -26,11 +26,19 @@ from tuner.scoring import score_at
 from tuner.store import Store
 
 FRESH = 1 << 20  # beyond the numbers of trials, so that no trial had such a seed
+TRIES = 20  # seeds of a split, where rows of groups can't be divided by each one
 
 
 def repeats_of(store: Store) -> list[Repeat]:
     """Return the runs of a study's confirmation that have ended."""
     return [Repeat.from_json(document) for document in store.found(REPEAT)]
+
+
+def ablations_of(store: Store) -> list[Repeat]:
+    """Return the runs that have ended and that an ablation is told from: those of the confirmation, and its own, by
+    which nothing is chosen.
+    """
+    return [*repeats_of(store), *(Repeat.from_json(document) for document in store.found(ABLATION))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +77,9 @@ def _missing(runs: Iterable[Run], repeats: Sequence[Repeat]) -> list[Run]:
 
 
 def repeat_each(
-    plan: Plan, store: Store, engine: Engine, runs: Sequence[Run], deadline: float | None = None
+    plan: Plan, store: Store, engine: Engine, runs: Sequence[Run], deadline: float | None = None, kind: str = REPEAT
 ) -> Iterator[Repeat]:
-    """Make runs; yield each once it is stored, until the deadline passes.
+    """Make runs; yield each once it is stored, as one of the confirmation or of an ablation, until the deadline passes.
 
     Raises:
         DataError, UserCodeError: the data are no longer what they were.
@@ -79,17 +87,16 @@ def repeat_each(
     """
     if not runs or (deadline is not None and time.monotonic() >= deadline):
         return
-    rounds = sorted({run.round for run in runs})
-    fresh = load_fresh(data_of(plan.space), plan.space.folder, [_split(plan, n) for n in rounds])
-    divisions: dict[int, tuple[int, Splits]] = {}
+    divided = load_fresh(data_of(plan.space), plan.space.folder)
+    divisions: dict[int, tuple[int, Splits, int]] = {}
 
     def jobs() -> Iterator[Again]:
         for number, run in enumerate(runs):
             if run.round not in divisions:
-                splits = next(fresh)
+                splits, seed = _division(plan, divided, run.round)
                 _refuse_other_data(plan, splits)
                 with writing(plan.folder):
-                    divisions[run.round] = engine.take(splits), splits
+                    divisions[run.round] = engine.take(splits), splits, seed
             assert run.record.score is not None
             config = plan.space.at(run.record.all_values)
             config = config.replace({run.without: 0.0}) if run.without else config
@@ -98,13 +105,30 @@ def repeat_each(
 
     for done in again(engine, jobs(), deadline):
         run = runs[done.job.task.number]
-        repeat = _repeat(plan, done, run, divisions[run.round][1])
-        store.put(f"{REPEAT}{run.record.number}:{run.round}:{run.without}", repeat.to_json())
+        repeat = _repeat(plan, done, run, *divisions[run.round][1:])
+        store.put(f"{kind}{run.record.number}:{run.round}:{run.without}", repeat.to_json())
         yield repeat
 
 
-def _split(plan: Plan, n: int) -> int:
-    return (plan.space.config.data.split.seed + 1 + n) % 2**32
+def _split(plan: Plan, n: int, attempt: int = 0) -> int:
+    return (plan.space.config.data.split.seed + 1 + n + attempt * ROUNDS) % 2**32
+
+
+def _division(plan: Plan, divided: Callable[[int], Splits], n: int) -> tuple[Splits, int]:
+    """Return the splits of a round and the seed that they are by: the round's first seed that the rows can be divided
+    by. With groups some can't: a class may be in one group alone.
+
+    Raises:
+        DataError: none of 20 seeds can.
+    """
+    for attempt in range(TRIES):
+        seed = _split(plan, n, attempt)
+        try:
+            return divided(seed), seed
+        except DataError as error:
+            fault = error
+    why = "the best configurations can't be trained again on fresh splits; --no-confirm leaves that out"
+    raise DataError(f"{fault} ({why})")
 
 
 def _seed(plan: Plan, n: int) -> int:
@@ -117,13 +141,14 @@ def _refuse_other_data(plan: Plan, splits: Splits) -> None:
         raise DataError(f"{plan.space.config.data.source}: is not what it was when the study began; put that back")
 
 
-def _repeat(plan: Plan, done: Done, run: Run, splits: Splits) -> Repeat:
+def _repeat(plan: Plan, done: Done, run: Run, splits: Splits, split: int) -> Repeat:
     config, kept, worth, curve = done.job.task.config, done.job.kept, None, None
     if not done.error:
         budget = config.training.epochs
         curve = replace(blank_curve(config, splits), budget=budget, first=min_epochs(budget), epochs=done.epochs)
         worth = score_at(curve, kept, plan.space.config.score, plan.study.metric)
         worth = worth if math.isfinite(worth.value) else None
-    fresh = not np.array_equal(splits.val.rows, plan.folds[0].val.rows)
-    trial, n, seed = run.record.number, run.round, done.job.task.seed
-    return Repeat(trial, n, seed, _split(plan, n), kept, curve, worth, done.error, fresh, run.without)
+    ordered = plan.space.config.data.split.time is not None
+    fresh = not ordered and not np.array_equal(splits.val.rows, plan.folds[0].val.rows)
+    trial, n, seed, rows = run.record.number, run.round, done.job.task.seed, len(splits.train)
+    return Repeat(trial, n, seed, split, kept, curve, worth, done.error, fresh, run.without, rows)

@@ -1,8 +1,10 @@
 """What a trial's curve says of its fit, and what the best trials say of the ranges, in words with their numbers. Pure.
 
     overfit      train is better than validation beyond 2 SE of the gap; `slightly` while R < .1
-    underfit     it isn't, and the trial was still improving at its cap of epochs
+    underfit     it isn't, and validation is no better than knowing nothing, or it was still improving when it ended
     well fitted  it isn't, and more epochs brought nothing
+
+Whether a trial improves is told by its smoothed validation loss, which chooses the epoch to keep.
 
 R = clip((L_val - L_train) / (L_0 - L_train), 0, 1) is the relative overfitting rate of Efron & Tibshirani (1997): 0
 where validation is as good as train, 1 where it is no better than knowing nothing.
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
+from tuner.curve import Curve
 from tuner.ranking import best_records
 from tuner.record import TrialRecord
 from tuner.space import Range, Space
@@ -23,6 +26,7 @@ from tuner.space import Range, Space
 Fit = Literal["overfit", "slightly overfit", "underfit", "well fitted"]
 NOISE, SLIGHT = 2.0, 0.1
 BEST_SHARE, FEWEST_BEST, AT_BOUND = 0.2, 4, 0.1
+EPOCHS = "training.epochs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,9 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class AtBound:
-    """A range whose best trials lie at one of its bounds: its key, the bound, how many they are and their median."""
+    """A range whose best trials lie at one of its bounds: its key, the bound, how many of them lie in the outer tenth
+    there, and the median of those in the range.
+    """
 
     name: str
     bound: float
@@ -53,8 +59,8 @@ class AtBound:
 
 
 def diagnose(record: TrialRecord) -> Diagnosis | None:
-    """Return how a trial fits; None if it kept no epoch."""
-    if record.kept is None or record.curve is None or record.score is None:
+    """Return how a trial fits; None if it failed or kept no epoch."""
+    if record.state == "failed" or record.kept is None or record.curve is None or record.score is None:
         return None
     curve, epoch, kept = record.curve, record.kept, record.score.epoch
     null, val, train = curve.null_loss, epoch.val.loss, epoch.train.loss
@@ -66,24 +72,43 @@ def diagnose(record: TrialRecord) -> Diagnosis | None:
         fit: Fit = "slightly overfit" if rate < SLIGHT else "overfit"
         by = f"{gap / noise:.1f} SE" if noise > 0 else "without noise"
         reason = f"validation loss exceeds training loss by {gap:.2g} of knowing nothing ({by}); R = {rate:.2g}"
-    elif kept >= curve.budget:
-        fit, reason = "underfit", f"still improving at its cap of {curve.budget} epochs, with no gap beyond noise"
+    elif val >= null:
+        fit, reason = "underfit", f"at epoch {kept} validation is no better than knowing nothing"
+    elif kept == len(curve) and _improves(curve):
+        end = f"its cap of {len(curve)} epochs" if kept >= curve.budget else f"epoch {kept}, where it was ended"
+        fit, reason = "underfit", f"still improving at {end}, with no gap beyond noise"
+    elif kept == len(curve):
+        fit, reason = "well fitted", f"no gap beyond noise, and no longer improving at epoch {kept}, its last"
     else:
         fit, reason = "well fitted", f"no gap beyond noise, and nothing gained after epoch {kept}"
     return Diagnosis(record.number, fit, gap, noise, rate, reason)
 
 
+def _improves(curve: Curve) -> bool:
+    """Tell whether the newest epoch is better than the one before; of a single epoch it can't be told, so it may be."""
+    return len(curve) < 2 or curve.last.standing.smoothed < curve[len(curve) - 1].standing.smoothed
+
+
 def at_bounds(space: Space, records: Mapping[int, TrialRecord]) -> list[AtBound]:
-    """Return the ranges of which the best fifth of the trials (at least 4) has its median in an outer tenth."""
+    """Return the ranges of which the best fifth of the trials (at least 4) has its median in an outer tenth.
+
+    Of a cap of epochs that says something only if most of them kept the last epoch that it allows.
+    """
     complete = sum(record.state == "complete" for record in records.values())
     best = best_records(records.values(), max(FEWEST_BEST, round(BEST_SHARE * complete)))
     if len(best) < FEWEST_BEST or complete <= len(best):
         return []
     found = []
     for name, domain in space.domains.items():
+        if name == EPOCHS and 2 * sum(map(_at_cap, best)) <= len(best):
+            continue
         if isinstance(domain, Range) and (bound := _at_bound(name, domain, best)) and _can_widen(space, bound, domain):
             found.append(bound)
     return found
+
+
+def _at_cap(record: TrialRecord) -> bool:
+    return record.curve is not None and record.score is not None and record.score.epoch >= record.curve.budget
 
 
 def _can_widen(space: Space, bound: AtBound, domain: Range) -> bool:
@@ -103,19 +128,23 @@ def _can_widen(space: Space, bound: AtBound, domain: Range) -> bool:
 
 def _at_bound(name: str, domain: Range, best: Sequence[TrialRecord]) -> AtBound | None:
     values = [_number(record.values.get(name)) for record in best]
-    inside = [value for value in values if value is not None and domain.low <= value <= domain.top]
+    inside = [value for value in values if value is not None and domain.low <= value <= domain.top]  # not `or`
     if len(inside) < FEWEST_BEST or domain.low == domain.top:
         return None
     scale = math.log if domain.log else float
     low, high = scale(domain.low), scale(domain.top)
-    middle = median(inside)
+    middle, places = median(inside), [(scale(value) - low) / (high - low) for value in inside]
     place = (scale(middle) - low) / (high - low)
     if AT_BOUND < place < 1 - AT_BOUND:
         return None
     side: Literal["low", "high"] = "low" if place <= AT_BOUND else "high"
     bound = domain.low if side == "low" else domain.top
-    reason = f"{name}: the best {len(inside)} trials lie at its {side} bound {bound:g} (median {middle:.3g}); widen it"
-    return AtBound(name, bound, side, len(inside), middle, reason)
+    near = sum(place <= AT_BOUND if side == "low" else place >= 1 - AT_BOUND for place in places)
+    reason = (
+        f"{name}: {near} of the best {len(best)} trials lie in the outer tenth of its range, at its {side} bound "
+        f"{bound:g} (median {middle:.3g}); widen it"
+    )
+    return AtBound(name, bound, side, near, middle, reason)
 
 
 def _number(value: Any) -> float | None:

@@ -93,8 +93,8 @@ class Engine(Protocol):
         """Let a trial train its next epoch."""
         ...
 
-    def stop(self, number: int, save: Path | None) -> None:
-        """End a trial, saving the weights of its best epoch if `save` is given; Ended follows."""
+    def stop(self, number: int, save: Path | None, newest: bool = False) -> None:
+        """End a trial, saving the weights of its best epoch, or its newest one's, if `save` is given; Ended follows."""
         ...
 
     def clear(self) -> None:
@@ -148,7 +148,8 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
             if event.epoch.number < job.kept:
                 engine.go(event.number)
             else:
-                engine.stop(event.number, job.save)
+                # the epoch that was chosen, also where other rows would choose another one
+                engine.stop(event.number, job.save, newest=True)
             continue
         if isinstance(event, Unsaved):
             raise StorageError(event.error)

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from tuner.config import Stopping
 from tuner.confirmation import ROUNDS, TOP, Repeat, contenders
 from tuner.record import TrialRecord, seconds_kept
 
 RUN_SHARE = 0.4  # of the epochs of its cap a trial runs, in the mean, with the rules on
+ALONE_SHARE = 0.9  # with the rules that ask no other trial alone
 KEPT_SHARE = 0.6  # of the epochs of its cap the epoch lies at that is kept
 PER_TRIAL = 0.03  # seconds that proposing and writing a trial take
 RECENT = 20  # trials whose mean is taken for those to come
@@ -41,25 +43,36 @@ class Forecast:
 
 
 def forecast(
-    pilots: Sequence[Pilot], trials: int, workers: int, cores: int, *, rules: bool, confirm: bool, start: float,
-    once: float = 0.0, timeout: float | None = None,
+    pilots: Sequence[Pilot], trials: int, workers: int, cores: int, *, share: float, confirm: bool, start: float,
+    loading: float = 0.0, once: float = 0.0, folds: int = 1, refit: float = 0.0, timeout: float | None = None,
 ) -> Forecast:  # fmt: skip
-    """Return how long `trials` trials take with so many workers on so many cores.
+    """Return how long `trials` trials of so many folds take with so many workers on so many cores.
 
-    `start` are the seconds before the first trial, `once` those that are spent once for all trials, on features of a
-    frozen network. A study with a timeout takes no longer than that.
+    A trial runs, in the mean, a `share` of its cap (see `run_share`). `start` are the seconds before the first trial,
+    `loading` those of dividing the rows once more, `once` those that are spent once for all trials, on features of a
+    frozen network. In the end two configurations are trained again on `refit` times as many rows, unless that is 0. A
+    study with a timeout takes no longer than that.
     """
     at_once = max(1, min(workers, cores, trials))
+    again = min(TOP, trials) * ROUNDS if confirm and trials > 1 else 0
+
+    def run(share: float) -> float:
+        return fmean(pilot.before + pilot.epoch * pilot.cap * share for pilot in pilots)
 
     def whole(share: float) -> float:
-        search = trials * fmean(pilot.before + pilot.epoch * pilot.cap * share for pilot in pilots)
-        again = min(TOP, trials) * ROUNDS * (confirm and trials > 1)
-        repeats = again * fmean(pilot.before + pilot.epoch * pilot.cap * min(share, KEPT_SHARE) for pilot in pilots)
-        return start + (once + search + repeats) / at_once + trials * PER_TRIAL
+        kept = run(min(share, KEPT_SHARE))
+        search, repeats, last = trials * folds * run(share), again * kept, 2 * refit * kept
+        divided = ROUNDS * loading if again else 0.0
+        return start + divided + (once + search + repeats + last) / at_once + trials * PER_TRIAL
 
-    most, likely = whole(1.0), whole(RUN_SHARE if rules else 1.0)
+    most, likely = whole(1.0), whole(share)
     limit = math.inf if timeout is None else timeout
     return Forecast(min(likely, limit), min(most, limit), len(pilots))
+
+
+def run_share(rules: Stopping) -> float:
+    """Return the share of its cap that a trial runs in the mean under rules."""
+    return RUN_SHARE if rules.behind else ALONE_SHARE if rules.overfit or rules.plateau else 1.0
 
 
 @dataclass(slots=True)

@@ -1,5 +1,8 @@
 """Which searched values moved the score and which moved the gap: shares of variance after functional ANOVA.
 
+A share is what a value explains alone; what several explain together, and noise, is nobody's, so they add up to less
+than 1.
+
 Decides how values become coordinates; the analysis is Optuna's (Hutter, Hoos & Leyton-Brown 2014). A value outside its
 range (`or: 0`) and a value that wasn't active have places of their own beside the range.
 """
@@ -12,7 +15,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import create_trial
 
 from tuner.proposing import quiet
@@ -58,7 +61,8 @@ def _shares(space: Space, records: list[TrialRecord], target: Callable[[TrialRec
             places = {name: _place(domain, record.values.get(name)) for name, domain in space.domains.items()}
             axes = {name: _axis(domain) for name, domain in space.domains.items()}
             study.add_trial(create_trial(value=value, params=places, distributions=axes))
-        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+        # not by `get_param_importances`, which would make them add up to 1
+        shares = FanovaImportanceEvaluator(seed=0).evaluate(study)
     return {name: float(f"{share:.3g}") for name, share in shares.items()}
 
 

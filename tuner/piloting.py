@@ -80,7 +80,7 @@ def _timed(plan: Plan, engine: Engine, configs: list[RunConfig]) -> tuple[list[P
             faults.append(done.error)
         else:
             number = done.job.task.number
-            seconds = min(epoch.seconds for epoch in done.epochs) * len(plan.folds) / shares[number]
+            seconds = min(epoch.seconds for epoch in done.epochs) / shares[number]
             found.append(Pilot(seconds, configs[number].training.epochs, 0.0))
         if found and time.monotonic() > first + SECONDS:
             break

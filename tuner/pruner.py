@@ -102,8 +102,8 @@ def report(
 ) -> Verdict | None:
     """Report the train and validation loss of a step (an epoch) to a trial; return a verdict if it is over.
 
-    The verdict's `kept` is the step with the best validation loss, counted from the first one reported as 1, and its
-    `reason` one sentence; both are kept with the trial as attributes.
+    The verdict's `kept` is the step with the best smoothed validation loss, counted from the first one reported as 1,
+    and its `reason` one sentence; both are kept with the trial as attributes.
 
     Args:
         trial: of any study; its pruner's rules hold if that is an OverfitPruner, else those of `OverfitPruner()`.

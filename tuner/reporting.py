@@ -83,7 +83,7 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
         "per_class": _per_class(facts, best),
         "versions": dict(study.versions),
         "config": facts.get("config"), "report": facts.get("report"), "model": facts.get("model"),
-        "features": facts.get("features"),
+        "features": facts.get("features"), "trained_again_on": facts.get("trained_again_on"),
     }  # fmt: skip
 
 

@@ -213,7 +213,7 @@ class _Loop:
         if self.folds > 1:
             self._close_fold(run, curve, run.verdict)
         else:
-            rules = self._alone(run, curve, run.verdict)
+            rules = self._alone(run, curve)
             run.record = replace(run.record, state=run.verdict.outcome, verdict=run.verdict, rules=rules)
         if run.record.verdict is not None:
             self._score(run)
@@ -231,11 +231,16 @@ class _Loop:
             return finished(curve)
         return timed_out(curve) if verdict is None and self._is_last_chance(run, curve) else verdict
 
-    def _alone(self, run: _Running, curve: Curve, verdict: Verdict) -> dict[str, int | None]:
-        """Return where each rule by itself would have ended a run; of `behind`, if it was asked, what it said."""
-        asked = run.config.rules.behind and run.record.label != BASELINE
-        found = alone(curve, [] if asked else list(self.peers[0].values()))
-        return found | ({"behind": verdict.epoch if verdict.kind == "behind" else None} if asked else {})
+    def _alone(self, run: _Running, curve: Curve) -> dict[str, int | None]:
+        """Return where each rule by itself would have ended a run; of `behind`, which was asked epoch by epoch among
+        the trials there were then, what it said.
+        """
+        peers = list(self.peers[0].values())
+        if not run.config.rules.behind or run.record.label == BASELINE:
+            return alone(curve, peers)
+        # at the last epoch another rule may have spoken before it
+        last = judge(curve, peers, Stopping.off().model_copy(update={"behind": True}))
+        return alone(curve, []) | {"behind": len(curve) if last is not None and last.kind == "behind" else None}
 
     def _is_last_chance(self, run: _Running, curve: Curve) -> bool:
         """Tell whether no trial is complete and the time is too short for another epoch: better a trial cut short than
@@ -252,7 +257,9 @@ class _Loop:
         """Add a fold's curve to its trial's; judge the mean of the folds so far, and end the trial if it is time."""
         folds = (*run.record.folds, curve)
         mean, done = pooled(folds), len(folds)
-        run.first = run.first or verdict
+        if run.first is None:
+            run.first = verdict
+            run.record = replace(run.record, rules=self._alone(run, curve))
         run.record = replace(run.record, folds=folds, curve=mean)
         end: Verdict | None = verdict
         if verdict.outcome == "complete":

@@ -25,6 +25,7 @@ from tuner.scoring import LOSS, LOWER_IS_BETTER
 RESAMPLES = 2000
 MOST_DRAWS = 10_000_000  # rows drawn in all: the resamples are fewer for a very large test set
 FEWEST = 200
+FEWEST_ROWS = 20  # of a test set by which anything is said to be better: below, resamples hardly differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def look(
     """Open the test set for the chosen trial; return what was seen, or None if there is no test set.
 
     `earlier` is what the last look returned: if it was at the same trial and the same rows it is returned as it
-    is, and nothing is opened; otherwise this look is counted on top.
+    is, and nothing is opened, unless there was no baseline then and is one now; otherwise this look is counted on top.
 
     The result holds per metric the value and a percentile bootstrap interval of 95 % (2000 resamples of the
     test examples), the same for the paired difference to the baseline, each class's precision, recall and F1, and
@@ -66,7 +67,9 @@ def look(
     if splits.test is None:
         return None
     if earlier and earlier["trial"] == chosen.record.number and earlier["test_hash"] == splits.test_hash:
-        return dict(earlier)
+        news = baseline is not None and earlier["baseline"] is None
+        if not news:
+            return dict(earlier)
     return {
         "trial": chosen.record.number,
         "baseline": baseline.record.number if baseline else None,
@@ -140,12 +143,16 @@ def _interval(value: float, draws: NDArray[Any]) -> dict[str, float]:
 def beats_baseline(seen: Mapping[str, Any], metric: str) -> str:
     """Return in one sentence whether the chosen trial beat the unregularized baseline beyond noise."""
     difference = seen["difference"].get(metric)
-    if difference is None:
+    if seen["baseline"] is None:
         return "There is no baseline to compare with."
+    if difference is None:
+        return f"Whether tuning helped can't be told: {metric} isn't defined on the test rows."
     low, high = difference["low"], difference["high"]
     interval = f"test {metric} better by {difference['value']:.3g}, 95 % interval {low:.3g} to {high:.3g}"
     if seen["trial"] == seen["baseline"]:
         return "Tuning did not help: the baseline itself was chosen (the middle of the space, unregularized)."
+    if seen["rows"] < FEWEST_ROWS:
+        return f"Whether tuning helped can't be told from {seen['rows']} test rows ({interval})."
     if low > 0:
         return f"It beat the baseline, which is the middle of the space, unregularized and not tuned ({interval})."
     if high < 0:

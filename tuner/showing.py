@@ -54,13 +54,21 @@ def _confirmed(document: Mapping[str, Any]) -> list[str]:
         return ["  not confirmed: it may owe some of its score to the rows that it was chosen on"] * several
     first = found["contenders"][0]
     score = f"{number(first['score'])} (95 % interval {number(first['low'])} to {number(first['high'])})"
-    what = "fresh splits and seeds" if found["fresh_splits"] else "fresh seeds (the data name the validation rows)"
+    what = (
+        "fresh splits and seeds"
+        if found["fresh_splits"]
+        else "fresh seeds (the validation rows are the search's: the data name or order them)"
+    )
     lines = [f"  confirmed on {found['rounds']} {what}: score {score}"]
     if found["search_choice"] != found["trial"]:
         lines[0] += f"; chosen over trial {found['search_choice']}, which led the search"
-    more = "more" if (found["optimism"] or 0.0) >= 0 else "less"
-    by = number(abs(found["optimism"] or 0.0))
-    lines += [f"  optimism: the search's choice scored {by} {more} in the search than confirmed"]
+    by = found["optimism"]
+    if by is None:
+        failed = f"trial {found['search_choice']}, the search's choice, came to no score in every round"
+        lines += [f"  optimism: not known, for {failed}"]
+    else:
+        told = f"{number(abs(by))} {'more' if by >= 0 else 'less'}"
+        lines += [f"  optimism: the search's choice scored {told} in the search than confirmed"]
     head = ["contender", "in the search", "confirmed", "SE"]
     rows = [
         [str(c["trial"]), *(number(c[key]) for key in ("search_score", "score", "se"))] for c in found["contenders"]
@@ -144,7 +152,7 @@ def _said(document: Mapping[str, Any]) -> list[str]:
         gaps = f"gap {number(free['relative_gap'])} -> {number(first['relative_gap'])}"
         what = FORMS[document["score"]["form"]]
         lines.append(f"In the search {what} put trial {first['trial']} before {free['trial']}: {moved}, {gaps}.")
-    if rows := document["data"].get("refit"):
+    if rows := document["trained_again_on"]:
         lines.append(
             f"The model was trained again on {rows} rows, {best['epoch']} epochs; train and validation are the "
             "trial's, test is the model's."
@@ -269,5 +277,6 @@ def list_text(documents: Sequence[Mapping[str, Any]]) -> list[str]:
             metric,
         ]
         row += [str(best["trial"]), number(best["score"]), number(best["val"].get(metric))] if best else ["-"] * 3
-        rows.append([*row, number(test.get(metric, {}).get("value")) if test else "-"])
+        known = test is not None and not test["stale"]
+        rows.append([*row, number(test.get(metric, {}).get("value")) if known else "-"])
     return table(rows, frozenset({1, 2, 3, 5, 6, 7, 8}))

@@ -136,6 +136,7 @@ def over_folds(first: Verdict, curve: Curve, folds: int) -> Verdict:
         f"mean validation loss {curve[kept].val.loss:.3g}"
     )
     numbers = {"val_loss": curve[kept].val.loss, "folds": float(folds)}
+    numbers |= {f"fold_1.{name}": value for name, value in first.numbers.items()}
     return Verdict(first.kind, "complete", len(curve), kept, numbers, reason)
 
 
@@ -197,12 +198,13 @@ def _overfit(curve: Curve, peers: Sequence[Peer]) -> Verdict | None:
     matters = level - best.val.loss > FLOOR * curve.null_loss
     if not (rise > RISE and matters and last.train.loss < best.train.loss and errors > PAIRED_SE):
         return None
-    fell = 1 - last.train.loss / best.train.loss
+    fell = 1 - last.train.loss / best.train.loss if best.train.loss > 0 else math.inf
     behind = _comparison(curve, kept, peers)
     numbers = {"rise": rise, "val_loss_best": best.val.loss, "val_loss": level, "se": errors, "train_fell": fell}
     reason = (
-        f"stopped at epoch {t}, kept epoch {kept}: validation loss rose {rise:.0%} over its minimum "
-        f"{best.val.loss:.3g} ({min(errors, 999):.1f} SE) while training loss fell {fell:.0%}"
+        f"stopped at epoch {t}, kept epoch {kept}: validation loss rose {_share(rise, level - best.val.loss)} over the "
+        f"{best.val.loss:.3g} there{f' ({errors:.1f} SE)' if math.isfinite(errors) else ''} while training loss fell "
+        f"{_share(fell, best.train.loss - last.train.loss)}"
     )
     if behind is not None:
         numbers |= behind
@@ -210,12 +212,17 @@ def _overfit(curve: Curve, peers: Sequence[Peer]) -> Verdict | None:
     return Verdict("overfit", "complete" if behind is None else "pruned", t, kept, numbers, reason)
 
 
+def _share(share: float, change: float) -> str:
+    """Return a change as a share, or as it is where it is one of nothing."""
+    return f"{share:.0%}" if math.isfinite(share) else f"by {change:.3g}"
+
+
 def _plateau(curve: Curve) -> Verdict | None:
     t, kept = len(curve), curve.best
     patience = max(PATIENCE, math.ceil(PATIENCE_SHARE * curve.budget))
     if t - kept < patience:
         return None
-    reason = f"stopped at epoch {t}, kept epoch {kept}: validation loss has not improved for {t - kept} epochs"
+    reason = f"stopped at epoch {t}, kept epoch {kept}: smoothed validation loss has not improved for {t - kept} epochs"
     numbers = {"epochs": float(t - kept), "patience": float(patience), "val_loss": curve[kept].val.loss}
     return Verdict("plateau", "complete", t, kept, numbers, reason)
 

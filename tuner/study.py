@@ -74,17 +74,18 @@ def open_study(study: str, *, storage: str | None = None, studies_dir: str | Pat
 
 
 def space_of(study: Study, overrides: Sequence[Override] = ()) -> Space:
-    """Return a study's space as it was run, its score by the constants of its time, with some values put over it.
+    """Return a study's space as it was run, under the study's name and with the constants of its score, whose defaults
+    may have been others then; and with some values put over it.
 
     Raises:
         SpaceError: an override is wrong.
     """
-    own = [
-        Override(name, json.dumps(value), "the study's own")
-        for name, value in study.record.identity.items()
-        if name.startswith("score.") and value is not None
-    ]
-    return parse_space(study.record.space, Path(study.record.folder), "space", [*own, *overrides])
+    record = study.record
+    kept = {name: value for name, value in record.identity.items() if name.startswith("score.") and value is not None}
+    # a file need not name its study, and its `folder` has been followed already
+    own = kept | {"study": record.name, "folder": str(Path(record.folder).absolute())}
+    listed = [Override(name, json.dumps(value), "the study's own") for name, value in own.items()]
+    return parse_space(record.space, Path(record.folder), "space", [*listed, *overrides])
 
 
 def list_studies(*, storage: str | None = None, studies_dir: str | Path = STUDIES) -> list[Study]:
@@ -98,6 +99,15 @@ def list_studies(*, storage: str | None = None, studies_dir: str | Path = STUDIE
     return [open_study(name, storage=storage, studies_dir=studies_dir) for name in names]
 
 
+def _trained_again(folder: Path) -> int | None:
+    """Return on how many rows the model in a study's folder was trained again in the end, if it was."""
+    try:
+        told = json.loads((folder / "best.json").read_text(encoding="utf-8")).get("trained_again_on")
+    except (OSError, ValueError, AttributeError):  # it isn't there, or not as it was written
+        return None
+    return told if isinstance(told, int) else None
+
+
 def facts_of(store: Store, folder: Path) -> dict[str, Any]:
     """Return what the document of a study says beside its records."""
 
@@ -107,6 +117,7 @@ def facts_of(store: Store, folder: Path) -> dict[str, Any]:
     return {
         "storage": masked(store.rdb.url), "seconds": store.get("seconds"), "test": store.get("test"),
         "val_classes": store.get("val_classes"), "repeats": store.found(REPEAT),
-        "features": there(FEATURES), "importances": store.get("importances"),
+        "trained_again_on": _trained_again(folder), "features": there(FEATURES),
+        "importances": store.get("importances"),
         "config": there("best.yaml"), "model": there("model.safetensors"), "report": there("report.html"),
     }  # fmt: skip

@@ -92,7 +92,9 @@ def trial_line(record: TrialRecord, study: StudyRecord, left: float | None = Non
 MOST_RESCORED = 15
 
 
-def rescored_text(rows: Sequence[Rescored], rule: Score, metric: str) -> list[str]:
+def rescored_text(
+    rows: Sequence[Rescored], rule: Score, metric: str, confirmed: Mapping[str, Any] | None = None
+) -> list[str]:
     """Return the trials of a study under another score, the best ones and those on the front."""
     said = f"{metric}, form {rule.form}"
     if rule.form == "penalty":
@@ -106,6 +108,11 @@ def rescored_text(rows: Sequence[Rescored], rule: Score, metric: str) -> list[st
             else f" ({number(first.score.value)}), not {led.trial} ({number(led.score.value)})."
         )
     ]
+    if confirmed:
+        lines += wrap(
+            f"These are the scores of the search. The study chose trial {confirmed['trial']} by its confirmation, "
+            "which isn't scored again here.", WIDTH,
+        )  # fmt: skip
     cells = [["trial", "score", "place before", "score before", "validation", "gap", "penalty", "front"]]
     for place, row in enumerate(rows):
         if place < MOST_RESCORED or row.on_front:
@@ -126,7 +133,8 @@ def ablation_text(document: Mapping[str, Any]) -> list[str]:
         return [f"Trial {document['trial']} has no regularizer: there is nothing to switch off."]
     if len(rows) == 1:
         return ["No regularizer could be compared: too many runs failed."]
-    head = f"Trial {document['trial']}, on {document['rounds']} splits and seeds, with and without each regularizer:"
+    rounds = max(each["rounds"] for each in document["regularizers"])
+    head = f"Trial {document['trial']}, on {rounds} splits and seeds, with and without each regularizer:"
     return [head, *table(rows, frozenset(range(1, 6))), "", *wrap(
         "score bought: by how much the score is lower without it; gap closed: by how much the gap is larger. Of "
         "what is within its noise (+-) nothing can be said.", WIDTH,

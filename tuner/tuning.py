@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from tuner import reporting
 from tuner.best import FEATURES, MODEL, STUDIES
 from tuner.config import RunConfig
-from tuner.confirmation import ROUNDS, SHARE, Repeat, bought, chosen, confirmed
-from tuner.confirming import ablations, pending, repeat_each, repeats_of
+from tuner.confirmation import ABLATION, ROUNDS, SHARE, Repeat, bought, chosen, confirmed
+from tuner.confirming import ablations, ablations_of, pending, repeat_each, repeats_of
 from tuner.engine import Again, Engine, Task, retrain
 from tuner.errors import DataError, TunerError, UsageError
 from tuner.files import refuse_foreign, write_best, write_study, writing
@@ -31,7 +31,7 @@ from tuner.forecast import Pace
 from tuner.grammar import Override
 from tuner.importances import importances
 from tuner.planning import Plan, blank_curve, own_families, prepare
-from tuner.proposing import BASELINE, NONE
+from tuner.proposing import BASELINE, NONE, SMOOTHING
 from tuner.record import TrialRecord
 from tuner.search import Setting, final_seconds, refuse_failures, search
 from tuner.selection import Finalist, look, validation_by_class
@@ -102,20 +102,22 @@ def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat, None, dict
         StorageError: the storage can't be used.
     """
     with _storage(plan.storage) as rdb, _only_one(plan, rdb):
-        store = _open_store(plan, rdb)
+        store = _open_store(plan, rdb, "so it can't be ablated as it is")
         setting = _setting(plan, store)
         best = _chosen(plan, store, setting) if trial is None else setting.records.get(trial)
         if best is None or best.state != "complete":
             said = f"--trial {trial}: is no complete trial of" if trial is not None else "there is no complete trial in"
             raise UsageError(f"{said} study {plan.study.name!r}; `tuner run` of it goes on")
         config = plan.space.at(best.all_values)
-        values = {name: config[name] for name in NONE if config[name] != 0}
-        runs = ablations(best, values, repeats_of(store)) if values else []
+        idle = (SMOOTHING,) if plan.splits.shape.task == "regression" else ()
+        values = {name: config[name] for name in NONE if config[name] != 0 and name not in idle}
+        runs = ablations(best, values, ablations_of(store)) if values else []
         if runs:
             with _engine(plan, count=len(runs)) as engine:
-                yield from repeat_each(plan, store, engine, runs)
+                yield from repeat_each(plan, store, engine, runs, kind=ABLATION)
+            _forget_features(plan, setting)
         rows = plan.study.data
-        found = bought(repeats_of(store), best.number, values, rows["train"], rows["val"])
+        found = bought(ablations_of(store), best.number, values, rows["train"], rows["val"])
         return {
             "study": plan.study.name, "trial": best.number, "metric": plan.study.metric, "rounds": ROUNDS,
             "values": values, "regularizers": [asdict(each) for each in found],
@@ -183,7 +185,7 @@ def _lock(path: Path, study: str) -> Iterator[None]:
         yield
 
 
-def _open_store(plan: Plan, rdb: RDBStorage) -> Store:
+def _open_store(plan: Plan, rdb: RDBStorage, advice: str = "choose another --study-name") -> Store:
     """Return the study's store, made new or the one that this plan continues."""
     store = Store.load(rdb, plan.study.name)
     if store is None:
@@ -197,7 +199,7 @@ def _open_store(plan: Plan, rdb: RDBStorage) -> Store:
         lines.append(f"metric: {store.study.metric} -> {plan.study.metric}")
     if lines:
         shown = "; ".join(lines[:8]) + ("; ..." if len(lines) > 8 else "")
-        raise UsageError(f"study {plan.study.name!r} was made otherwise: {shown}; choose another --study-name")
+        raise UsageError(f"study {plan.study.name!r} was made otherwise: {shown}; {advice}")
     return store
 
 
@@ -276,16 +278,21 @@ def _conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     facts = facts_of(store, plan.folder) | {"test": seen}
     study = Study(store.study, dict(records), reporting.summary(store.study, records, facts), plan.folder)
     write_study(plan, records)
-    if len(records) >= setting.trials and not _unfinished(records):
-        shutil.rmtree(plan.folder / FEATURES, ignore_errors=True)
+    _forget_features(plan, setting)
     return study
+
+
+def _forget_features(plan: Plan, setting: Setting) -> None:
+    """Remove what frozen networks made of the examples, once no trial is to come."""
+    if len(setting.records) >= setting.trials and not _unfinished(setting.records):
+        shutil.rmtree(plan.folder / FEATURES, ignore_errors=True)
 
 
 def _weigh(plan: Plan, store: Store, records: Mapping[int, TrialRecord]) -> None:
     """Keep which values moved the score and the gap, if trials have come since this was last asked."""
-    told = store.get("importances")
-    if told is None or told["trials"] != len(records):
-        store.put("importances", {"trials": len(records), "shares": importances(plan.space, records)})
+    told, there = store.get("importances"), sum(record.state == "complete" for record in records.values())
+    if told is None or told.get("complete") != there:
+        store.put("importances", {"complete": there, "shares": importances(plan.space, records)})
 
 
 def _look(plan: Plan, store: Store, setting: Setting) -> dict[str, Any] | None:

@@ -54,12 +54,13 @@ class _Run:
             self.weights = {name: value.clone() for name, value in self.network.state_dict().items()}
         return epoch
 
-    def end(self, save: Path | None) -> Ended:
+    def end(self, save: Path | None, newest: bool) -> Ended:
         from tuner.metrics import packed
         from tuner.models import count_parameters
         from tuner.weights import sparsity, write_weights
 
-        self.network.load_state_dict(self.weights)
+        if not newest:
+            self.network.load_state_dict(self.weights)
         if save is not None:
             write_weights(self.network, save)
         facts = {"parameters": count_parameters(self.network), "sparsity": round(sparsity(self.network), 6)}
@@ -86,10 +87,10 @@ def _attempt(run: Callable[[], Epoch], number: int) -> Event:
         return Failed(number, _line(error))
 
 
-def _ending(run: _Run, save: Path | None) -> Event:
+def _ending(run: _Run, save: Path | None, newest: bool) -> Event:
     """Return what became of a trial's end."""
     try:
-        return run.end(save)
+        return run.end(save, newest)
     except (OSError, SafetensorError) as error:
         said = getattr(error, "strerror", None) or error
         return Unsaved(run.task.number, f"the weights of trial {run.task.number} can't be written: {save}: {said}")
@@ -130,9 +131,9 @@ class InProcess:
         assert self.run is not None
         self.events.append(_attempt(self.run.step, number))
 
-    def stop(self, number: int, save: Path | None) -> None:
+    def stop(self, number: int, save: Path | None, newest: bool = False) -> None:
         assert self.run is not None
-        self.events.append(_ending(self.run, save))
+        self.events.append(_ending(self.run, save, newest))
 
     def clear(self) -> None:
         self.events.clear()
@@ -223,9 +224,9 @@ class Processes:
     def go(self, number: int) -> None:
         self._send(self._of(number), ("go",))
 
-    def stop(self, number: int, save: Path | None) -> None:
+    def stop(self, number: int, save: Path | None, newest: bool = False) -> None:
         # absolute: the user's code may have left the folder that relative paths start at
-        self._send(self._of(number), ("stop", save.absolute() if save is not None else None))
+        self._send(self._of(number), ("stop", save.absolute() if save is not None else None, newest))
 
     def _of(self, number: int) -> _Worker:
         return next(worker for worker in self.workers if worker.task is not None and worker.task.number == number)
@@ -263,7 +264,7 @@ def serve(pipe: Connection, splits_of: Callable[[int], Splits], cache: Path | No
         elif word == "go" and run is not None:
             pipe.send(_attempt(run.step, run.task.number))
         elif word == "stop" and run is not None:
-            pipe.send(_ending(run, rest[0]))
+            pipe.send(_ending(run, *rest))
             run = None
 
 

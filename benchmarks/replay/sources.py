@@ -142,7 +142,7 @@ def splits_of(bank: Bank, space: Space, seed: int | None) -> Splits:
     if seed is None:
         splits = load_folds(space.config.data, space.folder, refit=True)[0]
     else:
-        splits = next(load_fresh(space.config.data, space.folder, [seed]))
+        splits = load_fresh(space.config.data, space.folder)(seed)
     if not bank.flipped:
         return splits
     train, chance = splits.train, np.random.default_rng([seed or 0, 20])

@@ -6,7 +6,7 @@ package loads neither pandas nor scikit-learn: the modules that need them are im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,17 +83,17 @@ def _rooted(data: Data, folder: Path) -> Data:
     return data.model_copy(update={"tokens": str(place)})
 
 
-def load_fresh(data: Data, folder: Path, seeds: Sequence[int]) -> Iterator[Splits]:
-    """Yield what `load` returns for each seed of a split; the source is read once.
+def load_fresh(data: Data, folder: Path) -> Callable[[int], Splits]:
+    """Return what makes, for a seed of a split, what `load` returns for it; the source is read once.
 
     Raises:
-        DataError, UserCodeError: as `load` does.
+        DataError, UserCodeError: as `load` does; and what is returned, where the rows can't be divided by that seed.
     """
     from tuner.data.sources import infer_kind, read_source
 
     raw, data = read_source(data, folder), _rooted(data, folder)
     split = DATA[infer_kind(data, raw)]
-    return (split(data, raw, seed) for seed in seeds)
+    return lambda seed: split(data, raw, seed)
 
 
 def load_folds(data: Data, folder: Path, refit: bool = False) -> tuple[Splits, tuple[Splits, ...]]:
