@@ -22,7 +22,8 @@ from tuner.record import TrialRecord
 from tuner.scoring import Score
 
 TOP, ROUNDS, FEWEST_ROUNDS = 5, 3, 2
-SHARE = 1 / 3  # of a time limit that the confirmation may take
+SHARE = 1 / 5  # of a time limit that the confirmation may take
+SLACK = 1.2  # times the seconds of the search that the same epochs may take in it
 T95 = {2: 12.706, 3: 4.303}  # Student's t at 97.5 %, by the number of rounds
 REPEAT, ABLATION = "repeat:", "ablation:"  # with which the keys of repeats in a store begin
 
@@ -127,7 +128,7 @@ def reserved(seconds: Sequence[float], slots: int, limit: float) -> float:
 
 
 def _rounds(seconds: Sequence[float], slots: int, rounds: int) -> float:
-    return max(rounds * sum(seconds) / slots, *seconds)
+    return SLACK * max(rounds * sum(seconds) / slots, *seconds)
 
 
 def confirmed(
