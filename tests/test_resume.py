@@ -192,7 +192,8 @@ def test_a_stopped_study_ends_cleanly_and_goes_on(
     tmp_path: Path, sign: signal.Signals, code: int, workers: int, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "small.yaml", LONG)
-    process = spawn("run", "small.yaml", "--trials", "5", "--workers", str(workers), "--json", cwd=tmp_path)
+    # more trials than can end before the signal comes, however late that is
+    process = spawn("run", "small.yaml", "--trials", "500", "--workers", str(workers), "--json", cwd=tmp_path)
     for _ in lines_until(process, 1):
         pass
     os.killpg(process.pid, sign)
@@ -204,9 +205,10 @@ def test_a_stopped_study_ends_cleanly_and_goes_on(
     await_none(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert call(capsys, "show", "small").code == 0
-    said = call(capsys, "run", "small.yaml", "--trials", "5", "--json")
-    assert (said.code, said.document["trials"]["complete"]) == (0, 5)
-    check_database(tmp_path, 5)
+    goal = len(trials_of(tmp_path)) + 2
+    said = call(capsys, "run", "small.yaml", "--trials", str(goal), "--json")
+    assert (said.code, said.document["trials"]["complete"]) == (0, goal)
+    check_database(tmp_path, goal)
 
 
 JUDGED = SMALL.replace("{low: 2, high: 4}", "{low: 6, high: 10}")  # long enough for the rules, short enough to repeat
