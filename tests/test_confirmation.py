@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -234,6 +235,25 @@ class TestStudy:
     def test_it_can_be_read_without_the_data(self, study: Any) -> None:
         read = open_study("small", studies_dir=study.folder.parent)
         assert read.document["confirmed"] == study.document["confirmed"]
+
+    def test_under_another_score_the_confirmation_is_scored_again_from_what_is_stored(
+        self, study: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = "rescore", "small", "--studies-dir", str(study.folder.parent)
+        found, free = study.document["confirmed"], call(capsys, *words, "--form", "none", "--json").document
+        own = call(capsys, *words, "--json").document["confirmed"]
+        assert own == {key: found[key] for key in ("trial", "search_choice", "optimism", "contenders")}
+        for each in free["confirmed"]["contenders"]:
+            scores = [
+                1 - repeat.curve[repeat.kept].val.loss / repeat.curve.null_loss
+                for repeat in study.repeats if repeat.trial == each["trial"]
+            ]  # fmt: skip
+            assert each["score"] == pytest.approx(fmean(scores))
+        means = [each["score"] for each in free["confirmed"]["contenders"]]
+        assert means == sorted(means, reverse=True)
+        text = " ".join(call(capsys, *words, "--form", "none").out.split())
+        assert f"Of the {len(means)} configurations that were confirmed this" in text
+        assert f"trial {free['confirmed']['trial']} (" in text
 
     @pytest.mark.parametrize("runs", [1, 4])
     def test_one_that_was_stopped_in_the_confirmation_goes_on_there(

@@ -270,7 +270,8 @@ def rescore(
     from dataclasses import asdict
 
     from tuner import terminal
-    from tuner.reporting import form_of
+    from tuner.reporting import form_of, outcome_of, standings_of
+    from tuner.rescoring import reconfirmed
     from tuner.rescoring import rescore as score_again
     from tuner.scoring import metric_of
     from tuner.study import open_study, space_of
@@ -289,11 +290,13 @@ def rescore(
     except ValueError as error:
         raise UsageError(str(error)) from None
     rows = score_again(found.trials, rule, named, form_of(found.record.identity))
+    before, own = outcome_of(found.record, found.trials, found.repeats), found.record.data
+    after = before and reconfirmed(found.trials, before, rule, named, (own["train"], own["val"]))
     if as_json:
-        trials = [asdict(row) for row in rows]
-        _emit(_document({"study": found.name, **rule.model_dump(), "metric": named, "trials": trials}))
+        told = {"trials": [asdict(row) for row in rows], "confirmed": standings_of(after) if after else None}
+        _emit(_document({"study": found.name, **rule.model_dump(), "metric": named, **told}))
         return
-    _emit("\n".join(terminal.rescored_text(rows, rule, named, found.document["confirmed"])))
+    _emit("\n".join(terminal.rescored_text(rows, rule, named, before, after)))
 
 
 @app.command()

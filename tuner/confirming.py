@@ -93,7 +93,7 @@ def repeat_each(
     def jobs() -> Iterator[Again]:
         for number, run in enumerate(runs):
             if run.round not in divisions:
-                splits, seed = _division(plan, divided, run.round)
+                splits, seed = _division(plan, divided, run.round, kind)
                 _refuse_other_data(plan, splits)
                 with writing(plan.folder):
                     divisions[run.round] = engine.take(splits), splits, seed
@@ -114,7 +114,7 @@ def _split(plan: Plan, n: int, attempt: int = 0) -> int:
     return (plan.space.config.data.split.seed + 1 + n + attempt * ROUNDS) % 2**32
 
 
-def _division(plan: Plan, divided: Callable[[int], Splits], n: int) -> tuple[Splits, int]:
+def _division(plan: Plan, divided: Callable[[int], Splits], n: int, kind: str = REPEAT) -> tuple[Splits, int]:
     """Return the splits of a round and the seed that they are by: the round's first seed that the rows can be divided
     by. With groups some can't: a class may be in one group alone.
 
@@ -127,8 +127,8 @@ def _division(plan: Plan, divided: Callable[[int], Splits], n: int) -> tuple[Spl
             return divided(seed), seed
         except DataError as error:
             fault = error
-    why = "the best configurations can't be trained again on fresh splits; --no-confirm leaves that out"
-    raise DataError(f"{fault} ({why})")
+    why = "what is to be compared can't be trained again on fresh splits"
+    raise DataError(f"{fault} ({why}{'; --no-confirm leaves that out' if kind == REPEAT else ''})")
 
 
 def _seed(plan: Plan, n: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
@@ -60,7 +60,7 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
     `facts` holds what isn't in the records: storage (password masked), seconds, test (the last look, or None), repeats
     (of the confirmation) and the paths config, report and model.
     """
-    task, outcome = study.data["task"], _outcome(study, records, facts.get("repeats", ()))
+    task, outcome = study.data["task"], outcome_of(study, records, facts.get("repeats", ()))
     form = form_of(study.identity)
     best = chosen(records, outcome, form)
     baseline = next((record for record in records.values() if record.label == "baseline"), None)
@@ -119,9 +119,9 @@ def _plain(value: Any) -> Any:
     return _finite(value) if isinstance(value, float) else value
 
 
-def _outcome(study: StudyRecord, records: Mapping[int, TrialRecord], repeats: Iterable[Any]) -> Confirmed | None:
-    read = [Repeat.from_json(document) for document in repeats]
-    return confirmed(records, read, study.data["train"], study.data["val"], form_of(study.identity))
+def outcome_of(study: StudyRecord, records: Mapping[int, TrialRecord], repeats: Sequence[Repeat]) -> Confirmed | None:
+    """Return what a study's confirmation came to; None if there was none, or too little of it."""
+    return confirmed(records, repeats, study.data["train"], study.data["val"], form_of(study.identity))
 
 
 def _confirmed(outcome: Confirmed, task: str) -> dict[str, Any]:
@@ -136,12 +136,19 @@ def _confirmed(outcome: Confirmed, task: str) -> dict[str, Any]:
 
     names = list(series[0][1]) if series else []
     return {
-        "trial": outcome.trial, "seeds": [repeat.seed for repeat in repeats], "rounds": len(outcome.rounds),
+        "seeds": [repeat.seed for repeat in repeats], "rounds": len(outcome.rounds),
         "splits": [repeat.split for repeat in repeats], "epoch": repeats[0].kept,
         "train": {name: over(train[name] for train, _ in series) for name in names},
         "val": {name: over(val[name] for _, val in series) for name in names},
         "gap": {name: over(_finite(gap(name, train[name], val[name])) for train, val in series) for name in names},
-        "fresh_splits": outcome.fresh, "search_choice": outcome.searched, "optimism": _finite(outcome.optimism),
+        "fresh_splits": outcome.fresh, **standings_of(outcome),
+    }  # fmt: skip
+
+
+def standings_of(outcome: Confirmed) -> dict[str, Any]:
+    """Return how the configurations that were confirmed stand, best first, and how far the search was too good."""
+    return {
+        "trial": outcome.trial, "search_choice": outcome.searched, "optimism": _finite(outcome.optimism),
         "contenders": [
             {"trial": each.trial, "search_score": _finite(each.searched), "score": _finite(each.mean),
              "sd": _finite(each.sd), "se": _finite(each.se), "low": _finite(each.low), "high": _finite(each.high)}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tuner.config import Score as Rule
+from tuner.confirmation import Confirmed, Repeat, confirmed
 from tuner.errors import UsageError
 from tuner.ranking import BY_EXAMPLE, ranked
 from tuner.record import TrialRecord
@@ -59,6 +60,30 @@ def rescore(records: Mapping[int, TrialRecord], rule: Rule, metric: str, form: s
     now = _order([replace(row, score=scores[row.number]) for row, _, _ in complete], rule.form)
     front = _front(scores)
     return [Rescored(number, places[number], before[number], scores[number], number in front) for number in now]
+
+
+def reconfirmed(
+    records: Mapping[int, TrialRecord], outcome: Confirmed, rule: Rule, metric: str, rows: tuple[int, int]
+) -> Confirmed | None:
+    """Return what a study's confirmation comes to under another rule; `rows` are the study's own for training and
+    validation. It is of the configurations that were confirmed, which under that rule others might have been. None if
+    none of them comes to a score in all rounds.
+
+    Raises:
+        KeyError: the metric wasn't recorded.
+    """
+    tried = {}
+    for standing in outcome.standings:
+        record = records[standing.trial]
+        assert record.curve is not None
+        assert record.score is not None
+        tried[record.number] = replace(record, score=score_at(record.curve, record.score.epoch, rule, metric))
+    return confirmed(tried, [_again(repeat, rule, metric) for repeat in outcome.repeats], *rows, rule.form)
+
+
+def _again(repeat: Repeat, rule: Rule, metric: str) -> Repeat:
+    worth = score_at(repeat.curve, repeat.kept, rule, metric) if repeat.curve is not None else None
+    return replace(repeat, score=worth if worth is not None and math.isfinite(worth.value) else None)
 
 
 def _order(rows: list[TrialRecord], form: str) -> list[int]:

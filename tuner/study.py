@@ -13,7 +13,7 @@ from typing import Any
 from tuner import reporting
 from tuner.best import FEATURES, STUDIES, BestConfig, load_best
 from tuner.config import STUDY_NAME
-from tuner.confirmation import REPEAT
+from tuner.confirmation import REPEAT, Repeat
 from tuner.errors import UsageError, nearest
 from tuner.grammar import Override, parse_space
 from tuner.planning import storage_url
@@ -25,12 +25,15 @@ from tuner.store import Store, study_names
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A study as it stands: its record, its trials by number, and the document of its figures."""
+    """A study as it stands: its record, its trials by number, the document of its figures, and the runs of its
+    confirmation.
+    """
 
     record: StudyRecord
     trials: Mapping[int, TrialRecord]
     document: Mapping[str, Any]
     folder: Path
+    repeats: Sequence[Repeat] = ()
 
     @property
     def name(self) -> str:
@@ -45,6 +48,11 @@ class Study:
             UsageError: no trial is complete.
         """
         return load_best(self.folder / "best.yaml")
+
+
+def of_records(record: StudyRecord, trials: Mapping[int, TrialRecord], facts: Mapping[str, Any], folder: Path) -> Study:
+    """Return a study of what is stored of it and the facts beside its records."""
+    return Study(record, trials, reporting.summary(record, trials, facts), folder, facts["repeats"])
 
 
 def open_study(study: str, *, storage: str | None = None, studies_dir: str | Path = STUDIES) -> Study:
@@ -68,7 +76,7 @@ def open_study(study: str, *, storage: str | None = None, studies_dir: str | Pat
             raise UsageError(f"no study {study!r}{nearest(study, known)}{there}")
         records = {record.number: record for record in store.records()}
         folder = Path(studies_dir) / study
-        return Study(store.study, records, reporting.summary(store.study, records, facts_of(store, folder)), folder)
+        return of_records(store.study, records, facts_of(store, folder), folder)
     finally:
         rdb.engine.dispose()
 
@@ -116,7 +124,7 @@ def facts_of(store: Store, folder: Path) -> dict[str, Any]:
 
     return {
         "storage": masked(store.rdb.url), "seconds": store.get("seconds"), "test": store.get("test"),
-        "val_classes": store.get("val_classes"), "repeats": store.found(REPEAT),
+        "val_classes": store.get("val_classes"), "repeats": [Repeat.from_json(found) for found in store.found(REPEAT)],
         "trained_again_on": _trained_again(folder), "features": there(FEATURES),
         "importances": store.get("importances"),
         "config": there("best.yaml"), "model": there("model.safetensors"), "report": there("report.html"),

@@ -10,7 +10,7 @@ from textwrap import wrap
 from typing import Any
 
 from tuner.config import Score
-from tuner.confirmation import ROUNDS, T95, Repeat
+from tuner.confirmation import ROUNDS, T95, Confirmed, Repeat
 from tuner.record import StudyRecord, TrialRecord
 from tuner.reporting import figures
 from tuner.rescoring import Rescored
@@ -93,9 +93,11 @@ MOST_RESCORED = 15
 
 
 def rescored_text(
-    rows: Sequence[Rescored], rule: Score, metric: str, confirmed: Mapping[str, Any] | None = None
+    rows: Sequence[Rescored], rule: Score, metric: str, before: Confirmed | None = None, after: Confirmed | None = None
 ) -> list[str]:
-    """Return the trials of a study under another score, the best ones and those on the front."""
+    """Return the trials of a study under another score, the best ones and those on the front, and what its
+    confirmation comes to under it.
+    """
     said = f"{metric}, form {rule.form}"
     if rule.form == "penalty":
         said = f"{metric}, gap_penalty {rule.gap_penalty:g}, noise {rule.noise:g}, tolerance {rule.tolerance:g}"
@@ -108,11 +110,8 @@ def rescored_text(
             else f" ({number(first.score.value)}), not {led.trial} ({number(led.score.value)})."
         )
     ]
-    if confirmed:
-        lines += wrap(
-            f"These are the scores of the search. The study chose trial {confirmed['trial']} by its confirmation, "
-            "which isn't scored again here.", WIDTH,
-        )  # fmt: skip
+    if before:
+        lines += wrap(_reconfirmed_text(before, after, first.trial), WIDTH)
     cells = [["trial", "score", "place before", "score before", "validation", "gap", "penalty", "front"]]
     for place, row in enumerate(rows):
         if place < MOST_RESCORED or row.on_front:
@@ -120,6 +119,19 @@ def rescored_text(
             cells.append([str(row.trial), number(row.score.value), str(row.place), number(row.before),
                           *map(number, figures), "*" if row.on_front else ""])  # fmt: skip
     return [*lines, "", *table(cells, frozenset(range(7))), "", "*: no other trial is better in validation and in gap."]
+
+
+def _reconfirmed_text(before: Confirmed, after: Confirmed | None, leader: int) -> str:
+    tried = f"Of the {len(before.standings)} configurations that were confirmed"
+    if after is None:
+        return f"{tried} none comes to such a score in all rounds."
+    other = "also chooses" if after.trial == before.trial else "chooses"
+    said = (
+        f"{tried} this {other} trial {after.trial} ({number(after.standings[0].mean)} over {len(after.rounds)} rounds)"
+    )
+    said += "." if after.trial == before.trial else f"; the study chose trial {before.trial}."
+    tried_too = any(each.trial == leader for each in before.standings)
+    return said if tried_too else f"{said} Trial {leader} wasn't among them."
 
 
 def ablation_text(document: Mapping[str, Any]) -> list[str]:

@@ -38,7 +38,7 @@ from tuner.selection import Finalist, look, validation_by_class
 from tuner.space import Space, differences
 from tuner.storage import database_file, open_storage
 from tuner.store import Store
-from tuner.study import Study, facts_of
+from tuner.study import Study, facts_of, of_records
 from tuner.workers import InProcess, Processes
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def _conclude(plan: Plan, store: Store, setting: Setting) -> Study:
         _forget_others(plan, store, setting)
     _weigh(plan, store, records)
     facts = facts_of(store, plan.folder) | {"test": seen}
-    study = Study(store.study, dict(records), reporting.summary(store.study, records, facts), plan.folder)
+    study = of_records(store.study, dict(records), facts, plan.folder)
     write_study(plan, records)
     _forget_features(plan, setting)
     return study

@@ -3,11 +3,12 @@
     python -m benchmarks.replay record DATA_FOLDER [--processes 2] [--only digits]
     python -m benchmarks.replay show [--half report] [--orders 100]
     python -m benchmarks.replay race [--half report]
+    python -m benchmarks.replay alternatives [--half report]
 
 DATA_FOLDER holds image/fashion_mnist_8k.npz, image/cifar10_5k.npz, text/trec6.jsonl.gz, text/spamassassin.jsonl.gz,
 sequence/italy_power_demand.npz, sequence/japanese_vowels.npz, tabular/credit_g.csv.gz and tabular/ames_housing.csv.gz;
 MNIST-1D is made by its package (`pip install mnist1d`). The curves are kept in benchmarks/.banks (about 33 MB; two
-hours on two cores); what is there is not made again. `show` and `race` read them alone.
+hours on two cores); what is there is not made again. The other commands read them alone.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ def main() -> None:
     recording.add_argument("--only", default="")
     showing = commands.add_parser("show", help="print the tables of one half of the data sets")
     racing = commands.add_parser("race", help="print what a budget of epochs comes to, spent in different ways")
-    for each in (showing, racing):
+    others = commands.add_parser("alternatives", help="print what was thought of and isn't done")
+    for each in (showing, racing, others):
         each.add_argument("--half", choices=HALVES, default="report")
     showing.add_argument("--orders", type=int, default=100)
-    for each in (recording, showing, racing):
+    for each in (recording, showing, racing, others):
         each.add_argument("--banks", type=Path, default=BANKS)
     given = parser.parse_args()
     folder = given.banks.resolve()
@@ -45,6 +47,8 @@ def main() -> None:
         record_refits(given.data.resolve(), folder, given.processes, given.only)
     elif given.command == "race":
         run_race(folder, given.half)
+    elif given.command == "alternatives":
+        run_alternatives(folder, given.half)
     else:
         show(folder, given.half, given.orders)
 
@@ -58,6 +62,18 @@ def run_race(folder: Path, half: str) -> None:
     for regime in REGIMES:
         if some := [bank for bank in banks if bank.bank.source.regime == regime]:
             print("\n".join([f"## {half}, {regime}: the same budget", "", *race_table(some), ""]), flush=True)
+
+
+def run_alternatives(folder: Path, half: str) -> None:
+    """Print what ways to choose that aren't the program's come to."""
+    from benchmarks.replay.alternatives import sparing_table, weighing_table
+    from benchmarks.replay.curves import read
+
+    banks = [bank for bank in read(folder) if bank.bank.source.half == half]
+    for head, table in (("weighing", weighing_table), ("sparing", sparing_table)):
+        for regime in REGIMES:
+            if some := [bank for bank in banks if bank.bank.source.regime == regime]:
+                print("\n".join([f"## {half}, {regime}: {head}", "", *table(some), ""]), flush=True)
 
 
 def show(folder: Path, half: str, orders: int) -> None:

@@ -50,12 +50,12 @@ def race(curves: Curves, budget: int, count: int = ORDERS) -> Iterator[dict[str,
         order = chance.permutation(curves.regularized)
         plain, ruled, spent = lowest(curves, order), Rules()(curves, order), budget * cap
         found = {
-            RANDOM: _test(curves, plain, _within(plain, skills, spent)),
-            BY_RULES: _test(curves, ruled, _within(ruled, skills, spent)),
-            BY_SCORE: _test(curves, ruled, _within(ruled, scores, spent)),
+            RANDOM: _test(curves, plain, within(plain, skills, spent)),
+            BY_RULES: _test(curves, ruled, within(ruled, skills, spent)),
+            BY_SCORE: _test(curves, ruled, within(ruled, scores, spent)),
         }
         for way in CONFIRMING:
-            place = _confirmed(ruled, _within(ruled, scores, spent * (1 - way.share)), way, spent, repeats, known)
+            place = _confirmed(ruled, within(ruled, scores, spent * (1 - way.share)), way, spent, repeats, known)
             if place is None:
                 break
             found[way.name] = _test(curves, ruled, place)
@@ -63,7 +63,7 @@ def race(curves: Curves, budget: int, count: int = ORDERS) -> Iterator[dict[str,
             yield found
 
 
-def _within(done: Outcome, scores: Floats, spent: float) -> Floats:
+def within(done: Outcome, scores: Floats, spent: float) -> Floats:
     """Return what each run of an order is worth, where it ended within the epochs that may be spent."""
     worth = scores[done.order, done.kept - 1]
     there = done.complete & np.isfinite(worth) & (np.cumsum(done.epochs) <= spent)
