@@ -315,6 +315,7 @@ def table(out: Path) -> list[str]:
             f"{mean['gap']:.3f} | {100 * mean['overtuning']:.2f} | {mean['trials']:.0f} | {mean['epochs']:.0f} | "
             f"{mean['seconds']:.0f} |"
         )
+    lines += ["", _of_confirmation([row[TUNER] for row in whole.values()])]
     lines += ["", "| data | " + " | ".join(arms) + " |", "|---|" + "---|" * len(arms)]
     for name in DATA:
         its = [row for (data, _), row in whole.items() if data == name]
@@ -325,6 +326,18 @@ def table(out: Path) -> list[str]:
                 cells.append(f"{fmean(values):.4f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.4f}")
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _of_confirmation(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the confirmation of `tuner`'s studies came to: test loss of its choice less that of the search's."""
+    made = [row for row in rows if row["optimism"] is not None]
+    apart = [row["loss"] - row["searched"] for row in rows]
+    better, worse = sum(each < 0 for each in apart), sum(each > 0 for each in apart)
+    return (
+        f"confirmed: {len(made)} of {len(rows)} studies of {TUNER}; test loss of the choice less that of the search's "
+        f"own: {fmean(apart):+.4f} (better in {better}, worse in {worse}); optimism "
+        f"{fmean(row['optimism'] for row in made) if made else math.nan:+.4f}"
+    )
 
 
 def main() -> None:

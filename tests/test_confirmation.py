@@ -84,6 +84,12 @@ class TestChoice:
         assert second.se == pytest.approx(0.1 * math.sqrt(1 / 3 + 25 / 100))
         assert [repeat.trial for repeat in found.of_chosen] == [1, 1, 1]
 
+    def test_an_interval_ends_where_a_score_can_be_no_better(self) -> None:
+        found = outcome([trial(0, 0.99), trial(1, 0.98)], {0: [0.99, 0.97, 0.98], 1: [0.9, 0.8, 0.7]})
+        assert found is not None
+        assert found.standings[0].high == 1.0
+        assert found.standings[0].low < 0.97
+
     def test_of_equal_means_the_earlier_trial_is_chosen(self) -> None:
         found = outcome([trial(3, 0.8), trial(1, 0.9)], {1: [0.5, 0.5], 3: [0.5, 0.5]})
         assert found is not None
@@ -388,6 +394,9 @@ class TestStudy:
         study = tune(write(tmp_path / "small.yaml", space), trials=3, studies_dir=tmp_path / "studies")
         assert study.document["confirmed"]["rounds"] == ROUNDS
         assert study.best.load_model() is not None
+        sizes = {len(fold.train) for fold in prepare(tmp_path / "small.yaml", studies_dir=tmp_path / "other").folds}
+        assert {repeat.n_train for repeat in study.repeats} <= sizes, "on as many rows as each fold of the search"
+        assert all(repeat.fresh for repeat in study.repeats)
 
     def test_where_the_data_name_the_validation_rows_only_the_seeds_are_fresh_and_that_is_said(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -402,7 +411,29 @@ class TestStudy:
         assert (
             "confirmed on 3 fresh seeds (the validation rows are the search's: the data name or order them)" in said.out
         )
-        assert open_study("small").document["confirmed"]["fresh_splits"] is False
+        found = open_study("small").document["confirmed"]
+        assert found["fresh_splits"] is False
+        assert "95 % interval" not in said.out.split("contender")[0]
+        assert "the error of the seeds alone" in said.out
+        assert "optimism: can't be told from the rows that the search chose on" in said.out
+        first = found["contenders"][0]
+        assert (first["low"], first["high"], found["optimism"]) == (None, None, None)
+        assert first["se"] == pytest.approx(first["sd"] / math.sqrt(found["rounds"]), rel=1e-4)
+
+    def test_why_there_is_no_confirmation_is_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        write(tmp_path / "small.yaml", CONFIRMED)
+        assert "not confirmed (it was left out):" in call(capsys, "run", "small.yaml", "--no-confirm").out
+        # a search that has used up its time: nothing is left for the runs of the confirmation
+        monkeypatch.setattr("tuner.tuning.pending", lambda *_: [])
+        monkeypatch.setattr("tuner.tuning._is_over", lambda *_: False)
+        said = call(capsys, "run", "small.yaml", "--study-name", "short", "--timeout", "50s").out
+        assert "not confirmed (two rounds of the best two take about <1 s, and" in said
+        document = call(capsys, "show", "short", "--json").document
+        assert document["confirmed"] is None
+        assert document["not_confirmed"] in " ".join(said.split())
 
     def test_the_rounds_are_paired_and_differ(self, tmp_path: Path) -> None:
         plan = prepare(write(tmp_path / "small.yaml", CONFIRMED), studies_dir=tmp_path / "studies")
@@ -455,7 +486,9 @@ class TestAblation:
         assert not again.err, "nothing is trained twice"
         assert "score bought" in again.out
         refused = call(capsys, "ablate", "small", "--trial", "99")
-        assert refused.err.startswith("tuner: --trial 99: is no complete trial of study 'small'")
+        assert refused.err.startswith(
+            "tuner: --trial 99: only complete trials can be ablated; there is none such in 'small'"
+        )
         assert call(capsys, "run", "small.yaml", "--trials", "5", "--json").document["best"]["trial"] == best["trial"]
 
     def test_a_file_that_names_no_study_or_another_folder_is_ablated_under_its_own_name(
@@ -526,7 +559,7 @@ def test_the_command_tells_of_each_run_and_of_the_outcome(
     assert said.err.count(" confirm 1/3 ") == 3
     assert "confirmed on 3 fresh splits and seeds: score" in said.out
     assert "optimism: " in said.out
-    assert re.search(r"train +val +confirmed +gap", said.out)
+    assert re.search(r"train +val +confirmed \(\+- sd\) +gap", said.out)
     skipped = call(capsys, "run", "small.yaml", "--trials", "3", "--no-confirm", "--study-name", "other")
     assert "confirm" not in skipped.err
-    assert "not confirmed: it may owe some of its score" in skipped.out
+    assert "not confirmed (it was left out): it may owe some of its score" in skipped.out

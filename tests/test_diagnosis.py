@@ -62,6 +62,14 @@ def test_nothing_is_said_of_epochs_that_were_not_run(
     assert (found.fit, said in found.reason) == (fit, True), found.reason
 
 
+def test_a_network_that_knows_nothing_beyond_noise_isnt_well_fitted(make_curve: Make) -> None:
+    curve = make_curve([1.999, 1.99, 1.995], [1.999, 1.989, 1.99], null=2.0, se_gap=0.02)
+    curve = replace(curve, epochs=tuple(replace(epoch, se_val=0.01) for epoch in curve.epochs))
+    found = diagnose(record(curve, 2))
+    assert found is not None
+    assert (found.fit, "no better than knowing nothing" in found.reason) == ("underfit", True)
+
+
 def test_of_a_failed_trial_no_fit_is_told(make_curve: Make) -> None:
     assert diagnose(replace(record(make_curve([7.0, 8.0, 9.0], null=2.0), 3), state="failed")) is None
 

@@ -98,6 +98,8 @@ def test_check_says_how_long_and_a_timeout_bounds_it(
     assert short["forecast"]["most"] <= 1.0
     more = call(capsys, "check", "small.yaml", "--trials", "40", "--workers", "2", "--json").document
     assert (more["trials"], more["workers"]) == (40, 2)
+    tight = call(capsys, "check", "small.yaml", "--timeout", "1s", "-S", "budget.confirm=true", "--trials", "9").out
+    assert "then likely no confirmation: the least takes about " in tight or ", in <1 s of the time or less" in tight
     none = call(capsys, "check", "small.yaml", "-S", "budget.trials=0", "--json").document
     assert none["forecast"] is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -83,6 +84,40 @@ def test_nothing_is_said_of_a_trial_that_improves_or_whose_training_loss_rises_t
     assert run(study, FALLING) is None
     assert run(study, OVERFIT, train=[0.1 * n for n in range(1, 20)]) is None
     assert run(study, OVERFIT, train=OVERFIT) is None
+
+
+def test_where_more_is_better_a_sampler_sees_losses_that_way_and_the_verdicts_are_the_same() -> None:
+    lower, higher = (optuna.create_study(pruner=tuner.OverfitPruner(epochs=50), direction=way)
+                     for way in ("minimize", "maximize"))  # fmt: skip
+    for losses in (FALLING, OVERFIT, [2.0] * 30):
+        assert run(lower, losses) == run(higher, losses)
+    for one, other in zip(lower.trials, higher.trials, strict=True):
+        assert one.state == other.state
+        values = one.intermediate_values
+        assert other.intermediate_values == {step: -value for step, value in values.items()}
+
+
+def test_a_verdict_leaves_what_it_compared_and_its_sentence() -> None:
+    study = optuna.create_study(pruner=tuner.OverfitPruner(epochs=50))
+    verdict = run(study, OVERFIT)
+    assert verdict is not None
+    told = study.trials[0].user_attrs
+    assert (told["verdict"], told["reason"], told["kept"]) == (verdict.kind, verdict.reason, verdict.kept)
+    assert {name: float(value) for name, value in told["numbers"].items()} == dict(verdict.numbers)
+
+
+def test_a_step_that_is_reported_twice_counts_once() -> None:
+    study = optuna.create_study(pruner=tuner.OverfitPruner(epochs=50))
+    trial = study.ask()
+    for step in (1, 2, 2, 3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna's own: it ignores the second one, too
+            tuner.report(trial, step, train=0.5, val=0.5)
+    assert [step for step, _ in trial.user_attrs["tuner:series"]] == [1, 2, 3]
+
+
+def test_a_fixed_trial_is_trained_to_its_end() -> None:
+    assert tuner.report(optuna.trial.FixedTrial({}), 1, train=0.1, val=9.0) is None
 
 
 def test_any_studys_pruner_lets_report_judge_by_the_default_rules() -> None:

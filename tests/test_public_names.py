@@ -71,3 +71,8 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
     before = spent()
     subprocess.run([sys.executable, "-m", "tuner", "--help"], cwd=tmp_path, capture_output=True, check=True, timeout=60)
     assert spent() - before < 1.0  # seconds of this process's CPU, not of a clock that others share
+
+
+def test_no_module_takes_the_place_of_a_public_name() -> None:
+    modules = {path.stem for path in Path(tuner.__file__).parent.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert not modules & set(tuner.__all__)

@@ -89,6 +89,24 @@ def test_the_studys_own_rule_gives_the_studys_own_order_and_the_best_is_on_the_f
     assert max(rows, key=lambda row: (row.score.skill, -row.score.gap, -row.trial)).on_front
 
 
+def test_what_a_form_does_nothing_with_is_said_and_an_error_that_isnt_known_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tune(write(tmp_path / "small.yaml", SMALL))
+    text = call(capsys, "rescore", "small", "--form", "none", "--gap-penalty", "1").out
+    assert "score.gap_penalty: nothing is done with it, as score.form is none" in " ".join(text.split())
+    logged = SMALL.replace("sklearn:wine", "sklearn:diabetes, target_transform: log").replace(
+        "study: small", "study: l"
+    )
+    tune(write(tmp_path / "l.yaml", logged))
+    refused = call(capsys, "rescore", "l", "--metric", "r2", "--form", "conservative")
+    assert refused.code == 2
+    assert "needs the error of r2, which isn't known with data.target_transform log" in refused.err
+    assert call(capsys, "rescore", "l", "--metric", "r2").code == 0
+    assert call(capsys, "check", "l.yaml", "-S", "score.metric=r2", "-S", "score.form=tiebreak").code == 2
+
+
 def test_the_command_shows_another_order_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

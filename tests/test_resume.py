@@ -281,3 +281,16 @@ def test_a_study_under_way_shows_its_running_trial(
     assert "under way" in call(capsys, "show", "small", "--trial", "0").out
     run.close()
     assert call(capsys, "list").out.splitlines()[1].split()[:3] == ["small", "1", "1"]
+
+
+def test_the_time_that_a_killed_run_has_taken_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuner.tuning.KEEP_TIME", 0.0)
+    run = conduct(prepare(write(tmp_path / "small.yaml"), studies_dir=tmp_path / "studies"))
+    for news in run:
+        if isinstance(news, TrialRecord) and news.ended and news.number == 1:
+            break
+    # nothing is closed yet: a kill at this moment finds the storage like this
+    kept = open_study("small", studies_dir=tmp_path / "studies").document["seconds"]
+    assert kept > 0
+    run.close()
+    assert open_study("small", studies_dir=tmp_path / "studies").document["seconds"] >= kept

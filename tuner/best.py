@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +48,13 @@ class BestConfig:
     score: float | None
     epoch: int
     params: Mapping[str, Any]
-    config: RunConfig
+    config: RunConfig = field(repr=False)
     train: Mapping[str, float]
     val: Mapping[str, float]
     gap: Mapping[str, float]
     test: Mapping[str, Any] | None
     path: Path
-    folder: Path
+    folder: Path = field(repr=False)
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -72,6 +73,17 @@ class BestConfig:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the probabilities; empty for regression."""
         return self.encoder.shape.classes
+
+    def _repr_html_(self) -> str:
+        """Return the configuration for a notebook: its values, and its figures."""
+        values = "".join(
+            f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in self.params.items()
+        )
+        metric = self.about["metric"]
+        test = f", test {self.test[metric]['value']:.4g}" if self.test and metric in self.test else ""
+        said = f"{metric}: train {self.train[metric]:.4g}, validation {self.val[metric]:.4g}{test}"
+        head = f"<h4>{escape(self.study)}: trial {self.trial}, epoch {self.epoch}</h4>"
+        return f"{head}<p>{escape(said)}</p><table>{values}</table>"
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration and its figures as plain values, without the preprocessing."""

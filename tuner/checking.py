@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.confirmation import ROUNDS, TOP
+from tuner.confirmation import ROUNDS, SHARE, TOP
 from tuner.forecast import Forecast, forecast, run_share
 from tuner.grammar import Override, plain_domain, read_space
 from tuner.planning import Plan, own_families, plan_of, total_trials
 from tuner.reporting import formula
 from tuner.space import Range, Space
-from tuner.terminal import clean, counted, roughly, rows_of, table
+from tuner.telling import clean
+from tuner.terminal import counted, roughly, rows_of, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,15 @@ def _forecast(plan: Plan) -> Forecast:
     )  # fmt: skip
 
 
+def _confirmation(limit: float | None, told: dict[str, Any] | None, best: int) -> str:
+    """Return what the confirmation will be, or that a time limit is likely to be too short for it."""
+    if limit is not None and told is not None and told["confirmation"] > SHARE * limit:
+        needed, there = roughly(told["confirmation"]), roughly(SHARE * limit)
+        return f"then likely no confirmation: the least takes about {needed}, and its share of the time is {there}"
+    within = "" if limit is None else f", in {roughly(SHARE * limit)} of the time or less"
+    return f"then at most {best * ROUNDS} runs up to the epochs that were kept, to confirm the best {best}{within}"
+
+
 def _own_code(space: Space) -> list[str]:
     """Return the names of code of the user's own that the space names."""
     source = space.config.data.source
@@ -98,12 +108,12 @@ def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[st
         likely, most = (roughly(told[name]) for name in ("likely", "most"))
         by = f"by pilot batches of {counted(told['pilots'], 'configuration')}"
         if likely != most:
-            said = f"about {likely} to {most} (the latter with every trial at its cap, {by})"
+            said = f"about {likely}, or {most} with every trial at its cap ({by})"
         elif told["most"] == space.config.budget.timeout:
             said = f"{most}, its time limit ({by})"
         else:
             said = f"about {most} ({by})"
         lines += [f"on this machine: {said}"]
     if space.config.budget.confirm and (best := min(TOP, document["trials"])) > 1:
-        lines += [f"then at most {best * ROUNDS} runs up to the epochs that were kept, to confirm the best {best}"]
+        lines += [_confirmation(space.config.budget.timeout, document["forecast"], best)]
     return lines

@@ -12,18 +12,20 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tuner import completing
 from tuner.errors import TunerError, UsageError
 from tuner.guard import StoppedError, apart, stoppable
 
 if TYPE_CHECKING:
     from tuner.grammar import Override
+    from tuner.live import Screen
     from tuner.planning import Plan
     from tuner.study import Study
 
@@ -38,9 +40,17 @@ app = typer.Typer(
 SpaceFile = Annotated[
     Path, typer.Argument(metavar="SPACE", help="A space file, for example search_spaces/digits.yaml.")
 ]
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study's name, or the path of its folder.")]
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY", help="A study's name, or the path of its folder.", autocompletion=completing.studies
+    ),
+]
 Set = Annotated[
-    list[str] | None, typer.Option("-S", metavar="KEY=VALUE", help="Put a value over the file's; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "-S", metavar="KEY=VALUE", help="Put a value over the file's; repeatable.", autocompletion=completing.keys
+    ),
 ]
 Storage = Annotated[
     str | None,
@@ -150,12 +160,22 @@ def run(
     from tuner.planning import prepare
 
     with stoppable(), apart():
-        study = _drain(prepare(space, overrides=overrides, storage=storage, studies_dir=studies_dir), quiet)
+        study = _watched(lambda: prepare(space, overrides=overrides, storage=storage, studies_dir=studies_dir), quiet)
     _emit(_document(study.document) if as_json else "\n".join(showing.study_text(study.document)))
 
 
-def _drain(plan: Plan, quiet: bool) -> Study:
-    """Run a study to its end, telling of each trial on stderr."""
+def _watched(prepared: Callable[[], Plan], quiet: bool) -> Study:
+    """Run a study to its end, telling of it on stderr: drawn on a terminal, else a line a trial."""
+    from tuner import live
+
+    if quiet or not live.wanted():
+        return _drain(prepared(), quiet)
+    with live.Screen() as screen:
+        return _drain(prepared(), False, screen)
+
+
+def _drain(plan: Plan, quiet: bool, screen: Screen | None = None) -> Study:
+    """Run a study to its end, telling of each trial."""
     from tuner import terminal
     from tuner.record import TrialRecord
     from tuner.tuning import conduct, pace_of
@@ -166,8 +186,14 @@ def _drain(plan: Plan, quiet: bool) -> Study:
             news = next(conducting)
             if not told:  # not before a trial runs, so that what refuses the study is told alone
                 told = True
-                _say(terminal.run_head(plan.study, plan.space, plan.trials))
-            if quiet or (isinstance(news, TrialRecord) and not news.ended):
+                if screen is not None:
+                    screen.begin(plan.study, plan.space, plan.trials, list(pace.ended.values()))
+                else:
+                    _say(terminal.run_head(plan.study, plan.space, plan.trials))
+            going = isinstance(news, TrialRecord) and not news.ended
+            if screen is not None:
+                screen.tell(news, pace.left if going else pace.after(news, time.monotonic()))
+            if quiet or screen is not None or going:
                 continue
             left = pace.after(news, time.monotonic())
             if isinstance(news, TrialRecord):
@@ -211,6 +237,39 @@ def check(
     _emit(_document(found.document) if as_json else "\n".join(found.lines))
 
 
+@app.command()
+def init(
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="A file, a folder of images, or sklearn:NAME.", show_default=False),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The column to predict.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Option(help="table, image, text or sequence.", show_default=False)] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The space file to write.")] = Path("space.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    ready: Annotated[bool, typer.Option("--list", help="List the ready spaces instead.")] = False,
+) -> None:
+    """Look at data, say what they are, and write a space file for them, with ranges for their size.
+
+    Example: tuner init my.csv --target y -o my_space.yaml
+    """
+    from tuner import starting
+    from tuner.terminal import note, table
+
+    if ready:
+        _emit("\n".join(table(starting.ready())))
+        return
+    if data is None:
+        raise UsageError("DATA: name a file, a folder of images, or sklearn:NAME; --list shows the ready spaces")
+    if out.exists() and not force:
+        raise UsageError(f"--out {out}: is there already; --force writes over it")
+    with apart():
+        begun = starting.start(data, out, target=target, kind=kind)
+    _say(line for said in begun.found for line in note(said, "- "))
+    _emit(begun.text, out)
+    _say([f"next: tuner check {out}; tuner run {out}"])
+
+
 @app.command("list")
 def list_command(storage: Storage = None, studies_dir: Studies = STUDIES, as_json: Json = False) -> None:
     """List the studies.
@@ -252,6 +311,20 @@ def show(
 
 
 @app.command()
+def report(study: StudyName, out: Out = None, storage: Storage = None, studies_dir: Studies = STUDIES) -> None:
+    """Write a study's report, one HTML file that needs nothing else; by default into the study's folder.
+
+    Example: tuner report digits --out digits.html
+    """
+    from tuner.html_report import REPORT
+    from tuner.html_report import report as html
+    from tuner.study import open_study
+
+    found = open_study(study, storage=storage, studies_dir=studies_dir)
+    _emit(html(found), out or found.folder / REPORT)
+
+
+@app.command()
 def rescore(
     study: StudyName,
     form: Annotated[str | None, typer.Option(help="Form of the score.", show_default=False)] = None,
@@ -270,6 +343,7 @@ def rescore(
     from dataclasses import asdict
 
     from tuner import terminal
+    from tuner.planning import noted_score, refuse_unknown_error
     from tuner.reporting import form_of, outcome_of, standings_of
     from tuner.rescoring import reconfirmed
     from tuner.rescoring import rescore as score_again
@@ -284,11 +358,13 @@ def rescore(
         "--tolerance": ("score.tolerance", tolerance), "--metric": ("score.metric", metric),
     }  # fmt: skip
     overrides = _overrides(None, given)
-    rule = space_of(found, overrides).config.score
+    space = space_of(found, overrides)
+    rule = space.config.score
     try:
         named = metric_of(rule, found.record.data["task"]) if metric else found.record.metric
     except ValueError as error:
         raise UsageError(str(error)) from None
+    refuse_unknown_error(space, named)
     rows = score_again(found.trials, rule, named, form_of(found.record.identity))
     before, own = outcome_of(found.record, found.trials, found.repeats), found.record.data
     after = before and reconfirmed(found.trials, before, rule, named, (own["train"], own["val"]))
@@ -296,7 +372,8 @@ def rescore(
         told = {"trials": [asdict(row) for row in rows], "confirmed": standings_of(after) if after else None}
         _emit(_document({"study": found.name, **rule.model_dump(), "metric": named, **told}))
         return
-    _emit("\n".join(terminal.rescored_text(rows, rule, named, before, after)))
+    noted = [line for text in noted_score(space).notes for line in terminal.note(text)]
+    _emit("\n".join([*noted, *terminal.rescored_text(rows, rule, named, before, after)]))
 
 
 @app.command()
@@ -323,7 +400,7 @@ def ablate(
         ablating = run_ablation(plan, trial)
         try:
             while True:
-                _say([terminal.repeat_line(next(ablating))] * (not quiet))
+                _say([terminal.repeat_line(next(ablating), what="round")] * (not quiet))
         except StopIteration as end:
             document = end.value
         finally:
@@ -387,7 +464,7 @@ def predict(
     """
     from tuner.best import load_best
     from tuner.predicting import predictions
-    from tuner.terminal import clean
+    from tuner.telling import clean
 
     with apart():
         text = predictions(load_best(study, studies_dir), data)

@@ -19,11 +19,12 @@ from typing import Any, Self
 from tuner.curve import Curve, Measure
 from tuner.ranking import TIED_SE, best_records
 from tuner.record import TrialRecord
-from tuner.scoring import Score
+from tuner.scoring import LOWER_IS_BETTER, PER_NULL_LOSS, Score
 
 TOP, ROUNDS, FEWEST_ROUNDS = 5, 3, 2
 SHARE = 1 / 5  # of a time limit that the confirmation may take
 SLACK = 1.2  # times the seconds of the search that the same epochs may take in it
+MOST = 1.0  # that a skill, or a metric of which more is better, can be
 T95 = {2: 12.706, 3: 4.303}  # Student's t at 97.5 %, by the number of rounds
 REPEAT, ABLATION = "repeat:", "ablation:"  # with which the keys of repeats in a store begin
 
@@ -67,7 +68,8 @@ class Repeat:
 @dataclass(frozen=True, slots=True)
 class Contender:
     """What a configuration came to over the rounds: mean, standard deviation and standard error of its score, and the
-    bounds of the interval of 95 %.
+    bounds of the interval of 95 %. Where the rows are the search's own, the error is that of the seeds alone, and there
+    is no interval (nan).
     """
 
     trial: int
@@ -83,7 +85,8 @@ class Contender:
 class Confirmed:
     """The outcome: the trial chosen, the one that the search would have chosen, and every one's standing, best first.
 
-    `optimism` is by how much the search's choice scored higher in the search than over the rounds.
+    `optimism` is by how much the search's choice scored higher in the search than over the rounds. Where the rows are
+    the search's own in every round (see `Repeat.fresh`), how far its score was luck can't be told: it is nan.
     """
 
     trial: int
@@ -127,6 +130,11 @@ def reserved(seconds: Sequence[float], slots: int, limit: float) -> float:
     return min(_rounds(seconds, slots, ROUNDS), limit) if affordable(seconds, slots, limit) else 0.0
 
 
+def fewest_seconds(seconds: Sequence[float], slots: int) -> float:
+    """Return what the least that can be told from takes: two rounds of the first two."""
+    return _rounds(seconds[:2], slots, FEWEST_ROUNDS)
+
+
 def _rounds(seconds: Sequence[float], slots: int, rounds: int) -> float:
     return SLACK * max(rounds * sum(seconds) / slots, *seconds)
 
@@ -146,15 +154,16 @@ def confirmed(
     if len(rounds) < FEWEST_ROUNDS:
         return None
     used = [there[record.number, n] for record in top for n in rounds]
-    share = _share(used, n_train, n_val)
-    found = [_standing(record, [there[record.number, n] for n in rounds], share) for record in top]
+    fresh = all(repeat.fresh for repeat in used)
+    share = _share(used, n_train, n_val) if fresh else 0.0
+    found = [_standing(record, [there[record.number, n] for n in rounds], share, fresh) for record in top]
     order = sorted(found, key=lambda each: (-each.mean, each.trial))
     if form == "tiebreak":
         order = _ties_broken(order, {each.trial: [there[each.trial, n] for n in rounds] for each in found}, share)
     leader = next(each for each in found if each.trial == top[0].number)
     if not math.isfinite(order[0].mean):
         return None
-    optimism = leader.searched - leader.mean
+    optimism = leader.searched - leader.mean if fresh else math.nan
     return Confirmed(order[0].trial, leader.trial, optimism, tuple(rounds), tuple(order), tuple(used))
 
 
@@ -183,15 +192,18 @@ def _ties_broken(order: list[Contender], repeats: Mapping[int, Sequence[Repeat]]
     return by_gap + [each for each in order if each not in tied]
 
 
-def _standing(record: TrialRecord, repeats: Sequence[Repeat], share: float) -> Contender:
+def _standing(record: TrialRecord, repeats: Sequence[Repeat], share: float, fresh: bool) -> Contender:
     assert record.score is not None
     values = [repeat.score.value if repeat.score is not None else -math.inf for repeat in repeats]
     if not all(map(math.isfinite, values)):
         return Contender(record.number, record.score.value, -math.inf, *[math.nan] * 4)
     mean, sd = fmean(values), stdev(values)
     se = sd * math.sqrt(1 / len(values) + share)
-    half = T95[len(values)] * se
-    return Contender(record.number, record.score.value, mean, sd, se, mean - half, mean + half)
+    if not fresh:  # the seeds' spread alone is no error of what it will reach on other rows
+        return Contender(record.number, record.score.value, mean, sd, se, math.nan, math.nan)
+    half, metric = T95[len(values)] * se, record.score.metric
+    high = mean + half if metric in LOWER_IS_BETTER - set(PER_NULL_LOSS) else min(mean + half, MOST)
+    return Contender(record.number, record.score.value, mean, sd, se, mean - half, high)
 
 
 @dataclass(frozen=True, slots=True)

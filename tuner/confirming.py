@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tuner.config import min_epochs
-from tuner.confirmation import ABLATION, REPEAT, ROUNDS, Repeat, affordable, contenders
+from tuner.confirmation import ABLATION, REPEAT, ROUNDS, Repeat, affordable, contenders, fewest_seconds
 from tuner.data import load_fresh
 from tuner.data.splits import Splits
 from tuner.engine import Again, Done, Engine, Task, again
@@ -24,6 +24,7 @@ from tuner.planning import Plan, blank_curve, data_of
 from tuner.record import TrialRecord, seconds_kept
 from tuner.scoring import score_at
 from tuner.store import Store
+from tuner.terminal import roughly
 
 FRESH = 1 << 20  # beyond the numbers of trials, so that no trial had such a seed
 TRIES = 20  # seeds of a split, where rows of groups can't be divided by each one
@@ -64,6 +65,19 @@ def pending(
         # the search is over: what is left is of no other use, so two are tried however short it seems
         top = top[: max(2, affordable(seconds, slots, left - ROUNDS * plan.seconds))]
     return _missing([Run(record, n) for n in range(ROUNDS) for record in top], repeats)
+
+
+def why_not(plan: Plan, records: Sequence[TrialRecord], slots: int, left: float | None) -> str:
+    """Return why a confirmation comes to nothing, if it does: what it needs at least, and the seconds `left`."""
+    if not plan.space.config.budget.confirm:
+        return "it was left out"
+    top = contenders(records, plan.space.config.score.form)
+    if not top:
+        return "there are no two configurations to choose between"
+    if left is None:
+        return "runs of it failed"
+    needed = fewest_seconds([seconds_kept(record) for record in top], slots)
+    return f"two rounds of the best two take about {roughly(needed)}, and {roughly(max(0.0, left))} were left for them"
 
 
 def ablations(record: TrialRecord, names: Iterable[str], repeats: Sequence[Repeat]) -> list[Run]:

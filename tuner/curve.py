@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, Self
 
 
@@ -129,23 +130,21 @@ class Curve:
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        series: Mapping[str, list[float]] = doc["series"]
+        series = {name: list(map(float, column)) for name, column in doc["series"].items()}
         names = [key.removeprefix("val.") for key in series if key.startswith("val.") and key != "val.loss"]
 
-        def measure(part: str, i: int) -> Measure:
-            metrics = {name: _number(series[f"{part}.{name}"][i]) for name in names}
-            return Measure(_number(series[f"{part}.loss"][i]), metrics)
+        def measures(part: str) -> list[Measure]:
+            rows = zip(*(series[f"{part}.{name}"] for name in names), strict=True) if names else repeat(())
+            return [Measure(loss, dict(zip(names, row, strict=True)))
+                    for loss, row in zip(series[f"{part}.loss"], rows, strict=False)]  # fmt: skip
 
         curve = cls(doc["budget"], doc["first"], doc["null_loss"], doc["n_val"], doc["n_probe"])
-        epochs: list[Epoch] = []
-        for i in range(len(series["val.loss"])):
-            se_val, se_gap, rise, rise_se, seconds = (
-                _number(series[name][i]) for name in ("se_val", "se_gap", "rise", "rise_se", "seconds")
-            )
-            val = measure("val", i)
-            previous = epochs[-1].standing if epochs else None
-            standing = Standing.after(previous, i + 1, val.loss, curve.first)
-            epochs.append(Epoch(i + 1, measure("train", i), val, se_val, se_gap, rise, rise_se, seconds, standing))
+        errors = zip(*(series[name] for name in ("se_val", "se_gap", "rise", "rise_se", "seconds")), strict=True)
+        epochs, standing = list[Epoch](), None
+        parts = zip(measures("train"), measures("val"), errors, strict=True)
+        for number, (train, val, (se_val, se_gap, rise, rise_se, seconds)) in enumerate(parts, start=1):
+            standing = Standing.after(standing, number, val.loss, curve.first)
+            epochs.append(Epoch(number, train, val, se_val, se_gap, rise, rise_se, seconds, standing))
         return replace(curve, epochs=tuple(epochs))
 
 
@@ -202,7 +201,3 @@ def rounded(value: float) -> float:
 def _written(value: float) -> float | str:
     """Seven significant digits, and JSON's missing words for what isn't finite."""
     return rounded(value) if math.isfinite(value) else str(value)
-
-
-def _number(value: float | str) -> float:
-    return float(value)

@@ -1,7 +1,7 @@
 """What a trial's curve says of its fit, and what the best trials say of the ranges, in words with their numbers. Pure.
 
     overfit      train is better than validation beyond 2 SE of the gap; `slightly` while R < .1
-    underfit     it isn't, and validation is no better than knowing nothing, or it was still improving when it ended
+    underfit     it isn't, and validation is no better than knowing nothing (beyond 2 SE), or still improved at its end
     well fitted  it isn't, and more epochs brought nothing
 
 Whether a trial improves is told by its smoothed validation loss, which chooses the epoch to keep.
@@ -72,8 +72,8 @@ def diagnose(record: TrialRecord) -> Diagnosis | None:
         fit: Fit = "slightly overfit" if rate < SLIGHT else "overfit"
         by = f"{gap / noise:.1f} SE" if noise > 0 else "without noise"
         reason = f"validation loss exceeds training loss by {gap:.2g} of knowing nothing ({by}); R = {rate:.2g}"
-    elif val >= null:
-        fit, reason = "underfit", f"at epoch {kept} validation is no better than knowing nothing"
+    elif null - val <= NOISE * epoch.se_val:
+        fit, reason = "underfit", f"at epoch {kept} validation is no better than knowing nothing, beyond noise"
     elif kept == len(curve) and _improves(curve):
         end = f"its cap of {len(curve)} epochs" if kept >= curve.budget else f"epoch {kept}, where it was ended"
         fit, reason = "underfit", f"still improving at {end}, with no gap beyond noise"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from tuner.config import Stopping
-from tuner.confirmation import ROUNDS, TOP, Repeat, contenders
+from tuner.confirmation import ROUNDS, TOP, Repeat, contenders, fewest_seconds
 from tuner.record import TrialRecord, seconds_kept
 
 RUN_SHARE = 0.4  # of the epochs of its cap a trial runs, in the mean, with the rules on
@@ -35,11 +35,14 @@ class Pilot:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Seconds of a whole study: what to expect, and with every trial at its cap; `pilots` it is made of."""
+    """Seconds of a whole study: what to expect, and with every trial at its cap; `pilots` it is made of; and seconds of
+    the least that a confirmation takes.
+    """
 
     likely: float
     most: float
     pilots: int
+    confirmation: float = 0.0
 
 
 def forecast(
@@ -67,7 +70,8 @@ def forecast(
 
     most, likely = whole(1.0), whole(share)
     limit = math.inf if timeout is None else timeout
-    return Forecast(min(likely, limit), min(most, limit), len(pilots))
+    least = fewest_seconds([run(min(share, KEPT_SHARE))] * 2, at_once) if again else 0.0
+    return Forecast(min(likely, limit), min(most, limit), len(pilots), least)
 
 
 def run_share(rules: Stopping) -> float:
@@ -86,6 +90,7 @@ class Pace:
     deadline: float | None = None
     ended: dict[int, TrialRecord] = field(default_factory=dict)
     repeats: list[Repeat] = field(default_factory=list)
+    left: float | None = None  # as it was last told
 
     def earlier(self, records: Iterable[TrialRecord], repeats: Iterable[Repeat]) -> None:
         """Take in what ended in an earlier run."""
@@ -99,7 +104,8 @@ class Pace:
         else:
             self.repeats.append(news)
         left = self._of_search() + self._of_confirmation()
-        return left if self.deadline is None else max(0.0, min(left, self.deadline - now))
+        self.left = left if self.deadline is None else max(0.0, min(left, self.deadline - now))
+        return self.left
 
     def _of_search(self) -> float:
         recent = [record.seconds for record in list(self.ended.values())[-RECENT:]]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 CLIP = -math.log(1e-6)
 TINY = 1e-12
 EXAMPLES = 1000  # whose values are kept of a trial
+MOST_TOLD = 100  # classes of which it is told which one is taken for which
 Floats = NDArray[np.float64]
 
 
@@ -113,7 +114,9 @@ def _from_confusion(matrix: NDArray[np.int64]) -> dict[str, float]:
 
 
 def by_class(outputs: NDArray[Any], y: NDArray[Any], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return each class's rows, precision, recall and F1; an undefined ratio is None."""
+    """Return each class's rows, precision, recall and F1 (an undefined ratio is None), and how many of its rows were
+    taken for each of the classes, unless these are more than anyone would look at.
+    """
     matrix = confusion(outputs, y)
     true, predicted, hits = matrix.sum(1), matrix.sum(0), np.diag(matrix)
 
@@ -124,6 +127,7 @@ def by_class(outputs: NDArray[Any], y: NDArray[Any], names: Sequence[str]) -> li
         {
             "class": name, "rows": int(true[k]), "precision": ratio(int(hits[k]), int(predicted[k])),
             "recall": ratio(int(hits[k]), int(true[k])), "f1": ratio(2 * int(hits[k]), int(true[k] + predicted[k])),
+            **({"taken_for": [int(count) for count in matrix[k]]} if len(names) <= MOST_TOLD else {}),
         }
         for k, name in enumerate(names)
     ]  # fmt: skip

@@ -23,7 +23,8 @@ from tuner.engine import Again, Engine, Task, again
 from tuner.errors import UserCodeError
 from tuner.forecast import Pilot
 from tuner.planning import Plan, families, own_families
-from tuner.proposing import BASELINE, Proposer, trial_seed
+from tuner.proposing import Proposer, trial_seed
+from tuner.record import BASELINE
 from tuner.space import Space
 from tuner.training import batch_size
 from tuner.workers import InProcess, Processes

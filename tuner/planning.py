@@ -175,6 +175,7 @@ def _check_fit(space: Space, folds: Sequence[Splits]) -> str:
         metric = metric_of(config.score, splits.shape.task)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    refuse_unknown_error(space, metric)
     if config.score.form == "tiebreak" and metric not in BY_EXAMPLE:
         raise UsageError(
             f"score.form: tiebreak pairs examples, and {metric} is no mean over examples; score by one of "
@@ -235,6 +236,22 @@ def _refuse_idle(space: Space, kind: str, task: str) -> None:
         raise UsageError("training.class_weights: is for classification and the task is regression; leave it out")
 
 
+def refuse_unknown_error(space: Space, metric: str) -> None:
+    """Refuse forms of score that need an error of R2 where the target is learned as its logarithm: the recorded errors
+    are those of the logarithm.
+
+    Raises:
+        UsageError: the space asks for one.
+    """
+    config = space.config
+    needs = config.score.form in ("tiebreak", "conservative")
+    if metric == "r2" and config.data.target_transform != "none" and needs:
+        raise UsageError(
+            f"score.form: {config.score.form} needs the error of r2, which isn't known with data.target_transform "
+            f"{config.data.target_transform}; score by mse or mae, or use another form"
+        )
+
+
 def _refuse_lone(space: Space) -> None:
     """Refuse batches of one example where normalization is over a batch: every trial with both would fail.
 
@@ -257,7 +274,7 @@ def _may_be(space: Space, name: str, value: Any) -> bool:
 
 def _noted(space: Space) -> Space:
     """Return the space with a note on each key that it sets and that no family of its networks has."""
-    space, known = _noted_score(space), families(space)
+    space, known = noted_score(space), families(space)
     if own_families(space):
         return space
     own = {key for family in FAMILIES.values() for key in family.keys}
@@ -270,7 +287,7 @@ def _noted(space: Space) -> Space:
     return replace(space, notes=(*space.notes, *idle)) if idle else space
 
 
-def _noted_score(space: Space) -> Space:
+def noted_score(space: Space) -> Space:
     """Return the space with a note on the keys of a score that its form doesn't have."""
     rule = space.config.score
     idle = [name for name in ("gap_penalty", "noise", "tolerance") if _is_set(space, f"score.{name}")]

@@ -22,7 +22,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tuner.record import TrialRecord
+from tuner.record import BASELINE, TrialRecord
 from tuner.space import Choice, Domain, Range, Space, same
 
 OFF = ".off"
@@ -30,7 +30,6 @@ BEST, NEWEST = 60, 240
 Suggested = dict[str, tuple[Any, BaseDistribution]]
 ENDED = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
-BASELINE = "baseline"
 REGULARIZERS = ("regularization.dropout", "regularization.l1", "regularization.l2", "augmentation.strength")
 SMOOTHING = "regularization.label_smoothing"
 LIGHT = dict(zip(REGULARIZERS, (0.1, 0.0, 1e-2, 0.3), strict=True)) | {SMOOTHING: 0.0}

@@ -25,6 +25,7 @@ import numpy as np
 import optuna
 from numpy.typing import ArrayLike, NDArray
 from optuna.pruners import BasePruner
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.config import Stopping, min_epochs
@@ -56,8 +57,8 @@ class OverfitPruner(BasePruner):
         plateau: bool = True,
         behind: bool = True,
     ) -> None:
-        if epochs < 1:
-            raise UsageError(f"OverfitPruner: epochs is {epochs}; at least 1 is needed")
+        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+            raise UsageError(f"OverfitPruner: epochs is {epochs!r}; a whole number from 1 is needed")
         if null_loss is not None and not (math.isfinite(null_loss) and null_loss > 0):
             raise UsageError(f"OverfitPruner: null_loss is {null_loss}; a positive number is needed")
         self.epochs, self.null_loss = epochs, null_loss
@@ -65,20 +66,21 @@ class OverfitPruner(BasePruner):
 
     def verdict(self, study: optuna.Study, trial: FrozenTrial) -> Verdict | None:
         """Return the verdict that ends a trial after its newest step, or None to go on."""
-        curve = self._curve(trial)
+        sign = _sign(study)
+        curve = self._curve(trial, sign)
         if curve is None:
             return None
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         others = [other for other in study.get_trials(deepcopy=False, states=states) if other.number != trial.number]
-        return judge(curve, [_peer(other) for other in others if other.intermediate_values], self.rules)
+        return judge(curve, [_peer(other, sign) for other in others if other.intermediate_values], self.rules)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return whether a trial is of no use any more: behind the others, or diverged."""
         found = self.verdict(study, trial)
         return found is not None and found.outcome != "complete"
 
-    def _curve(self, trial: FrozenTrial) -> Curve | None:
-        values = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
+    def _curve(self, trial: FrozenTrial, sign: float) -> Curve | None:
+        values = [sign * trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
         if not values:
             return None
         told = {step: dict(zip(COLUMNS, row, strict=True)) for step, row in trial.user_attrs.get(SERIES, ())}
@@ -86,7 +88,7 @@ class OverfitPruner(BasePruner):
         curve = Curve(max(self.epochs, len(values)), min_epochs(self.epochs), null, 1, 1)
         standing = None
         for number, step in enumerate(sorted(trial.intermediate_values), start=1):
-            val = trial.intermediate_values[step]
+            val = values[number - 1]
             standing = Standing.after(standing, number, val, curve.first)
             # Without a training loss nothing can be said of overfitting: it is taken to move as validation does.
             row = told.get(step, {"train": val, "se_val": 0.0, "rise": 0.0, "rise_se": 0.0})
@@ -103,25 +105,33 @@ def report(
     """Report the train and validation loss of a step (an epoch) to a trial; return a verdict if it is over.
 
     The verdict's `kept` is the step with the best smoothed validation loss, counted from the first one reported as 1,
-    and its `reason` one sentence; both are kept with the trial as attributes.
+    its `reason` one sentence and its `numbers` what was compared; they are kept with the trial as attributes. A step
+    that was reported before changes nothing. A `FixedTrial`, which belongs to no study, is never over.
 
     Args:
         trial: of any study; its pruner's rules hold if that is an OverfitPruner, else those of `OverfitPruner()`.
         step: a whole number from 0.
         train: the training loss, measured as the validation loss is: in evaluation mode, on clean examples.
-        val: the validation loss; smaller is better, whatever the study's objective.
+        val: the validation loss; smaller is better, whatever the study's objective. Where that is maximized, the
+            trial's intermediate values are the losses times -1, for Optuna's samplers rank pruned trials by them.
         losses: the loss of each validation example, in the same order each time. With them a rise counts if it exceeds
             two standard errors of the paired differences; without them any rise does.
     """
+    if not isinstance(trial, optuna.Trial):
+        return None
     study = trial.study
     rules = study.pruner if isinstance(study.pruner, OverfitPruner) else OverfitPruner()
-    row = [float(train), *_spread(trial, float(val), losses, min_epochs(rules.epochs))]
-    trial.set_user_attr(SERIES, [*trial.user_attrs.get(SERIES, ()), [step, row]])
-    trial.report(val, step)
+    told = trial.user_attrs.get(SERIES, ())
+    if all(step != earlier for earlier, _ in told):
+        row = [float(train), *_spread(trial, float(val), losses, min_epochs(rules.epochs))]
+        trial.set_user_attr(SERIES, [*told, [step, row]])
+    trial.report(_sign(study) * val, step)
     verdict = rules.verdict(study, study.get_trials(deepcopy=False)[trial.number])
     if verdict is not None:
-        for name in ("kind", "reason", "kept"):
-            trial.set_user_attr("verdict" if name == "kind" else name, getattr(verdict, name))
+        numbers = {name: value if math.isfinite(value) else str(value) for name, value in verdict.numbers.items()}
+        found = {"verdict": verdict.kind, "reason": verdict.reason, "kept": verdict.kept, "numbers": numbers}
+        for name, value in found.items():
+            trial.set_user_attr(name, value)
     return verdict
 
 
@@ -142,10 +152,15 @@ def _error(values: NDArray[np.float64]) -> float:
     return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def _peer(trial: FrozenTrial) -> Peer:
+def _sign(study: optuna.Study) -> float:
+    """Return what a loss is multiplied by to be an intermediate value: as a sampler takes them, more may be better."""
+    return -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+
+
+def _peer(trial: FrozenTrial, sign: float) -> Peer:
     lowest: list[float] = []
     for step in sorted(trial.intermediate_values):
-        value = trial.intermediate_values[step]
+        value = sign * trial.intermediate_values[step]
         value = value if math.isfinite(value) else math.inf
         lowest.append(min(value, lowest[-1]) if lowest else value)
     return Peer(tuple(lowest), trial.state == TrialState.PRUNED)

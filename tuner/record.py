@@ -15,6 +15,7 @@ from tuner.curve import Curve, Epoch
 from tuner.scoring import Score
 from tuner.stopping import Verdict
 
+BASELINE = "baseline"  # the label of the trial that tuning has to beat
 State = Literal["running", "waiting", "complete", "pruned", "failed"]
 
 

@@ -20,7 +20,7 @@ from tuner.diagnosis import at_bounds, diagnose
 from tuner.errors import SpaceError
 from tuner.grammar import parse_space
 from tuner.ranking import difference
-from tuner.record import StudyRecord, TrialRecord
+from tuner.record import BASELINE, StudyRecord, TrialRecord
 from tuner.scoring import LOSS, LOWER_IS_BETTER
 from tuner.selection import beats_baseline, without_gap_penalty
 from tuner.stopping import KINDS
@@ -58,25 +58,27 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
     """Return the document of a study.
 
     `facts` holds what isn't in the records: storage (password masked), seconds, test (the last look, or None), repeats
-    (of the confirmation) and the paths config, report and model.
+    (of the confirmation), not_confirmed (why it isn't) and the paths config, report and model.
     """
     task, outcome = study.data["task"], outcome_of(study, records, facts.get("repeats", ()))
     form = form_of(study.identity)
     best = chosen(records, outcome, form)
-    baseline = next((record for record in records.values() if record.label == "baseline"), None)
+    baseline = next((record for record in records.values() if record.label == BASELINE), None)
     free, searched = without_gap_penalty(records), chosen(records, None, form)
     return {
         "study": study.name, "space": study.space, "storage": facts.get("storage"),
         "metric": study.metric, "direction": "maximize", "seed": study.seed,
         "formula": formula(study.metric, study.identity), "score": _rule(study.identity),
-        "data": dict(study.data) | {"fingerprint": study.fingerprint, "test_hash": study.test_hash},
+        "data": dict(study.data) | {"fingerprint": study.fingerprint, "test_hash": study.test_hash,
+                                      "groups": study.identity.get("data.split.groups")},
         "trials": _counts(records.values()),
         "verdicts": {kind: _verdicts(records.values()).count(kind) for kind in KINDS},
         "epochs": _epochs(records.values(), study.data.get("folds", 1)),
         "seconds": facts.get("seconds"),
         "best": figures(best, task), "baseline": figures(baseline, task), "search_best": figures(searched, task),
-        "without_gap_penalty": _without(free, searched, task),
+        "without_gap_penalty": _without(free, searched, task, study.identity.get("data.target_transform")),
         "confirmed": _confirmed(outcome, task) if outcome else None,
+        "not_confirmed": None if outcome else facts.get("not_confirmed"),
         "diagnosis": _diagnosis(study, records, best, baseline),
         "importances": (facts.get("importances") or {}).get("shares"),
         "test": _test(facts.get("test"), best, study.metric),
@@ -87,14 +89,18 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
     }  # fmt: skip
 
 
-def _without(free: TrialRecord | None, searched: TrialRecord | None, task: str) -> dict[str, Any] | None:
+def _without(
+    free: TrialRecord | None, searched: TrialRecord | None, task: str, transform: str | None
+) -> dict[str, Any] | None:
     """Return the trial that validation alone would have chosen, and by how much it is better on it than the search's
     choice (in the score's unit; `se` is that of the paired difference over the validation examples).
     """
     found = figures(free, task)
     if found is None or free is None or searched is None:
         return found
-    apart = difference(free, searched)
+    # of R2 in the target's unit no error is known where another unit is learned
+    known = searched.score is None or searched.score.metric != "r2" or transform in (None, "none")
+    apart = difference(free, searched) if known else None
     return found | {"better_by": {"value": _finite(apart.value), "se": _finite(apart.se)} if apart else None}
 
 
@@ -229,6 +235,11 @@ def _finite(value: float) -> float | None:
 
 def trials_csv(records: Mapping[int, TrialRecord], task: str) -> str:
     """Return one row a trial: its values and figures."""
+    return csv_text(trial_rows(records, task))
+
+
+def trial_rows(records: Mapping[int, TrialRecord], task: str) -> list[dict[str, Any]]:
+    """Return a row a trial, by the names of its columns: its values and figures."""
     names = sorted({name for record in records.values() for name in record.all_values})
     rows = []
     for record in records.values():
@@ -244,7 +255,7 @@ def trials_csv(records: Mapping[int, TrialRecord], task: str) -> str:
         for part in ("train", "val", "gap"):
             row |= {f"{part}_{name}": value for name, value in (found[part] if found else {}).items()}
         rows.append(row | {"reason": record.reason})
-    return csv_text(rows)
+    return rows
 
 
 def curve_csv(record: TrialRecord) -> str:

@@ -58,8 +58,8 @@ def rescore(records: Mapping[int, TrialRecord], rule: Rule, metric: str, form: s
     before = {record.number: old.value for record, old, _ in complete}
     places = {number: place for place, number in enumerate(_order([row for row, _, _ in complete], form), start=1)}
     now = _order([replace(row, score=scores[row.number]) for row, _, _ in complete], rule.form)
-    front = _front(scores)
-    return [Rescored(number, places[number], before[number], scores[number], number in front) for number in now]
+    ahead = front(scores)
+    return [Rescored(number, places[number], before[number], scores[number], number in ahead) for number in now]
 
 
 def reconfirmed(
@@ -93,7 +93,7 @@ def _order(rows: list[TrialRecord], form: str) -> list[int]:
     return first + [row.number for row in rows if row.number not in there]
 
 
-def _front(scores: Mapping[int, Score]) -> set[int]:
+def front(scores: Mapping[int, Score]) -> set[int]:
     """Return the trials of which none is better in validation and no worse in the gap, or the other way round."""
     found, least = set(), math.inf
     finite = [

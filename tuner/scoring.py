@@ -102,7 +102,7 @@ def _terms(curve: Curve, epoch: Epoch, metric: str) -> tuple[float, float, float
     if metric in ("log_loss", "mse"):
         return 1 - epoch.val.loss / null, (epoch.val.loss - epoch.train.loss) / null, epoch.se_gap / null
     train, val = epoch.train.metrics[metric], epoch.val.metrics[metric]
-    if metric == "r2":
+    if metric == "r2":  # where the target's logarithm is learned, the noise is that of the logarithm's
         return val, train - val, epoch.se_gap / null
     noise = math.sqrt(_variance(epoch.val, metric) / curve.n_val + _variance(epoch.train, metric) / curve.n_probe)
     return (-val, val - train, noise) if metric in LOWER_IS_BETTER else (val, train - val, noise)

@@ -18,9 +18,9 @@ from tuner.curve import Curve, pooled
 from tuner.engine import Ended, Engine, Event, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UserCodeError
 from tuner.metrics import EXAMPLES, packed, unpacked
-from tuner.proposing import BASELINE, Proposer, trial_seed
+from tuner.proposing import Proposer, trial_seed
 from tuner.ranking import best_record, best_records
-from tuner.record import TrialRecord, seconds_kept, shown
+from tuner.record import BASELINE, TrialRecord, seconds_kept, shown
 from tuner.scoring import metric_of, score, score_at
 from tuner.space import Space
 from tuner.stopping import Peer, Verdict, alone, finished, judge, judge_folds, over_folds, peer, timed_out

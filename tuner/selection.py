@@ -25,6 +25,7 @@ from tuner.scoring import LOSS, LOWER_IS_BETTER
 RESAMPLES = 2000
 MOST_DRAWS = 10_000_000  # rows drawn in all: the resamples are fewer for a very large test set
 FEWEST = 200
+MOST_MISTAKES = 12
 FEWEST_ROWS = 20  # of a test set by which anything is said to be better: below, resamples hardly differ
 
 
@@ -108,11 +109,41 @@ def _figures(chosen: Finalist, baseline: Finalist | None, splits: Splits, metric
     return found
 
 
-def validation_by_class(chosen: Finalist, splits: Splits, folder: Path) -> list[dict[str, Any]] | None:
-    """Return each class's precision, recall and F1 on the validation rows; None for regression."""
-    if splits.shape.task != "classification":
-        return None
-    return by_class(_outputs(chosen, splits.val, splits, folder), splits.val.y, splits.shape.classes)
+def on_validation(chosen: Finalist, splits: Splits, folder: Path) -> dict[str, Any]:
+    """Return, under `rows`, each class's precision, recall and F1 on the validation rows (None for regression), and
+    under `mistakes` the examples that cost most, for people to look at.
+
+    Mistakes are shown of the validation rows alone: whoever changes a study for what is seen in the test rows has
+    no test rows any more.
+    """
+    outputs, shape = _outputs(chosen, splits.val, splits, folder), splits.shape
+    rows = by_class(outputs, splits.val.y, shape.classes) if shape.task == "classification" else None
+    return {"rows": rows, "mistakes": _mistakes(outputs, splits)}
+
+
+def _mistakes(outputs: NDArray[np.float32], splits: Splits) -> list[dict[str, Any]]:
+    """Return the wrong predictions with the largest losses (of regression, the largest errors), the worst first."""
+    from tuner.data.readable import readable
+
+    part, shape = splits.val, splits.shape
+    losses = per_example_loss(outputs, part.y, shape.task)
+    wrong = np.ones(len(part), bool) if shape.task == "regression" else outputs.argmax(1) != part.y
+    order = sorted(np.flatnonzero(wrong & np.isfinite(losses)), key=lambda row: (-losses[row], row))[:MOST_MISTAKES]
+    if shape.task == "regression":
+        restore = splits.encoder.target.restore
+        true, predicted = restore(part.y), restore(outputs[:, 0])
+        told = [{"true": float(true[i]), "predicted": float(predicted[i])} for i in order]
+    else:
+        sure = np.exp(outputs.astype(np.float64))
+        told = [
+            {"true": shape.classes[part.y[i]], "predicted": shape.classes[outputs[i].argmax()],
+             "probability": float(sure[i].max()), "probability_of_true": float(sure[i, part.y[i]])}
+            for i in order
+        ]  # fmt: skip
+    return [
+        {"row": int(part.rows[i]), "loss": float(losses[i]), **each, **readable(splits.encoder, part.x[i])}
+        for i, each in zip(order, told, strict=True)
+    ]
 
 
 def _outputs(finalist: Finalist, part: Part, splits: Splits, folder: Path) -> NDArray[np.float32]:

@@ -10,22 +10,19 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from tuner import telling
 from tuner.curve import Curve
 from tuner.diagnosis import diagnose
 from tuner.drawing import drawn
 from tuner.record import TrialRecord
 from tuner.reporting import figures
-from tuner.scoring import LOSS
-from tuner.terminal import WIDTH, clean, counted, duration, note, number, rows_of, table
+from tuner.telling import clean, number
+from tuner.terminal import WIDTH, counted, duration, note, rows_of, table
 
 HEADLINE = {
     "classification": ("log_loss", "accuracy", "balanced_accuracy", "f1"),
     "regression": ("mse", "mae", "r2"),
 }
-FORMS = {
-    "penalty": "the gap penalty", "conservative": "the standard error", "tiebreak": "the smaller gap of a tie",
-    "none": "the score",
-}  # fmt: skip
 MOST_CLASSES = 6
 
 
@@ -34,7 +31,7 @@ def study_text(document: Mapping[str, Any]) -> list[str]:
     lines = [*_counts(document), ""]
     best = document["best"]
     if best is None:
-        return [*lines, "No trial is complete, so there is no best configuration yet."]
+        return [*lines, _nothing(document)]
     lines += [f"Best configuration: trial {best['trial']}, epoch {best['epoch']}, score {number(best['score'])}"]
     lines += [f"  ({document['formula']})"]
     lines += _confirmed(document)
@@ -43,35 +40,27 @@ def study_text(document: Mapping[str, Any]) -> list[str]:
     facts = f"{best['parameters']:,.0f} parameters" if best["parameters"] else ""
     facts += f", {best['sparsity']:.0%} of the weights are exactly zero" if best["sparsity"] else ""
     lines += [f"  {facts}"] if facts else []
-    return [*lines, "", *_figures(document), *_classes(document), *_said(document), "", *_places(document)]
+    shown = table(figures_table(document), frozenset(range(1, 8)))
+    return [*lines, "", *shown, *_classes(document), *_said(document), "", *_places(document)]
+
+
+def _nothing(document: Mapping[str, Any]) -> str:
+    """Return that there is no best configuration, and whether there will be one."""
+    said, waiting = "No trial is complete, so there is no best configuration yet", document["trials"]["waiting"]
+    return (
+        f"{said}; {counted(waiting, 'trial')} had no time to end: the same command goes on" if waiting else f"{said}."
+    )
 
 
 def _confirmed(document: Mapping[str, Any]) -> list[str]:
-    """Return what the confirmation found: who was chosen, with which score, and how far the search's score was luck."""
-    found = document["confirmed"]
-    if found is None:
-        several = document["trials"]["complete"] > 1
-        return ["  not confirmed: it may owe some of its score to the rows that it was chosen on"] * several
-    first = found["contenders"][0]
-    score = f"{number(first['score'])} (95 % interval {number(first['low'])} to {number(first['high'])})"
-    what = (
-        "fresh splits and seeds"
-        if found["fresh_splits"]
-        else "fresh seeds (the validation rows are the search's: the data name or order them)"
-    )
-    lines = [f"  confirmed on {found['rounds']} {what}: score {score}"]
-    if found["search_choice"] != found["trial"]:
-        lines[0] += f"; chosen over trial {found['search_choice']}, which led the search"
-    by = found["optimism"]
-    if by is None:
-        failed = f"trial {found['search_choice']}, the search's choice, came to no score in every round"
-        lines += [f"  optimism: not known, for {failed}"]
-    else:
-        told = f"{number(abs(by))} {'more' if by >= 0 else 'less'}"
-        lines += [f"  optimism: the search's choice scored {told} in the search than confirmed"]
+    """Return what the confirmation found, and every contender's score."""
+    lines = [f"  {said}" for said in telling.confirmation(document)]
+    if document["confirmed"] is None:
+        return lines
     head = ["contender", "in the search", "confirmed", "SE"]
     rows = [
-        [str(c["trial"]), *(number(c[key]) for key in ("search_score", "score", "se"))] for c in found["contenders"]
+        [str(c["trial"]), *(number(c[key]) for key in ("search_score", "score", "se"))]
+        for c in document["confirmed"]["contenders"]
     ]
     return [*lines, *(f"  {line}" for line in table([head, *rows], frozenset(range(4))))]
 
@@ -108,21 +97,22 @@ def _counts(document: Mapping[str, Any]) -> list[str]:
     return lines + [line for text in data["notes"] for line in note(text, "  note: ")]
 
 
-def _figures(document: Mapping[str, Any]) -> list[str]:
+def figures_table(document: Mapping[str, Any]) -> list[list[str]]:
+    """Return the figures of the chosen trial and of the baseline, a row a metric, under their heads."""
     best, base, test = document["best"], document["baseline"], document["test"]
     names = [name for name in HEADLINE[document["data"]["task"]] if name in best["val"]]
     names += [document["metric"]] if document["metric"] not in names else []
     fresh = document["confirmed"]["val"] if document["confirmed"] else {}
-    head = ["", "train", "val", *(["confirmed"] * bool(fresh)), "gap", "test (95 % interval)"]
+    head = ["", "train", "val", *(["confirmed (+- sd)"] * bool(fresh)), "gap", "test (95 % interval)"]
     rows = [[*head, "baseline val", "baseline test"]]
     for name in names:
         row = [name, *(number(best[part].get(name)) for part in ("train", "val"))]
         row += [_with_spread(fresh.get(name))] * bool(fresh)
         row += [number(best["gap"].get(name))]
-        row += [_with_interval(test.get(name)) if test and not test["stale"] else "-"]
+        row += [telling.with_interval(test.get(name)) if test and not test["stale"] else "-"]
         row += [number(base["val"].get(name)) if base else "-"]
         rows.append([*row, number(test["baseline"].get(name, {}).get("value")) if test and test["baseline"] else "-"])
-    return table(rows, frozenset(range(1, 8)))
+    return rows
 
 
 def _with_spread(figure: Mapping[str, float | None] | None) -> str:
@@ -131,63 +121,14 @@ def _with_spread(figure: Mapping[str, float | None] | None) -> str:
     return f"{number(figure['mean'])} +- {figure['sd']:.2g}"
 
 
-def _with_interval(figure: Mapping[str, float] | None) -> str:
-    if figure is None:
-        return "-"
-    return f"{number(figure['value'])} ({number(figure['low'])} to {number(figure['high'])})"
-
-
 def _said(document: Mapping[str, Any]) -> list[str]:
     """Return the sentences that keep the figures honest."""
-    lines = [*_fits(document["diagnosis"]), *_movers(document["importances"])]
-    best, free, test = document["best"], document["without_gap_penalty"], document["test"]
-    first = document["search_best"]
-    if free and first and free["trial"] != first["trial"]:
-        loss = LOSS[document["data"]["task"]]
-        metric = document["metric"]
-        moved = f"val {metric} {number(free['val'][metric])} -> {number(first['val'][metric])}"
-        if apart := free.get("better_by"):
-            unit = f"1 - {loss}/L_0" if document["metric"] == loss else document["metric"]
-            moved += f" ({unit} worse by {number(apart['value'])} +- {number(apart['se'])}, paired)"
-        gaps = f"gap {number(free['relative_gap'])} -> {number(first['relative_gap'])}"
-        what = FORMS[document["score"]["form"]]
-        lines.append(f"In the search {what} put trial {first['trial']} before {free['trial']}: {moved}, {gaps}.")
-    if rows := document["trained_again_on"]:
-        lines.append(
-            f"The model was trained again on {rows} rows, {best['epoch']} epochs; train and validation are the "
-            "trial's, test is the model's."
-        )
-    if test and test["stale"]:
-        lines.append(f"The test set was looked at for trial {test['trial']}; `tuner run` looks at the new best one.")
-    elif test:
-        looks = "once" if test["looks"] == 1 else f"{test['looks']} times, so its figures are no longer untouched"
-        lines += [test["verdict"], f"The test set has been looked at {looks}."]
-    elif document["data"]["test"] == 0:
-        lines.append("There is no test set; the validation figures are those of a search and so too good.")
-    return [part for line in lines for part in wrap(clean(line), WIDTH, subsequent_indent="  ")]
-
-
-def _fits(diagnosis: Mapping[str, Any]) -> list[str]:
-    """Return how the chosen trial and the baseline fit, and which ranges are too narrow."""
-    best, base, lines = diagnosis["best"], diagnosis["baseline"], list[str]()
-    if best:
-        lines.append(f"Trial {best['trial']} is {best['fit']}: {best['reason']}.")
-    if best and base and base["trial"] != best["trial"]:
-        lines.append(f"The baseline is {base['fit']}: {base['reason']}.")
-    return lines + [f"{bound['reason']}." for bound in diagnosis["bounds"]]
-
-
-MOST_MOVERS = 4
-
-
-def _movers(shares: Mapping[str, Mapping[str, float]] | None) -> list[str]:
-    """Return which values moved the score and the gap most."""
-    return [
-        f"What moved the {what}: "
-        + ", ".join(f"{name} {share:.0%}" for name, share in list(each.items())[:MOST_MOVERS])
-        + " of the variance over complete trials."
-        for what, each in (shares or {}).items()
-    ]
+    diagnosis = document["diagnosis"]
+    sentences = [
+        *telling.fits(diagnosis), *telling.bounds(diagnosis), *telling.movers(document["importances"]),
+        *telling.price(document), *telling.last_training(document), *telling.tested(document),
+    ]  # fmt: skip
+    return [part for line in sentences for part in wrap(clean(line), WIDTH, subsequent_indent="  ")]
 
 
 def _places(document: Mapping[str, Any]) -> list[str]:
@@ -197,6 +138,7 @@ def _places(document: Mapping[str, Any]) -> list[str]:
     rows += [("features", f"{document['features']} (for the trials to come; may be deleted)")] * bool(
         document["features"]
     )
+    rows += [("report", document["report"])]
     rows += [("one trial", f"tuner show {study if usual else folder} --trial {document['best']['trial']}")]
     rows += [("dashboard", f"tuner dashboard {study}" + ("" if usual else f" --studies-dir {Path(folder).parent}"))]
     rows += [("in Python", f'tuner.load_best("{study if usual else folder}")')] if document["config"] else []

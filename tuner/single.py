@@ -17,7 +17,7 @@ from tuner.planning import Plan, blank_curve, plan_of
 from tuner.record import TrialRecord
 from tuner.scoring import score
 from tuner.stopping import alone, finished, judge
-from tuner.terminal import number
+from tuner.telling import number
 from tuner.workers import InProcess
 
 

@@ -27,6 +27,7 @@ from tuner.record import State, StudyRecord, TrialRecord
 from tuner.storage import masked, models, spoken
 
 KEY = "tuner"
+DASHBOARD, NOTED, PIECE = "dashboard:", "noted", 2045  # optuna-dashboard's keys, and its length of an attribute
 STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "running", TrialState.WAITING: "waiting", TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
@@ -122,6 +123,37 @@ class Store:
         """Keep a fact of the study."""
         with self._spoken():
             self.rdb.set_study_system_attr(self.study_id, f"{KEY}:{key}", value)
+
+    def pin(self, figures: Mapping[str, str], notes: Mapping[int | None, str]) -> None:
+        """Write figures (name: plotly's JSON) and notes (number of a trial, None for the study: Markdown) where
+        optuna-dashboard shows them, in one transaction, in place of what was there. A note that somebody else has
+        changed since stays as it is.
+        """
+        attribute = models.StudySystemAttributeModel
+        with self._session() as session:
+            mine = session.query(attribute).filter(attribute.study_id == self.study_id)
+            there = {row.key: row for row in mine.filter(attribute.key.startswith(DASHBOARD, autoescape=True))}
+            written = mine.filter(attribute.key == f"{KEY}:{NOTED}").one_or_none()
+            versions: dict[str, int] = json.loads(written.value_json) if written is not None else {}
+            values = {f"{DASHBOARD}plot_data:{name}:": text for name, text in figures.items()}
+            ids = dict(session.query(models.TrialModel.number, models.TrialModel.trial_id)
+                       .filter(models.TrialModel.study_id == self.study_id).all())  # fmt: skip
+            numbers: dict[str, Any] = {}
+            for trial, body in notes.items():
+                of = DASHBOARD if trial is None else f"{DASHBOARD}{ids[trial]}:"
+                version = there.get(f"{of}note_ver")
+                now = json.loads(version.value_json) if version is not None else 0
+                if now == versions.get(of, 0):
+                    values[f"{of}note_str:"] = body
+                    numbers[f"{of}note_ver"] = versions[of] = now + 1
+            pieces = {f"{key}{i}": part for key, text in values.items() for i, part in enumerate(_pieces(text))}
+            for key, row in there.items():
+                if key in numbers or key.startswith(tuple(values)):
+                    session.delete(row)
+            if written is not None:
+                session.delete(written)
+            session.flush()
+            _add(session, attribute, {"study_id": self.study_id}, {**pieces, **numbers, f"{KEY}:{NOTED}": versions})
 
     def records(self) -> list[TrialRecord]:
         """Return every trial, by number.
@@ -223,6 +255,10 @@ class Store:
         """Close the connections."""
         self.rdb.scoped_session.remove()
         self.rdb.engine.dispose()
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
 
 
 def _insert(session: Any, model: Any, rows: list[dict[str, Any]]) -> None:

@@ -7,26 +7,34 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tuner import reporting
+from tuner import reporting, telling
 from tuner.best import FEATURES, STUDIES, BestConfig, load_best
 from tuner.config import STUDY_NAME
 from tuner.confirmation import REPEAT, Repeat
 from tuner.errors import UsageError, nearest
 from tuner.grammar import Override, parse_space
 from tuner.planning import storage_url
+from tuner.plots import plots
 from tuner.record import StudyRecord, TrialRecord
+from tuner.showing import figures_table
 from tuner.space import Space
 from tuner.storage import masked, open_storage
 from tuner.store import Store, study_names
+from tuner.telling import number
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from plotly.graph_objects import Figure
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Study:
-    """A study as it stands: its record, its trials by number, the document of its figures, and the runs of its
-    confirmation.
+    """A study as it stands: its record, its trials by number, the document of its figures, its folder, the runs of its
+    confirmation, and the worst mistakes of the chosen trial in the validation rows (see selection.on_validation).
     """
 
     record: StudyRecord
@@ -34,6 +42,7 @@ class Study:
     document: Mapping[str, Any]
     folder: Path
     repeats: Sequence[Repeat] = ()
+    mistakes: Sequence[Mapping[str, Any]] = ()
 
     @property
     def name(self) -> str:
@@ -49,10 +58,31 @@ class Study:
         """
         return load_best(self.folder / "best.yaml")
 
+    def frame(self) -> pd.DataFrame:
+        """Return a row a trial, as in trials.csv: values, figures at the epoch kept, verdict."""
+        import pandas as pd
 
-def of_records(record: StudyRecord, trials: Mapping[int, TrialRecord], facts: Mapping[str, Any], folder: Path) -> Study:
-    """Return a study of what is stored of it and the facts beside its records."""
-    return Study(record, trials, reporting.summary(record, trials, facts), folder, facts["repeats"])
+        rows = reporting.trial_rows(self.trials, self.record.data["task"])
+        empty = [{name: None if value == "" else value for name, value in row.items()} for row in rows]
+        return pd.DataFrame(empty).set_index("trial") if rows else pd.DataFrame()
+
+    def figures(self) -> dict[str, Figure]:
+        """Return plotly's figures of the study, those of its report, by name."""
+        from plotly.graph_objects import Figure
+
+        return {plot.name: Figure(dict(plot.figure)) for plot in plots(self.document, self.trials)}
+
+    def __repr__(self) -> str:
+        best = self.document["best"]
+        found = f"best {best['trial']} with score {number(best['score'])}" if best else "none complete"
+        return f"<Study {self.name!r}: {len(self.trials)} trials, {found}>"
+
+    def _repr_html_(self) -> str:
+        head, *rows = figures_table(self.document) if self.document["best"] else [[]]
+        cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        table = f"<table><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>{cells}</table>" if head else ""
+        said = "".join(f"<li>{escape(sentence)}</li>" for sentence in telling.answer(self.document))
+        return f"<h4>Study {escape(self.name)}</h4><ul>{said}</ul>{table}"
 
 
 def open_study(study: str, *, storage: str | None = None, studies_dir: str | Path = STUDIES) -> Study:
@@ -76,9 +106,19 @@ def open_study(study: str, *, storage: str | None = None, studies_dir: str | Pat
             raise UsageError(f"no study {study!r}{nearest(study, known)}{there}")
         records = {record.number: record for record in store.records()}
         folder = Path(studies_dir) / study
-        return of_records(store.study, records, facts_of(store, folder), folder)
+        return study_of(store, records, folder)
     finally:
         rdb.engine.dispose()
+
+
+def study_of(store: Store, records: Mapping[int, TrialRecord], folder: Path, **facts: Any) -> Study:
+    """Return a study from its store, with some facts in place of those that are stored."""
+    told = facts_of(store, folder) | facts
+    document = reporting.summary(store.study, records, told)
+    seen = told["val_classes"] or {}
+    same = document["best"] is not None and seen.get("trial") == document["best"]["trial"]
+    mistakes = seen.get("mistakes", ()) if same else ()
+    return Study(store.study, records, document, folder, told["repeats"], mistakes)
 
 
 def space_of(study: Study, overrides: Sequence[Override] = ()) -> Space:
@@ -126,6 +166,6 @@ def facts_of(store: Store, folder: Path) -> dict[str, Any]:
         "storage": masked(store.rdb.url), "seconds": store.get("seconds"), "test": store.get("test"),
         "val_classes": store.get("val_classes"), "repeats": [Repeat.from_json(found) for found in store.found(REPEAT)],
         "trained_again_on": _trained_again(folder), "features": there(FEATURES),
-        "importances": store.get("importances"),
+        "importances": store.get("importances"), "not_confirmed": store.get("not_confirmed"),
         "config": there("best.yaml"), "model": there("model.safetensors"), "report": there("report.html"),
     }  # fmt: skip

@@ -15,22 +15,9 @@ from tuner.record import StudyRecord, TrialRecord
 from tuner.reporting import figures
 from tuner.rescoring import Rescored
 from tuner.space import Space
+from tuner.telling import clean, number
 
 WIDTH = 118  # columns of a line of words
-
-
-def clean(text: object) -> str:
-    """Return text without control characters."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
-
-
-def number(value: Any) -> str:
-    """Return a value with four significant digits, as people read it."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.4g}" if isinstance(value, float) else clean(value)
 
 
 def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
@@ -81,12 +68,13 @@ def trial_line(record: TrialRecord, study: StudyRecord, left: float | None = Non
     """
     found, name, time = figures(record, study.data["task"]), str(record.number), roughly(left)
     if found is None or record.state == "failed":
-        return _columns(name, record.label, "-", "-", "-", "-", "-", time, f"failed: {clean(record.reason)}")
+        return _columns(name, clean(record.label), "-", "-", "-", "-", "-", time, f"failed: {clean(record.reason)}")
     kind = record.verdict.kind if record.verdict else ""
     ended = f"{record.state}: {kind}" + ("  <- best so far" if record.leads else "")
     val, train = (number(found[part].get(study.metric)) for part in ("val", "train"))
     epochs = str(len(record.curve)) if record.curve else "-"
-    return _columns(name, record.label, number(found["score"]), val, train, str(found["epoch"]), epochs, time, ended)
+    score, kept = number(found["score"]), str(found["epoch"])
+    return _columns(name, clean(record.label), score, val, train, kept, epochs, time, ended)
 
 
 MOST_RESCORED = 15
@@ -153,12 +141,12 @@ def ablation_text(document: Mapping[str, Any]) -> list[str]:
     )]  # fmt: skip
 
 
-def repeat_line(repeat: Repeat, left: float | None = None) -> str:
-    """Return what is said of a run of the confirmation, or of an ablation, that has ended."""
+def repeat_line(repeat: Repeat, left: float | None = None, what: str = "confirm") -> str:
+    """Return what is said of a run of the confirmation, or of an ablation (a `round`), that has ended."""
     score = number(repeat.score.value) if repeat.score else "-"
     said = f"failed: {clean(repeat.error)}" if repeat.error else "" if repeat.score else "no finite score"
     said = f"without {repeat.without}  {said}" if repeat.without else said
-    name, time = f"confirm {repeat.round + 1}/{ROUNDS}", "" if left is None else roughly(left)
+    name, time = f"{what} {repeat.round + 1}/{ROUNDS}", "" if left is None else roughly(left)
     return _columns(str(repeat.trial), name, score, "", "", str(repeat.kept), "", time, said).rstrip()
 
 

@@ -13,38 +13,38 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import reporting
-from tuner.best import FEATURES, MODEL, STUDIES
+from tuner.best import FEATURES, STUDIES
+from tuner.concluding import choice, conclude, forget_features, leave_early, missing, unfinished
 from tuner.config import RunConfig
-from tuner.confirmation import ABLATION, ROUNDS, SHARE, Repeat, bought, chosen, confirmed
-from tuner.confirming import ablations, ablations_of, pending, repeat_each, repeats_of
-from tuner.engine import Again, Engine, Task, retrain
-from tuner.errors import DataError, TunerError, UsageError
-from tuner.files import refuse_foreign, write_best, write_study, writing
+from tuner.confirmation import ABLATION, ROUNDS, SHARE, Repeat, bought
+from tuner.confirming import ablations, ablations_of, pending, repeat_each, repeats_of, why_not
+from tuner.engine import Engine, retrain
+from tuner.errors import DataError, UsageError
+from tuner.files import refuse_foreign, writing
 from tuner.forecast import Pace
 from tuner.grammar import Override
-from tuner.importances import importances
 from tuner.planning import Plan, blank_curve, own_families, prepare
-from tuner.proposing import BASELINE, NONE, SMOOTHING
+from tuner.posting import Board
+from tuner.proposing import NONE, SMOOTHING
 from tuner.record import TrialRecord
 from tuner.search import Setting, final_seconds, refuse_failures, search
-from tuner.selection import Finalist, look, validation_by_class
 from tuner.space import Space, differences
 from tuner.storage import database_file, open_storage
 from tuner.store import Store
-from tuner.study import Study, facts_of, of_records
+from tuner.study import Study, study_of
 from tuner.workers import InProcess, Processes
+
+KEEP_TIME = 5.0  # seconds between two times that the time taken so far is kept
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
-
-REFIT = "-refit"  # in the names of weights that were trained on more rows than a trial's
 
 
 def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
@@ -60,25 +60,48 @@ def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
     with _storage(plan.storage) as rdb, _only_one(plan, rdb):
         store = _open_store(plan, rdb)
         setting, before = _setting(plan, store), store.get("seconds") or 0.0
+
+        def keep_time() -> None:
+            store.put("seconds", round(before + time.monotonic() - plan.started, 3))
+
         try:
             if not _is_over(plan, store, setting):
                 with _engine(plan) as engine:
-                    yield from search(setting, engine)
+                    yield from _watched(search(setting, engine), plan, store, setting, keep_time)
                     engine.clear()
                     until = setting.deadline
                     until = None if until is None else until - final_seconds(setting, engine.slots)
                     left = None if until is None else until - time.monotonic()
                     runs = pending(plan, list(setting.records.values()), repeats_of(store), engine.slots, left)
-                    yield from repeat_each(plan, store, engine, runs, until)
+                    why = why_not(plan, list(setting.records.values()), engine.slots, left)
+                    store.put("not_confirmed", why)
+                    repeated = repeat_each(plan, store, engine, runs, until)
+                    yield from _watched(repeated, plan, store, setting, keep_time)
                     engine.clear()
-                    retrain(engine, _missing(plan, store, setting))
+                    retrain(engine, missing(plan, store, setting))
         except (GeneratorExit, KeyboardInterrupt, DataError):
-            _leave_early(plan, store, setting)
+            leave_early(plan, store, setting)
             raise
         finally:
-            store.put("seconds", round(before + time.monotonic() - plan.started, 3))
+            keep_time()
         refuse_failures(setting.records.values(), bool(own_families(plan.space)))
-        return _conclude(plan, store, setting)
+        return conclude(plan, store, setting)
+
+
+def _watched(
+    run: Iterator[TrialRecord | Repeat], plan: Plan, store: Store, setting: Setting, keep_time: Callable[[], None]
+) -> Iterator[TrialRecord | Repeat]:
+    """Yield what a run yields, and keep the dashboard's figures fresh as it goes, and the time that it has taken: what
+    is killed has taken it, too.
+    """
+    board, kept = Board(store), time.monotonic()
+    for news in run:
+        if time.monotonic() - kept >= KEEP_TIME:
+            keep_time()
+            kept = time.monotonic()
+        if not isinstance(news, TrialRecord) or news.ended:
+            board.post(lambda: study_of(store, setting.records, plan.folder).document, setting.records)
+        yield news
 
 
 def pace_of(plan: Plan) -> Pace:
@@ -104,10 +127,12 @@ def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat, None, dict
     with _storage(plan.storage) as rdb, _only_one(plan, rdb):
         store = _open_store(plan, rdb, "so it can't be ablated as it is")
         setting = _setting(plan, store)
-        best = _chosen(plan, store, setting) if trial is None else setting.records.get(trial)
+        best = choice(plan, store, setting) if trial is None else setting.records.get(trial)
         if best is None or best.state != "complete":
-            said = f"--trial {trial}: is no complete trial of" if trial is not None else "there is no complete trial in"
-            raise UsageError(f"{said} study {plan.study.name!r}; `tuner run` of it goes on")
+            if trial is None:
+                raise UsageError(f"there is no complete trial in study {plan.study.name!r}; `tuner run` of it goes on")
+            what = f"it is {best.state}" if best is not None else "there is none such"
+            raise UsageError(f"--trial {trial}: only complete trials can be ablated; {what} in {plan.study.name!r}")
         config = plan.space.at(best.all_values)
         idle = (SMOOTHING,) if plan.splits.shape.task == "regression" else ()
         values = {name: config[name] for name in NONE if config[name] != 0 and name not in idle}
@@ -115,7 +140,7 @@ def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat, None, dict
         if runs:
             with _engine(plan, count=len(runs)) as engine:
                 yield from repeat_each(plan, store, engine, runs, kind=ABLATION)
-            _forget_features(plan, setting)
+            forget_features(plan, setting)
         rows = plan.study.data
         found = bought(ablations_of(store), best.number, values, rows["train"], rows["val"])
         return {
@@ -138,21 +163,9 @@ def _storage(url: str) -> Iterator[RDBStorage]:
 def _is_over(plan: Plan, store: Store, setting: Setting) -> bool:
     """Tell whether a study has nothing left to train."""
     records = setting.records
-    if len(records) < setting.trials or _unfinished(records) or _missing(plan, store, setting):
+    if len(records) < setting.trials or unfinished(records) or missing(plan, store, setting):
         return False
     return not pending(plan, list(records.values()), repeats_of(store))
-
-
-def _chosen(plan: Plan, store: Store, setting: Setting) -> TrialRecord | None:
-    """Return the trial that the study chooses as it stands."""
-    rows = plan.study.data
-    form = plan.space.config.score.form
-    outcome = confirmed(setting.records, repeats_of(store), rows["train"], rows["val"], form)
-    return chosen(setting.records, outcome, form)
-
-
-def _unfinished(records: Mapping[int, TrialRecord]) -> bool:
-    return any(not record.ended for record in records.values())
 
 
 @contextmanager
@@ -243,112 +256,6 @@ def _engine(plan: Plan, count: int | None = None) -> Iterator[Engine]:
         shutil.rmtree(shared, ignore_errors=True)
         for part in (plan.folder / "weights").glob(".*.part"):  # of a worker that was killed while it wrote
             part.unlink(missing_ok=True)
-
-
-def _leave_early(plan: Plan, store: Store, setting: Setting) -> None:
-    """Write the files of a study that was stopped: its best configuration so far, the test set still closed.
-
-    Where the model was to be trained again in the end, it is the trial's own; of a cross-validation there is none, and
-    the configuration is written without one, unless that would take the place of a best configuration that has its.
-    """
-    best = _chosen(plan, store, setting)
-    with suppress(TunerError):
-        final = best is not None and _final(plan, setting, best.number).exists()
-        if best is not None and (final or setting.weights_of(best.number).exists()):
-            seen, weights = store.get("test"), setting.weights_of(best.number)
-            weights = _final(plan, setting, best.number) if final else weights
-            same = seen is not None and seen["trial"] == best.number and final
-            write_best(plan, plan.folder, best, weights, seen if same else None, final=final or not plan.refit)
-        elif best is not None and not (plan.folder / MODEL).exists():
-            write_best(plan, plan.folder, best, None, None)
-        write_study(plan, setting.records)
-
-
-def _conclude(plan: Plan, store: Store, setting: Setting) -> Study:
-    """Choose, look at the test set once, and write the study's files."""
-    records = setting.records
-    best = _chosen(plan, store, setting)
-    seen = None
-    if best is not None:
-        seen = _look(plan, store, setting)
-        _tell_classes(plan, store, setting, best)
-        write_best(plan, plan.folder, best, _final(plan, setting, best.number), seen)
-        _forget_others(plan, store, setting)
-    _weigh(plan, store, records)
-    facts = facts_of(store, plan.folder) | {"test": seen}
-    study = of_records(store.study, dict(records), facts, plan.folder)
-    write_study(plan, records)
-    _forget_features(plan, setting)
-    return study
-
-
-def _forget_features(plan: Plan, setting: Setting) -> None:
-    """Remove what frozen networks made of the examples, once no trial is to come."""
-    if len(setting.records) >= setting.trials and not _unfinished(setting.records):
-        shutil.rmtree(plan.folder / FEATURES, ignore_errors=True)
-
-
-def _weigh(plan: Plan, store: Store, records: Mapping[int, TrialRecord]) -> None:
-    """Keep which values moved the score and the gap, if trials have come since this was last asked."""
-    told, there = store.get("importances"), sum(record.state == "complete" for record in records.values())
-    if told is None or told.get("complete") != there:
-        store.put("importances", {"complete": there, "shares": importances(plan.space, records)})
-
-
-def _look(plan: Plan, store: Store, setting: Setting) -> dict[str, Any] | None:
-    finalists = [_finalist(plan, setting, record) for record in _finalists(plan, store, setting)]
-    earlier = store.get("test")
-    second = finalists[1] if len(finalists) > 1 else None
-    seen = look(finalists[0], second, plan.splits, store.study.metric, plan.space.folder, earlier)
-    if seen is not None and seen != earlier:
-        store.put("test", seen)
-    return seen
-
-
-def _tell_classes(plan: Plan, store: Store, setting: Setting, best: TrialRecord) -> None:
-    """Keep how well each class is predicted in the validation rows, by the trial's own network if it is there."""
-    told, weights = store.get("val_classes"), setting.weights_of(best.number)
-    if not weights.exists() or (told is not None and told["trial"] == best.number):
-        return
-    own = Finalist(best, plan.space.at(best.all_values), weights)
-    rows = validation_by_class(own, plan.folds[0], plan.space.folder)
-    store.put("val_classes", {"trial": best.number, "rows": rows})
-
-
-def _finalists(plan: Plan, store: Store, setting: Setting) -> list[TrialRecord]:
-    """Return the chosen trial and the baseline, if there are such."""
-    best = _chosen(plan, store, setting)
-    baseline = next((r for r in setting.records.values() if r.label == BASELINE and r.state == "complete"), None)
-    return [record for record in (best, baseline) if record is not None] if best is not None else []
-
-
-def _finalist(plan: Plan, setting: Setting, record: TrialRecord) -> Finalist:
-    return Finalist(record, plan.space.at(record.all_values), _final(plan, setting, record.number))
-
-
-def _final(plan: Plan, setting: Setting, number: int) -> Path:
-    """Return the file for the weights of a trial's configuration in its final form."""
-    own = setting.weights_of(number)
-    return own.with_name(f"{own.stem}{REFIT}{own.suffix}") if plan.refit else own
-
-
-def _forget_others(plan: Plan, store: Store, setting: Setting) -> None:
-    """Remove what was trained again of configurations that are no longer the chosen one or the baseline."""
-    kept = {_final(plan, setting, record.number) for record in _finalists(plan, store, setting)}
-    for path in setting.weights.glob(f"*{REFIT}.safetensors"):
-        if path not in kept:
-            path.unlink(missing_ok=True)
-
-
-def _missing(plan: Plan, store: Store, setting: Setting) -> list[Again]:
-    """Return the finalists whose weights aren't there: they are lost, or are to be of more rows than a trial's."""
-    last, found = len(plan.divisions) - 1 if plan.refit else 0, dict[int, Again]()
-    for record in _finalists(plan, store, setting):
-        weights = _final(plan, setting, record.number)
-        if not weights.exists() and record.score is not None:
-            task = Task(record.number, plan.space.at(record.all_values), record.seed, plan.space.folder, last)
-            found[record.number] = Again(task, record.score.epoch, weights)
-    return list(found.values())
 
 
 def tune(

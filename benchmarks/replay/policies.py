@@ -222,9 +222,12 @@ class Discard:
 
 @dataclass(frozen=True, slots=True)
 class Pruner:
-    """One of Optuna's pruners, itself, told of the validation loss; the best epoch so far counts, as most have it."""
+    """One of Optuna's pruners, itself, told of the validation loss; the best epoch so far counts, as most have it, or
+    (`smoothed`) that of the lowest smoothed loss, as the program has it.
+    """
 
     make: Callable[[int], optuna.pruners.BasePruner]
+    smoothed: bool = False
 
     def __call__(self, curves: Curves, order: Order) -> Outcome:
         """Replay it over an order of runs."""
@@ -245,7 +248,7 @@ class Pruner:
                 study.tell(trial, None if pruned else float(val[best - 1]),
                            optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE)  # fmt: skip
                 ends.append(end)
-                kept.append(best)
+                kept.append(int(curves.best[run, end - 1]) if self.smoothed else best)
                 complete.append(not pruned)
         none = np.zeros(len(order), bool)
         found = Outcome(order, np.array(ends), np.array(kept), np.array(complete), none)

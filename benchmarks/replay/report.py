@@ -61,6 +61,10 @@ POLICIES: dict[str, tuple[Policy, Score]] = {
         VALIDATION,
     ),
     "Optuna: Hyperband": (Pruner(hyperband), VALIDATION),
+    "Optuna: median pruner, epoch and trial chosen as by tuner": (
+        Pruner(lambda _: optuna.pruners.MedianPruner(), smoothed=True), SCORE,
+    ),
+    "Optuna: Hyperband, epoch and trial chosen as by tuner": (Pruner(hyperband, smoothed=True), SCORE),
 }  # fmt: skip
 RULES = (
     VALIDATION,

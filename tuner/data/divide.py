@@ -78,9 +78,10 @@ def is_official(values: NDArray[Any]) -> bool:
 def divide(rows: int, spec: Split, by: By, where: str, cut: Cut = None) -> Division:
     """Divide `rows` rows as `spec` says.
 
-    `cut` says which validation rows are wanted: those of another seed than `spec.seed`, those of a fold, or (whole)
-    none but to have some; the test rows stay. A seed changes nothing where an official split names the validation
-    rows or a time column orders them; folds are made of all rows but the test rows.
+    `cut` says which validation rows are wanted: those of another seed than `spec.seed` (of a cross-validation, those of
+    a fold by that seed), those of a fold, or (whole) none but to have some; the test rows stay. A seed changes nothing
+    where an official split names the validation rows or a time column orders them; folds are made of all rows but the
+    test rows.
 
     Raises:
         DataError: the rows can't be divided so, or a part would be empty.
@@ -113,6 +114,8 @@ def _held_out(rest: Rows, share: float, spec: Split, by: By, cut: Cut, where: st
     if isinstance(cut, Whole):
         first = Fold(0) if spec.folds else None
         return rest, _held_out(rest, share, spec, by, first, where)[1]
+    if isinstance(cut, int) and spec.folds:  # as many rows to train on as in the folds of the study
+        cut = Fold(0 if by.times is None else spec.folds - 1, seed=cut)
     if isinstance(cut, Fold):
         return cut_fold(rest, spec, by, cut, where)
     return _cut(rest, share, spec, by, spec.seed if cut is None else cut, where)

@@ -27,9 +27,10 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One fold of a cross-validation, counted from 0."""
+    """One fold of a cross-validation, counted from 0; `seed` is that of other folds than those of the study."""
 
     number: int
+    seed: int | None = None
 
 
 def cut_fold(rest: Rows, spec: Split, by: By, fold: Fold, where: str) -> tuple[Rows, Rows]:
@@ -39,15 +40,17 @@ def cut_fold(rest: Rows, spec: Split, by: By, fold: Fold, where: str) -> tuple[R
         DataError: there are too few rows, groups or moments for so many folds.
     """
     assert spec.folds is not None
-    return _folds(rest, spec.folds, spec, by, where)[fold.number]
+    if fold.seed is None:
+        return _folds(rest, spec.folds, spec, by, where)[fold.number]
+    return _folds(rest, spec.folds, spec.model_copy(update={"seed": fold.seed}), by, where, fresh=True)[fold.number]
 
 
-def _folds(rest: Rows, count: int, spec: Split, by: By, where: str) -> list[tuple[Rows, Rows]]:
+def _folds(rest: Rows, count: int, spec: Split, by: By, where: str, fresh: bool = False) -> list[tuple[Rows, Rows]]:
     if by.times is not None:
         return _in_time(rest, by.times, count, where)
     if by.groups is not None:
         _refuse_few(len(np.unique(by.groups[rest])), count, "group", where)
-        return [(rest[a], rest[b]) for a, b in _grouped(rest, count, spec, by)]
+        return [(rest[a], rest[b]) for a, b in _grouped(rest, count, spec, by, fresh)]
     # A class with one row left can't be held out: no other row would teach it.
     pool = rest if by.classes is None else rest[np.bincount(by.classes[rest])[by.classes[rest]] > 1]
     _refuse_few(len(pool), count, "row", where)
@@ -71,11 +74,12 @@ def _shuffled(pool: Rows, count: int, spec: Split, classes: NDArray[np.int64] | 
     return StratifiedKFold(count, shuffle=True, random_state=spec.seed).split(pool, merged)
 
 
-def _grouped(rest: Rows, count: int, spec: Split, by: By) -> Any:
+def _grouped(rest: Rows, count: int, spec: Split, by: By, fresh: bool) -> Any:
     assert by.groups is not None
     groups = by.groups[rest]
     if by.classes is None or not spec.stratify or np.bincount(by.classes[rest]).max() < count:
-        return GroupKFold(count).split(rest, groups=groups)
+        seed = spec.seed if fresh else None  # the study's own folds of groups are by their sizes
+        return GroupKFold(count, shuffle=fresh, random_state=seed).split(rest, groups=groups)
     small = np.bincount(by.classes[rest])[by.classes[rest]] < count
     merged = np.where(small, by.classes[rest][np.argmax(~small)], by.classes[rest])
     return StratifiedGroupKFold(count, shuffle=True, random_state=spec.seed).split(rest, merged, groups)

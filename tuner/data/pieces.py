@@ -107,6 +107,11 @@ def fewest(text: str) -> int:
     return int(_load(text).num_special_tokens_to_add(False)) + 1
 
 
+def words_of(text: str, numbers: list[int]) -> str:
+    """Return the text that token numbers stand for, without those that the tokenizer adds."""
+    return str(_load(text).decode(numbers, skip_special_tokens=True))
+
+
 def cut(text: str, texts: list[str], length: int) -> NDArray[np.int32]:
     """Return texts as token numbers (n, length) by a tokenizer, 0 where a text has ended."""
     return _cut(text, tuple(texts), length).copy()

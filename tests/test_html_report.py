@@ -1,0 +1,172 @@
+"""The report: one page that needs nothing else, says first what matters, and shows what is stored."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import SEEN, dom
+from command import SMALL, call, write
+
+from tuner.html_report import report
+from tuner.plots import PLOTS
+from tuner.study import Study, open_study
+from tuner.tuning import tune
+
+MANY = SMALL.replace("confirm: false", "confirm: true").replace("trials: 3", "trials: 12") + "stopping: none\n"
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("report")
+    return tune(write(folder / "small.yaml", MANY), studies_dir=folder / "studies")
+
+
+class Page(HTMLParser):
+    """What a page asks for and what it says."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.tags: list[str] = []
+        self.said: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.asked += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+
+    def handle_data(self, data: str) -> None:
+        self.said.append(data)
+
+
+def test_a_run_leaves_its_report_and_the_document_says_where(study: Study) -> None:
+    path = study.folder / "report.html"
+    assert study.document["report"] == str(path)
+    assert "<!doctype html>" in path.read_text(encoding="utf-8")
+
+
+def test_it_asks_for_nothing_outside_itself(study: Study) -> None:
+    page = Page(report(study))
+    assert [each for each in page.asked if not each.startswith("data:image/png;base64,")] == []
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+
+
+def test_it_opens_with_the_answer_and_shows_every_plot(study: Study) -> None:
+    text = report(study)
+    body = re.sub(r"<[^>]+>", " ", text[text.index("<body>") : text.index("Figures")])
+    best, metric = study.document["best"], study.document["metric"]
+    assert f"trial {best['trial']} was chosen" in body
+    assert study.document["test"]["verdict"].split("(")[0] in body
+    assert f"{best['val'][metric]:.4g}" in body
+    assert all(f'id="plot-{name}"' in text for name in PLOTS)
+
+
+def test_every_trial_is_in_the_table(study: Study) -> None:
+    text = report(study)
+    table = text[text.index('id="trials"') : text.index("To do it again")]
+    numbers = re.findall(r"<tr[^>]*><td>(\d+)</td>", table)
+    assert sorted(map(int, numbers)) == sorted(study.trials)
+
+
+def test_a_users_words_are_text_and_nothing_else(study: Study) -> None:
+    best = study.trials[study.document["best"]["trial"]]
+    hostile = replace(best, values={**best.values, HOSTILE: HOSTILE}, error=HOSTILE)
+    document: dict[str, Any] = json.loads(json.dumps(study.document))
+    document["best"]["params"][HOSTILE] = HOSTILE
+    document["data"]["notes"] = [HOSTILE]
+    document["per_class"]["test"][0]["class"] = HOSTILE
+    document["space"] += HOSTILE
+    mistakes = [{"row": 1, "loss": 1.0, "true": HOSTILE, "predicted": "a", "probability": 1.0, "text": HOSTILE}]
+    told = replace(study, document=document, trials={**study.trials, best.number: hostile}, mistakes=mistakes)
+    text = report(told)
+    assert HOSTILE not in text
+    assert Page(text).tags.count("img") == Page(report(study)).tags.count("img")
+
+
+def test_a_study_of_nothing_but_failures_has_a_report(study: Study) -> None:
+    document = {
+        **study.document, "best": None, "baseline": None, "without_gap_penalty": None, "search_best": None,
+        "confirmed": None, "test": None, "importances": None, "per_class": None,
+        "diagnosis": {"best": None, "baseline": None, "bounds": []},
+    }  # fmt: skip
+    failed = {n: replace(r, state="failed", score=None, verdict=None, error="no") for n, r in study.trials.items()}
+    assert "there is no best configuration yet" in report(replace(study, document=document, trials=failed))
+
+
+def test_a_large_study_has_a_report_that_can_be_mailed(study: Study) -> None:
+    records = list(study.trials.values())
+    many = {n: replace(records[n % len(records)], number=n) for n in range(200)}
+    assert len(report(replace(study, trials=many)).encode()) < 6_000_000
+
+
+def test_the_worst_mistakes_are_shown_as_what_they_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 120)
+    x = rng.integers(0, 256, (120, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "noise.npz", X=x, y=y)
+    text = SMALL.replace("sklearn:wine", "noise.npz").replace("depth: {low: 1, high: 2}", "family: mlp")
+    study = tune(write(tmp_path / "small.yaml", text), studies_dir=tmp_path / "studies")
+    assert study.mistakes, "of noise some are wrong"
+    losses = [each["loss"] for each in study.mistakes]
+    assert losses == sorted(losses, reverse=True)
+    for each in study.mistakes:
+        assert each["true"] != each["predicted"]
+        assert each["true"] == str(y[each["row"]])
+        assert each["picture"].startswith("data:image/png;base64,")
+    assert "aken for" in (study.folder / "report.html").read_text()
+    assert open_study("small", studies_dir=tmp_path / "studies").mistakes == study.mistakes
+
+
+def test_the_command_writes_it_where_it_is_told_to(study: Study, tmp_path: Path, capsys: Any) -> None:
+    said = call(capsys, "report", str(study.folder), "--out", tmp_path / "r.html")
+    assert (said.code, said.out) == (0, "")
+    assert (tmp_path / "r.html").read_text() == report(study)
+
+
+# In a real browser
+
+PROBE = """
+<script>
+addEventListener("load", () => setTimeout(() => {
+  document.querySelector("#trials th:nth-child(4)").click();
+  const drawn = [...document.querySelectorAll(".plot")].map(each => each.querySelectorAll("svg.main-svg").length);
+  const first = document.querySelector("#trials tbody tr td").textContent;
+  const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  document.body.setAttribute("data-seen", JSON.stringify({drawn, first, wide, faults: window.faults}));
+}, 3000));
+</script>
+"""
+LISTEN = """
+<script>
+window.faults = [];
+addEventListener("error", event => window.faults.push(String(event.message)));
+addEventListener("securitypolicyviolation", event => window.faults.push(event.violatedDirective));
+</script>
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1200, 400], ids=["desk", "phone"])
+def test_a_browser_draws_every_plot_and_asks_for_nothing(study: Study, tmp_path: Path, width: int) -> None:
+    text = report(study).replace("<head>", "<head>" + LISTEN, 1).replace("</body>", PROBE + "</body>", 1)
+    page = write(tmp_path / "page.html", text)
+    match = SEEN.search(dom(page.as_uri(), tmp_path, width=width))
+    assert match is not None
+    seen = json.loads(match[1].replace("&quot;", '"'))
+    assert seen["faults"] == []
+    assert len(seen["drawn"]) == len(PLOTS)
+    assert min(seen["drawn"]) > 0
+    assert int(seen["first"]) == max(study.trials.values(), key=_worth).number, "sorted by score, the best first"
+    assert seen["wide"] <= 0, "nothing is wider than the screen"
+
+
+def _worth(record: Any) -> float:
+    return record.score.value if record.score is not None else -1e9

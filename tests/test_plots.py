@@ -1,0 +1,131 @@
+"""Every plot: it is plotly's, it draws what is stored, and says in a sentence what to see."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from command import SMALL, write
+
+from tuner.plots import PLOTS, plots
+from tuner.plots.base import binned, said
+from tuner.record import TrialRecord
+from tuner.study import Study
+from tuner.tuning import tune
+
+MANY = SMALL.replace("confirm: false", "confirm: true").replace("trials: 3", "trials: 14") + "stopping: none\n"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("plots")
+    return tune(write(folder / "small.yaml", MANY), studies_dir=folder / "studies")
+
+
+def plot(study: Study, name: str) -> Any:
+    (found,) = plots(study.document, study.trials, [name])
+    return found
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_is_plotlys_has_its_name_and_a_sentence(study: Study, name: str) -> None:
+    found = PLOTS[name](study.document, study.trials)
+    assert found is not None
+    assert found.name == name
+    assert found.title
+    assert found.sentence.endswith(".")
+    assert found.figure["layout"]["height"] > 0
+    go.Figure(dict(found.figure))  # which refuses a key that plotly doesn't know
+    json.dumps(found.figure, allow_nan=False)
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_of_a_study_without_trials_nothing_is_drawn(study: Study, name: str) -> None:
+    empty = {
+        **study.document, "best": None, "baseline": None, "without_gap_penalty": None, "confirmed": None, "test": None,
+        "importances": None, "per_class": None,
+    }  # fmt: skip
+    assert PLOTS[name](empty, {}) is None
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_study_whose_losses_are_no_numbers_is_drawn_without_them(study: Study, name: str) -> None:
+    def broken(record: TrialRecord) -> TrialRecord:
+        assert record.curve is not None
+        last = record.curve.last
+        worst = replace(last, train=replace(last.train, loss=math.inf), val=replace(last.val, loss=math.nan))
+        return replace(record, curve=record.curve.then(replace(worst, number=len(record.curve) + 1)))
+
+    found = PLOTS[name](study.document, {number: broken(record) for number, record in study.trials.items()})
+    if found is not None:
+        json.dumps(found.figure, allow_nan=False)
+
+
+def test_the_winners_star_stands_at_the_epoch_it_kept_and_its_validation_loss(study: Study) -> None:
+    best = study.trials[study.document["best"]["trial"]]
+    assert best.score is not None
+    assert best.curve is not None
+    star = plot(study, "winner").figure["data"][-1]
+    assert star["x"] == [best.score.epoch]
+    assert star["y"] == [pytest.approx(best.curve[best.score.epoch].val.loss, rel=1e-3)]
+
+
+def test_the_front_holds_the_chosen_trial_or_one_better_in_validation_or_gap(study: Study) -> None:
+    drawn = {trace["name"].split(":")[0]: trace for trace in plot(study, "validation-gap").figure["data"]}
+    (gap,), (skill,) = drawn["chosen"]["x"], drawn["chosen"]["y"]
+    ahead = zip(drawn["front"]["x"], drawn["front"]["y"], strict=True)
+    assert any(x <= gap and y >= skill for x, y in ahead)
+
+
+def test_where_trials_ended_is_told_of_each_and_epochs_add_up(study: Study) -> None:
+    bars = [trace for trace in plot(study, "ended").figure["data"] if trace["name"] != "saved"]
+    assert sum(sum(bar["y"]) for bar in bars) == study.document["epochs"]["run"]
+    assert sorted(number for bar in bars for number in bar["x"]) == sorted(study.trials)
+
+
+def test_the_confusion_adds_up_to_the_rows_and_its_diagonal_to_the_accuracy(study: Study) -> None:
+    (heat,) = plot(study, "confusion").figure["data"]
+    rows = study.document["test"]["rows"]
+    assert sum(map(sum, heat["text"])) == rows
+    hits = sum(heat["text"][i][i] for i in range(len(heat["text"])))
+    assert hits / rows == pytest.approx(study.document["test"]["accuracy"]["value"])
+
+
+def test_a_regularizer_that_is_off_lies_left_of_the_powers_of_ten(study: Study) -> None:
+    found = plot(study, "regularizers")
+    titles = {value["title"]["text"]: value for key, value in found.figure["layout"].items() if key.startswith("xaxis")}
+    axis = titles["regularization.l2"]
+    assert axis["ticktext"][0] == "off"
+    assert axis["tickvals"] == sorted(axis["tickvals"])
+
+
+def test_bins_hold_about_as_many_points_each_and_few_points_have_none() -> None:
+    x, y = binned(list(range(30)), [2.0 * value for value in range(30)])
+    assert len(x) == 6
+    assert y == [2.0 * value for value in x]
+    assert binned([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == ([], [])
+
+
+def test_a_users_word_is_no_tag() -> None:
+    assert said("<a href='x'>\x1b[31m") == "&lt;a href=&#x27;x&#x27;&gt;?[31m"
+
+
+def test_a_study_shows_itself_in_a_notebook(study: Study) -> None:
+    assert set(study.figures()) == set(PLOTS)
+    frame = study.frame()
+    assert list(frame.index) == sorted(study.trials)
+    assert frame.loc[study.document["best"]["trial"], "score"] == study.document["best"]["score"]
+    text = study._repr_html_()
+    assert "was chosen, as it was after epoch" in text
+    assert "<td>log_loss</td>" in text
+    assert "regularization.dropout" in study.best._repr_html_()
+
+
+def test_a_folder_is_no_part_of_what_is_drawn(study: Study, tmp_path: Path) -> None:
+    moved = replace(study, folder=tmp_path)
+    assert plots(moved.document, moved.trials) == plots(study.document, study.trials)

@@ -1,0 +1,165 @@
+"""`tuner init`: data of every kind get a space that runs as it is written, and what is odd in them is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from command import Said, call
+from PIL import Image
+
+from tuner.grammar import read_space
+from tuner.planning import prepare
+
+WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
+
+
+def table(folder: Path) -> str:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 200)
+    frame = pd.DataFrame({"a": rng.normal(size=200) + y, "b": rng.choice(["x", "y"], 200), "label": y})
+    frame.loc[:19, "a"] = np.nan
+    frame.to_csv(folder / "rows.csv", index=False)
+    return "rows.csv"
+
+
+def numbers(folder: Path) -> str:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3))
+    pd.DataFrame(x, columns=list("abc")).assign(price=x.sum(1) + rng.normal(size=300)).to_parquet(folder / "p.parquet")
+    return "p.parquet"
+
+
+def texts(folder: Path) -> str:
+    rng = np.random.default_rng(0)
+    rows = [{"text": " ".join(rng.choice(WORDS, 6)) + f" {'good' if k % 2 else 'bad'}", "target": ["n", "p"][k % 2]}
+            for k in range(200)]  # fmt: skip
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return "t.jsonl"
+
+
+def sequences(folder: Path) -> str:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 150)
+    np.savez(folder / "s.npz", X=(rng.normal(size=(150, 20, 2)) + y[:, None, None]).astype(np.float32), y=y)
+    return "s.npz"
+
+
+def pictures(folder: Path) -> str:
+    rng = np.random.default_rng(0)
+    for name, low in (("cats", 0), ("dogs", 100)):
+        (folder / "pets" / name).mkdir(parents=True)
+        for k in range(30):
+            pixels = rng.integers(low, low + 100, (12, 12), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "pets" / name / f"{k}.png")
+    return "pets"
+
+
+DATA = {"table": table, "numbers": numbers, "text": texts, "sequence": sequences, "image": pictures}
+
+
+def init(capsys: Any, *words: str) -> Said:
+    return call(capsys, "init", *words)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_data_of_every_kind_get_a_space_that_is_ready_to_run(here: Path, capsys: Any, kind: str) -> None:
+    said = init(capsys, DATA[kind](here), "-o", "sub/space.yaml")
+    assert said.code == 0, said.err
+    space = read_space(here / "sub" / "space.yaml", [])
+    plan = prepare(here / "sub" / "space.yaml", studies_dir=here / "studies")
+    assert plan.study.data["kind"] == ("table" if kind == "numbers" else kind)
+    assert {"regularization.dropout", "model.width", "training.learning_rate"} <= set(space.domains)
+    assert f"next: tuner check {Path('sub/space.yaml')}" in said.err
+    assert not (here / "studies").exists(), "nothing but the file is written"
+    assert all(len(line) <= 120 for line in (here / "sub" / "space.yaml").read_text().splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DATA)
+def test_a_study_of_it_runs(here: Path, capsys: Any, kind: str) -> None:
+    assert init(capsys, DATA[kind](here)).code == 0
+    words = ["--trials", "2", "--workers", "1", "--no-confirm", "-S", "training.epochs=1"]
+    said = call(capsys, "run", "space.yaml", *words, "--json")
+    assert said.code == 0, said.err
+    assert said.document["best"] is not None
+
+
+def test_a_target_is_proposed_by_its_name_or_its_place_and_that_is_said(here: Path, capsys: Any) -> None:
+    said = init(capsys, table(here))
+    assert "--target wasn't given: column 'label' is predicted, by its name" in said.err
+    said = init(capsys, numbers(here), "-o", "p.yaml")
+    assert "--target wasn't given: column 'price' is predicted, for it is the last one" in said.err
+    said = init(capsys, "rows.csv", "--target", "b", "-o", "b.yaml")
+    assert "target: b " in (here / "b.yaml").read_text()
+    assert "wasn't given" not in said.err
+
+
+def test_what_is_odd_in_the_data_is_said(here: Path, capsys: Any) -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat(["rare", "usual"], [20, 180])
+    frame = pd.DataFrame({"a": rng.normal(size=200), "leak": np.where(y == "rare", "r", "u"), "y": y})
+    frame.insert(1, "b", rng.normal(size=200))
+    frame.loc[:9, "a"] = np.nan
+    pd.concat([frame, frame.tail(3)]).to_csv(here / "odd.csv", index=False)
+    said = init(capsys, "odd.csv").err
+    assert "unbalanced" in said
+    assert "missing values in 1 column: a 5%" in said
+    assert "3 rows repeat an earlier one" in said
+    assert "leak" in said
+
+
+def test_few_rows_of_a_table_are_scored_over_folds(here: Path, capsys: Any) -> None:
+    assert init(capsys, table(here)).code == 0
+    assert read_space(here / "space.yaml", []).config.data.split.folds == 5
+
+
+def test_a_file_that_is_there_is_not_written_over_unless_asked(here: Path, capsys: Any) -> None:
+    table(here)
+    (here / "space.yaml").write_text("mine")
+    said = init(capsys, "rows.csv")
+    assert (said.code, said.err) == (2, "tuner: --out space.yaml: is there already; --force writes over it\n")
+    assert (here / "space.yaml").read_text() == "mine"
+    assert init(capsys, "rows.csv", "--force").code == 0
+    assert (here / "space.yaml").read_text() != "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "DATA: name a file"), (["none.csv"], "none.csv: there is no such file or folder"),
+     (["rows.csv", "--target", "labl"], "rows.csv: data.target: no column 'labl' (did you mean 'label'?)"),
+     (["rows.csv", "--kind", "tabel"], "--kind tabel: table, image, text or sequence")],
+)  # fmt: skip
+def test_a_slip_is_one_line_and_nothing_is_written(here: Path, capsys: Any, words: list[str], said: str) -> None:
+    table(here)
+    found = init(capsys, *words)
+    assert found.code in (2, 3)
+    assert found.err.startswith(f"tuner: {said}")
+    assert len(found.err.splitlines()) == 1
+    assert not (here / "space.yaml").exists()
+
+
+def test_the_ready_spaces_are_listed(capsys: Any) -> None:
+    said = init(capsys, "--list")
+    assert said.code == 0
+    assert "digits.yaml" in said.out
+    assert "Handwritten digits" in said.out
+
+
+def test_names_that_yaml_would_take_for_something_else_are_quoted(here: Path, capsys: Any) -> None:
+    table(here)
+    frame = pd.read_csv(here / "rows.csv").rename(columns={"label": "yes: #1"})
+    (here / "odd dir").mkdir()
+    frame.to_csv(here / "odd dir" / "no.csv", index=False)
+    assert init(capsys, "odd dir/no.csv", "--target", "yes: #1").code == 0
+    assert prepare(here / "space.yaml", studies_dir=here / "studies").space.config.data.target == "yes: #1"

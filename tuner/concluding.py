@@ -1,0 +1,158 @@
+"""How a study ends: the choice, the one look at the test set, and what it leaves, from its files to its report.
+
+Decides nothing of what is chosen, seen or written: it calls those who do, in their order. Trains nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tuner.best import FEATURES, MODEL
+from tuner.confirmation import chosen, confirmed
+from tuner.confirming import repeats_of
+from tuner.engine import Again, Task
+from tuner.errors import TunerError
+from tuner.files import write, write_best, write_study
+from tuner.html_report import REPORT, report
+from tuner.importances import importances
+from tuner.planning import Plan
+from tuner.posting import Board
+from tuner.record import BASELINE, TrialRecord
+from tuner.search import Setting
+from tuner.selection import Finalist, look, on_validation
+from tuner.store import Store
+from tuner.study import Study, study_of
+
+REFIT = "-refit"  # in the names of weights that were trained on more rows than a trial's
+
+
+def choice(plan: Plan, store: Store, setting: Setting) -> TrialRecord | None:
+    """Return the trial that the study chooses as it stands."""
+    rows = plan.study.data
+    form = plan.space.config.score.form
+    outcome = confirmed(setting.records, repeats_of(store), rows["train"], rows["val"], form)
+    return chosen(setting.records, outcome, form)
+
+
+def unfinished(records: Mapping[int, TrialRecord]) -> bool:
+    """Tell whether there are trials that are to be run again."""
+    return any(not record.ended for record in records.values())
+
+
+def leave_early(plan: Plan, store: Store, setting: Setting) -> None:
+    """Write the files of a study that was stopped: its best configuration so far, the test set still closed.
+
+    Where the model was to be trained again in the end, it is the trial's own; of a cross-validation there is none, and
+    the configuration is written without one, unless that would take the place of a best configuration that has its.
+    """
+    best = choice(plan, store, setting)
+    with suppress(TunerError):
+        final = best is not None and _final(plan, setting, best.number).exists()
+        if best is not None and (final or setting.weights_of(best.number).exists()):
+            seen, weights = store.get("test"), setting.weights_of(best.number)
+            weights = _final(plan, setting, best.number) if final else weights
+            same = seen is not None and seen["trial"] == best.number and final
+            write_best(plan, plan.folder, best, weights, seen if same else None, final=final or not plan.refit)
+        elif best is not None and not (plan.folder / MODEL).exists():
+            write_best(plan, plan.folder, best, None, None)
+        write_study(plan, setting.records)
+        _publish(plan, store, setting, None)
+
+
+def conclude(plan: Plan, store: Store, setting: Setting) -> Study:
+    """Choose, look at the test set once, and write the study's files."""
+    records = setting.records
+    best = choice(plan, store, setting)
+    seen = None
+    if best is not None:
+        seen = _look(plan, store, setting)
+        _tell_classes(plan, store, setting, best)
+        write_best(plan, plan.folder, best, _final(plan, setting, best.number), seen)
+        _forget_others(plan, store, setting)
+    _weigh(plan, store, records)
+    write_study(plan, records)
+    forget_features(plan, setting)
+    return _publish(plan, store, setting, seen)
+
+
+def _publish(plan: Plan, store: Store, setting: Setting, seen: Mapping[str, Any] | None) -> Study:
+    """Write a study's report, and post its figures for the dashboard; return the study."""
+    told = {} if seen is None else {"test": seen}
+    study = study_of(store, dict(setting.records), plan.folder, report=str(plan.folder / REPORT), **told)
+    write(plan.folder / REPORT, report(study))
+    Board(store).post(lambda: study.document, study.trials, last=True)
+    return study
+
+
+def forget_features(plan: Plan, setting: Setting) -> None:
+    """Remove what frozen networks made of the examples, once no trial is to come."""
+    if len(setting.records) >= setting.trials and not unfinished(setting.records):
+        shutil.rmtree(plan.folder / FEATURES, ignore_errors=True)
+
+
+def _weigh(plan: Plan, store: Store, records: Mapping[int, TrialRecord]) -> None:
+    """Keep which values moved the score and the gap, if trials have come since this was last asked."""
+    told, there = store.get("importances"), sum(record.state == "complete" for record in records.values())
+    if told is None or told.get("complete") != there:
+        store.put("importances", {"complete": there, "shares": importances(plan.space, records)})
+
+
+def _look(plan: Plan, store: Store, setting: Setting) -> dict[str, Any] | None:
+    finalists = [_finalist(plan, setting, record) for record in _finalists(plan, store, setting)]
+    earlier = store.get("test")
+    second = finalists[1] if len(finalists) > 1 else None
+    seen = look(finalists[0], second, plan.splits, store.study.metric, plan.space.folder, earlier)
+    if seen is not None and seen != earlier:
+        store.put("test", seen)
+    return seen
+
+
+def _tell_classes(plan: Plan, store: Store, setting: Setting, best: TrialRecord) -> None:
+    """Keep how well each class is predicted in the validation rows, and the worst mistakes, by the trial's own network
+    if it is there.
+    """
+    told, weights = store.get("val_classes"), setting.weights_of(best.number)
+    if not weights.exists() or (told is not None and told["trial"] == best.number):
+        return
+    own = Finalist(best, plan.space.at(best.all_values), weights)
+    store.put("val_classes", {"trial": best.number, **on_validation(own, plan.folds[0], plan.space.folder)})
+
+
+def _finalists(plan: Plan, store: Store, setting: Setting) -> list[TrialRecord]:
+    """Return the chosen trial and the baseline, if there are such."""
+    best = choice(plan, store, setting)
+    baseline = next((r for r in setting.records.values() if r.label == BASELINE and r.state == "complete"), None)
+    return [record for record in (best, baseline) if record is not None] if best is not None else []
+
+
+def _finalist(plan: Plan, setting: Setting, record: TrialRecord) -> Finalist:
+    return Finalist(record, plan.space.at(record.all_values), _final(plan, setting, record.number))
+
+
+def _final(plan: Plan, setting: Setting, number: int) -> Path:
+    """Return the file for the weights of a trial's configuration in its final form."""
+    own = setting.weights_of(number)
+    return own.with_name(f"{own.stem}{REFIT}{own.suffix}") if plan.refit else own
+
+
+def _forget_others(plan: Plan, store: Store, setting: Setting) -> None:
+    """Remove what was trained again of configurations that are no longer the chosen one or the baseline."""
+    kept = {_final(plan, setting, record.number) for record in _finalists(plan, store, setting)}
+    for path in setting.weights.glob(f"*{REFIT}.safetensors"):
+        if path not in kept:
+            path.unlink(missing_ok=True)
+
+
+def missing(plan: Plan, store: Store, setting: Setting) -> list[Again]:
+    """Return the finalists whose weights aren't there: they are lost, or are to be of more rows than a trial's."""
+    last, found = len(plan.divisions) - 1 if plan.refit else 0, dict[int, Again]()
+    for record in _finalists(plan, store, setting):
+        weights = _final(plan, setting, record.number)
+        if not weights.exists() and record.score is not None:
+            task = Task(record.number, plan.space.at(record.all_values), record.seed, plan.space.folder, last)
+            found[record.number] = Again(task, record.score.epoch, weights)
+    return list(found.values())

@@ -1,0 +1,171 @@
+"""A study -> one self-contained HTML file that explains it to someone who doesn't have the tool.
+
+Decides the order: first the answer in words, then the figures, each with a sentence, then the trials and how to do it
+again. Which figures there are is `plots`', which sentences `telling`'s. The page loads nothing: plotly.js is in it, and
+a policy in its head keeps it from asking anyone. What came from a user's data is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from tuner import telling
+from tuner.errors import SpaceError
+from tuner.grammar import parse_space, plain_domain
+from tuner.plots import Plot, plots
+from tuner.record import TrialRecord
+from tuner.reporting import figures
+from tuner.showing import figures_table
+from tuner.study import Study
+from tuner.telling import clean, number
+from tuner.terminal import counted, duration, rows_of
+
+REPORT = "report.html"
+MOST_TRIALS = 1000  # in the table
+
+
+def report(study: Study) -> str:
+    """Return the report of a study as HTML."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    document, drawn = study.document, plots(study.document, study.trials)
+    page = Environment(loader=PackageLoader("tuner", "."), autoescape=True, undefined=StrictUndefined,
+                       keep_trailing_newline=True)  # fmt: skip
+    best = document["best"]
+    return page.get_template("report.html").render(
+        doc=document, rows=rows_of(document["data"]), took=duration(document["seconds"]),
+        created=study.record.created[:10], answer=telling.answer(document),
+        verdict=document["test"]["verdict"] if document["test"] else None, best=best,
+        chosen=best["trial"] if best else None, figures=figures_table(document) if best else [],
+        values=_values(study) if best else [], size=_size(best) if best else "", plots=drawn,
+        classes=_classes(document), part="test" if (document["per_class"] or {}).get("test") else "validation",
+        mistakes=[_mistake(each) for each in study.mistakes], trials=_trials(study), commands=_commands(study),
+        facts=_facts(study), notes=document["data"]["notes"],
+        plotly=Markup(_plotly()) if drawn else "", drawn=Markup(_inline(drawn)),
+    )  # fmt: skip
+
+
+def _plotly() -> str:
+    return (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+
+
+def _inline(drawn: Sequence[Plot]) -> str:
+    """Return figures as JSON that can stand in a script: nothing in it ends one."""
+    text = json.dumps({plot.name: plot.figure for plot in drawn}, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _values(study: Study) -> list[tuple[str, str, str, str]]:
+    """Return each value that was searched: of the chosen trial, of the baseline, and what it was searched in."""
+    document = study.document
+    try:
+        space = parse_space(study.record.space, Path(study.record.folder))
+        searched = {name: plain_domain(domain) for name, domain in space.domains.items()}
+    except SpaceError:  # of a version with other keys
+        searched = {}
+    best, base = document["best"]["params"], (document["baseline"] or {"params": {}})["params"]
+    return [
+        (clean(name), number(value), number(base.get(name)), clean(searched.get(name, "")))
+        for name, value in best.items()
+    ]
+
+
+def _size(best: Mapping[str, Any]) -> str:
+    facts = f"{best['parameters']:,.0f} parameters" if best["parameters"] else ""
+    return facts + (f", {best['sparsity']:.0%} of the weights are exactly zero" if best["sparsity"] else "")
+
+
+def _classes(document: Mapping[str, Any]) -> list[list[str]]:
+    """Return each class's figures, the one that is predicted worst first."""
+    per_class = document["per_class"] or {}
+    rows = per_class.get("test") or per_class.get("val") or []
+    order = sorted(rows, key=lambda row: row["f1"] if row["f1"] is not None else -1.0)
+    return [[clean(r["class"]), str(r["rows"]), *(number(r[k]) for k in ("precision", "recall", "f1"))] for r in order]
+
+
+def _mistake(each: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mistake with a sentence, and a sequence's lines as points of a drawing of 100 x 40."""
+    if "probability" in each:
+        said = f"{clean(each['true'])}, taken for {clean(each['predicted'])} ({each['probability']:.0%} sure)"
+    else:
+        said = f"{number(each['true'])}, predicted {number(each['predicted'])}"
+    lines: list[list[float]] = each.get("lines") or []
+    known = [value for line in lines for value in line]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    paths = [
+        " ".join(
+            f"{100 * i / max(1, len(line) - 1):.1f},{38 - 36 * (value - low) / ((high - low) or 1):.1f}"
+            for i, value in enumerate(line)
+        )
+        for line in lines
+    ]
+    return {"picture": None, "text": None, "values": None, **each, "said": said, "paths": paths}
+
+
+def _trials(study: Study) -> list[Any]:
+    """Return the head of the table of trials, then of each its number, its cells and why it ended."""
+    metric = study.document["metric"]
+    records = sorted(study.trials.values(), key=_place)[:MOST_TRIALS]
+    names = list(dict.fromkeys(name for record in records for name in record.all_values))
+    head = [
+        "trial",
+        "label",
+        "ended",
+        "score",
+        f"val {metric}",
+        f"train {metric}",
+        "gap",
+        "kept",
+        "epochs",
+        "parameters",
+    ]
+    rows = [_row(record, study.record.data["task"], metric, names) for record in records]
+    return [[*head, *map(clean, names)], *rows]
+
+
+def _place(record: TrialRecord) -> tuple[bool, float, int]:
+    score = record.score.value if record.score is not None and record.state == "complete" else None
+    return score is None or score != score, -(score or 0.0), record.number
+
+
+def _row(record: TrialRecord, task: str, metric: str, names: Sequence[str]) -> tuple[int, list[str], str]:
+    found = figures(record, task)
+    ended = record.state + (f": {record.verdict.kind}" if record.verdict else "")
+    cells = [str(record.number), record.label, ended]
+    if found is None:
+        cells += ["-"] * 5
+    else:
+        cells += [number(found["score"]), number(found["val"].get(metric)), number(found["train"].get(metric)),
+                  number(found["relative_gap"]), str(found["epoch"])]  # fmt: skip
+    cells += [str(len(record.curve)) if record.curve else "-", number(record.model.get("parameters"))]
+    return record.number, cells + [number(record.all_values.get(name)) for name in names], clean(record.reason)
+
+
+def _commands(study: Study) -> list[str]:
+    """Return the commands that make the study, and its chosen network, again."""
+    place = study.folder
+    name = study.name if str(place) == f"studies/{study.name}" else str(place)
+    return [
+        f"tuner run {place / 'space.yaml'} --study-name {study.name}-again",
+        f"tuner train {place / 'best.yaml'}",
+        f"tuner show {name}",
+    ]
+
+
+def _facts(study: Study) -> list[tuple[str, str]]:
+    document, record = study.document, study.record
+    told = [("seed", str(record.seed)), ("workers", counted(_workers(study), "worker")),
+            ("data", f"SHA-256 {record.fingerprint}"), ("test rows", f"SHA-256 {record.test_hash or '-'}")]  # fmt: skip
+    return [*told, *((clean(name), clean(value)) for name, value in document["versions"].items())]
+
+
+def _workers(study: Study) -> int:
+    try:
+        return parse_space(study.record.space, Path(study.record.folder)).config.budget.workers
+    except SpaceError:
+        return 1

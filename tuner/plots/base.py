@@ -1,0 +1,123 @@
+"""What every plot is made of: Plot, the colours, axes and words that all of them share. Pure.
+
+A figure is plotly's JSON, a plain mapping: plotly.js draws it, `plotly.graph_objects.Figure` takes it, and nothing of
+plotly needs to be imported to make one.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from tuner.record import TrialRecord
+
+TRAIN, VAL, TEST = "#2f6db3", "#d2691e", "#2e8b57"
+CHOSEN, OTHER, GAP = "#b3123f", "#8a8f98", "rgba(210, 105, 30, 0.16)"
+TRIALS = ("#b3123f", "#2f6db3", "#2e8b57", "#8a5cb8", "#c58a00")  # of the leading ones, the chosen first
+VERDICTS = {
+    "finished": "#2e8b57", "plateau": "#5b9bd5", "overfit": "#c0392b", "behind": "#a9adb5", "diverged": "#7b3fa0",
+    "failed": "#222222",
+}  # fmt: skip
+PAPER, INK, GRID = "#ffffff", "#24292f", "#e4e7eb"
+HEIGHT = 420
+BINS, FEWEST_A_BIN = 6, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure with its fixed name, a title, and one sentence that says what to see in it."""
+
+    name: str
+    title: str
+    sentence: str
+    figure: Mapping[str, Any]
+
+
+def figure(traces: Sequence[Mapping[str, Any]], **layout: Any) -> dict[str, Any]:
+    """Return traces with the layout that all plots share; `xaxis` and `yaxis` may be given as words."""
+    axes = {name: value for name, value in layout.items() if name.startswith(("xaxis", "yaxis"))}
+    rest = {name: value for name, value in layout.items() if name not in axes}
+    return {
+        "data": list(traces),
+        "layout": {
+            "paper_bgcolor": PAPER, "plot_bgcolor": PAPER, "font": {"color": INK, "size": 12}, "height": HEIGHT,
+            "margin": {"l": 64, "r": 16, "t": 16, "b": 56}, "hovermode": "closest",
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+            "modebar": {"bgcolor": "rgba(0, 0, 0, 0)"},
+            **{name: axis(value) for name, value in {"xaxis": {}, "yaxis": {}, **axes}.items()},
+            **rest,
+        },
+    }  # fmt: skip
+
+
+def axis(given: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return an axis from its title, or from what is particular about it."""
+    found: dict[str, Any] = {"title": {"text": given}} if isinstance(given, str) else dict(given)
+    return {"gridcolor": GRID, "zeroline": False, "automargin": True, **found}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the type of axis that shows values best: logarithmic where they spread over more than a power of ten."""
+    known = [value for value in values if math.isfinite(value)]
+    return "log" if known and min(known) > 0 and max(known) > 10 * min(known) else "linear"
+
+
+def marks(
+    x: Sequence[Any], y: Sequence[Any], name: str, colour: str, *, text: Sequence[str] = (), **more: Any
+) -> dict[str, Any]:
+    """Return points; what hovers over them is their text."""
+    marker = {"color": colour, "size": 7} | more.pop("marker", {})
+    hover = {"text": list(text), "hovertemplate": "%{text}<extra></extra>"} if text else {}
+    return {"type": "scatter", "mode": "markers", "x": list(x), "y": list(y), "name": name, "marker": marker,
+            **hover, **more}  # fmt: skip
+
+
+def line(x: Sequence[Any], y: Sequence[Any], name: str, colour: str, **more: Any) -> dict[str, Any]:
+    """Return a line."""
+    stroke = {"color": colour, "width": 2} | more.pop("line", {})
+    return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "name": name, "line": stroke, **more}
+
+
+def said(text: object) -> str:
+    """Return a user's word as plotly shows it: it takes tags for formats."""
+    return html.escape("".join(c if c.isprintable() else "?" for c in str(text)))
+
+
+def number(value: float | None) -> str:
+    """Return a number with three significant digits."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
+def hover(record: TrialRecord) -> str:
+    """Return what is told of a trial where one points at it."""
+    lines = [f"<b>trial {record.number}</b>" + (f" ({said(record.label)})" if record.label else "")]
+    if record.score is not None and math.isfinite(record.score.value):
+        lines.append(f"score {number(record.score.value)}, gap {number(record.score.gap)}, epoch {record.score.epoch}")
+    if record.verdict is not None:
+        lines.append(f"{record.state}: {record.verdict.kind}")
+    return "<br>".join(lines + [f"{said(name)} {_value(value)}" for name, value in record.all_values.items()])
+
+
+def _value(value: Any) -> str:
+    return number(value) if isinstance(value, float) else said(value)
+
+
+def binned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return the medians of x and y over up to six bins of about as many points; nothing of fewer than six points."""
+    pairs = sorted(zip(x, y, strict=True))
+    count = min(BINS, len(pairs) // FEWEST_A_BIN)
+    if count < 2:
+        return [], []
+    edges = [round(i * len(pairs) / count) for i in range(count + 1)]
+    groups = [pairs[low:high] for low, high in pairwise(edges)]
+    return [median(a for a, _ in group) for group in groups], [median(b for _, b in group) for group in groups]
+
+
+def complete(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
+    """Return the trials that ended with a finite score."""
+    return [r for r in records.values() if r.state == "complete" and r.score and math.isfinite(r.score.value)]

@@ -1,0 +1,157 @@
+"""What a study came to, in sentences: the document of its figures -> words. Pure.
+
+The terminal, the report and the dashboard's note say the same ones. Decides which sentence is due; every number in it
+stands in the document. Knows no layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tuner.scoring import LOSS
+
+FORMS = {
+    "penalty": "the gap penalty", "conservative": "the standard error", "tiebreak": "the smaller gap of a tie",
+    "none": "the score",
+}  # fmt: skip
+MOST_MOVERS = 4
+
+
+def number(value: Any) -> str:
+    """Return a value with four significant digits, as people read it; text without control characters."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else clean(value)
+
+
+def clean(text: object) -> str:
+    """Return text without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
+def with_interval(figure: Mapping[str, float] | None) -> str:
+    """Return a figure with its interval."""
+    if figure is None:
+        return "-"
+    return f"{number(figure['value'])} ({number(figure['low'])} to {number(figure['high'])})"
+
+
+def confirmation(document: Mapping[str, Any]) -> list[str]:
+    """Return what the confirmation found: who was chosen, with which score, and how far the search's score was luck."""
+    found = document["confirmed"]
+    if found is None:
+        several = document["trials"]["complete"] > 1
+        why = f" ({document['not_confirmed']})" if document["not_confirmed"] else ""
+        return [f"not confirmed{why}: it may owe some of its score to the rows that it was chosen on"] * several
+    first = found["contenders"][0]
+    if found["fresh_splits"]:
+        said = "fresh splits and seeds"
+        said += f": score {number(first['score'])} (95 % interval {number(first['low'])} to {number(first['high'])})"
+    else:
+        said = "fresh seeds (the validation rows are the search's: the data name or order them)"
+        said += f": score {number(first['score'])} +- {number(first['se'])}, the error of the seeds alone"
+    line = f"confirmed on {found['rounds']} {said}"
+    if found["search_choice"] != found["trial"]:
+        line += f"; chosen over trial {found['search_choice']}, which led the search"
+    return [line, f"optimism: {_optimism(found)}"]
+
+
+def _optimism(found: Mapping[str, Any]) -> str:
+    by = found["optimism"]
+    if not found["fresh_splits"]:
+        return "can't be told from the rows that the search chose on; the test rows tell it"
+    if by is None:
+        return f"not known, for trial {found['search_choice']}, the search's choice, came to no score in every round"
+    told = f"{number(abs(by))} {'more' if by >= 0 else 'less'}"
+    return f"the search's choice scored {told} in the search than confirmed"
+
+
+def fits(diagnosis: Mapping[str, Any]) -> list[str]:
+    """Return how the chosen trial and the baseline fit."""
+    best, base, said = diagnosis["best"], diagnosis["baseline"], list[str]()
+    if best:
+        said.append(f"Trial {best['trial']} is {best['fit']}: {best['reason']}.")
+    if best and base and base["trial"] != best["trial"]:
+        said.append(f"The baseline is {base['fit']}: {base['reason']}.")
+    return said
+
+
+def bounds(diagnosis: Mapping[str, Any]) -> list[str]:
+    """Return which ranges are too narrow."""
+    return [f"{bound['reason']}." for bound in diagnosis["bounds"]]
+
+
+def movers(shares: Mapping[str, Mapping[str, float]] | None) -> list[str]:
+    """Return which values moved the score and the gap most."""
+    return [
+        f"What moved the {what}: "
+        + ", ".join(f"{name} {share:.0%}" for name, share in list(each.items())[:MOST_MOVERS])
+        + " of the variance over complete trials."
+        for what, each in (shares or {}).items()
+    ]
+
+
+def price(document: Mapping[str, Any]) -> list[str]:
+    """Return what the form of the score changed, and what that cost on validation."""
+    free, first, metric = document["without_gap_penalty"], document["search_best"], document["metric"]
+    if not (free and first and free["trial"] != first["trial"]):
+        return []
+    loss = LOSS[document["data"]["task"]]
+    moved = f"val {metric} {number(free['val'][metric])} -> {number(first['val'][metric])}"
+    if apart := free.get("better_by"):
+        unit = f"1 - {loss}/L_0" if metric == loss else metric
+        moved += f" ({unit} worse by {number(apart['value'])}, SE {number(apart['se'])}, paired)"
+    gaps = f"gap {number(free['relative_gap'])} -> {number(first['relative_gap'])}"
+    what = FORMS[document["score"]["form"]]
+    return [f"In the search {what} put trial {first['trial']} before {free['trial']}: {moved}, {gaps}."]
+
+
+def last_training(document: Mapping[str, Any]) -> list[str]:
+    """Return whether the model was trained again in the end."""
+    if not (rows := document["trained_again_on"]):
+        return []
+    return [
+        f"The model was trained again on {rows} rows, {document['best']['epoch']} epochs; train and validation are the "
+        "trial's, test is the model's."
+    ]
+
+
+def tested(document: Mapping[str, Any]) -> list[str]:
+    """Return whether tuning helped, by the test rows, and how often they were looked at."""
+    test = document["test"]
+    if test and test["stale"]:
+        return [f"The test set was looked at for trial {test['trial']}; `tuner run` looks at the new best one."]
+    if test:
+        looks = "once" if test["looks"] == 1 else f"{test['looks']} times, so its figures are no longer untouched"
+        return [test["verdict"], *_dependent(document), f"The test set has been looked at {looks}."]
+    if document["data"]["test"] == 0:
+        return ["There is no test set; the validation figures are those of a search and so too good."]
+    return []
+
+
+def _dependent(document: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with intervals where rows belong together."""
+    if not (name := document["data"].get("groups")):
+        return []
+    return [f"Rows of equal {clean(name)} aren't independent, and the intervals take them to be: they are too narrow."]
+
+
+def answer(document: Mapping[str, Any]) -> list[str]:
+    """Return what someone who is handed the report wants to know first, in words."""
+    best, metric = document["best"], document["metric"]
+    if best is None:
+        return ["No trial is complete, so there is no best configuration yet."]
+    test = document["test"] if document["test"] and not document["test"]["stale"] else None
+    reached = f"train {metric} {number(best['train'][metric])}, validation {number(best['val'][metric])}"
+    if test and metric in test:
+        reached += f", test {with_interval(test[metric])} (95 % interval, {test['rows']} rows)"
+    return [
+        f"Of {document['trials']['total']} configurations trial {best['trial']} was chosen, as it was after epoch "
+        f"{best['epoch']}: {reached}.",
+        *(f"{said[0].upper()}{said[1:]}." for said in confirmation(document)),
+        *fits(document["diagnosis"])[:1], *tested(document), *price(document), *last_training(document),
+        *bounds(document["diagnosis"]),
+    ]  # fmt: skip
