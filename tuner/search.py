@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class Setting:
         return self.weights / f"{number:05d}.safetensors"
 
 
-def search(setting: Setting, engine: Engine) -> Iterator[TrialRecord]:
+def search(setting: Setting, engine: Engine) -> Generator[TrialRecord, None, None]:
     """Yield a trial's record after each of its epochs (state "running") and once when it has ended.
 
     Trials that an earlier run left unfinished are run again first, under their numbers and seeds. When the

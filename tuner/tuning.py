@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,14 +69,7 @@ def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
                 with _engine(plan) as engine:
                     yield from _watched(search(setting, engine), plan, store, setting, keep_time)
                     engine.clear()
-                    until = setting.deadline
-                    until = None if until is None else until - final_seconds(setting, engine.slots)
-                    left = None if until is None else until - time.monotonic()
-                    runs = pending(plan, list(setting.records.values()), repeats_of(store), engine.slots, left)
-                    why = why_not(plan, list(setting.records.values()), engine.slots, left)
-                    store.put("not_confirmed", why)
-                    repeated = repeat_each(plan, store, engine, runs, until)
-                    yield from _watched(repeated, plan, store, setting, keep_time)
+                    yield from _watched(_confirm(plan, store, setting, engine), plan, store, setting, keep_time)
                     engine.clear()
                     retrain(engine, missing(plan, store, setting))
         except (GeneratorExit, KeyboardInterrupt, DataError):
@@ -88,20 +81,34 @@ def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
         return conclude(plan, store, setting)
 
 
+def _confirm(plan: Plan, store: Store, setting: Setting, engine: Engine) -> Generator[Repeat, None, None]:
+    """Yield the runs of the confirmation, as many as there is time for; keep why it may come to nothing."""
+    until, records = setting.deadline, list(setting.records.values())
+    until = None if until is None else until - final_seconds(setting, engine.slots)
+    left = None if until is None else until - time.monotonic()
+    store.put("not_confirmed", why_not(plan, records, engine.slots, left))
+    yield from repeat_each(plan, store, engine, pending(plan, records, repeats_of(store), engine.slots, left), until)
+
+
 def _watched(
-    run: Iterator[TrialRecord | Repeat], plan: Plan, store: Store, setting: Setting, keep_time: Callable[[], None]
-) -> Iterator[TrialRecord | Repeat]:
+    run: Generator[TrialRecord | Repeat, None, None],
+    plan: Plan,
+    store: Store,
+    setting: Setting,
+    keep_time: Callable[[], None],
+) -> Iterator[TrialRecord | Repeat]:  # fmt: skip
     """Yield what a run yields, and keep the dashboard's figures fresh as it goes, and the time that it has taken: what
     is killed has taken it, too.
     """
     board, kept = Board(store), time.monotonic()
-    for news in run:
-        if time.monotonic() - kept >= KEEP_TIME:
-            keep_time()
-            kept = time.monotonic()
-        if not isinstance(news, TrialRecord) or news.ended:
-            board.post(lambda: study_of(store, setting.records, plan.folder).document, setting.records)
-        yield news
+    with closing(run):  # whoever closes this ends what trains, at once
+        for news in run:
+            if time.monotonic() - kept >= KEEP_TIME:
+                keep_time()
+                kept = time.monotonic()
+            if not isinstance(news, TrialRecord) or news.ended:
+                board.post(lambda: study_of(store, setting.records, plan.folder).document, setting.records)
+            yield news
 
 
 def pace_of(plan: Plan) -> Pace:
