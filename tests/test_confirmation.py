@@ -273,6 +273,9 @@ class TestStudy:
         there = open_study("small", studies_dir=tmp_path / "studies")
         assert there.document["confirmed"] is None
         assert there.document["test"] is None, "nothing was looked at before the choice"
+        said = " ".join(" ".join(study_text(there.document)).split())
+        assert "not confirmed (the run was stopped; the same command goes on)" in said
+        assert "The test set has not been opened." in said
         news = [each for each in conduct(plan) if isinstance(each, Repeat)]
         assert len(news) == len(study.document["confirmed"]["contenders"]) * ROUNDS - runs
         whole = open_study("small", studies_dir=tmp_path / "studies")

@@ -141,6 +141,10 @@ def test_what_is_left_are_the_trials_to_come_and_the_confirmation(make_curve: An
     left = pace.after(record(make_curve, 1, 4.0), 0.0)
     assert left == pytest.approx((8 - 0.5) * 4 / 2 + ROUNDS * 2 * 4.0 / 2)
     assert Pace(10, 2, True, "penalty", deadline=5.0).after(record(make_curve, 0, 4.0), 2.0) == 3.0
+    pace = Pace(10, 2, True, "penalty")
+    assert pace.left(1.0) is None
+    left = pace.after(record(make_curve, 0, 4.0), 2.0)
+    assert (pace.left(5.0), pace.left(1e9)) == (left - 3.0, 0.0), "the clock goes on between two trials"
     assert Pace(1, 1, False, "penalty").after(record(make_curve, 0, 4.0), 0.0) == 0.0
 
 

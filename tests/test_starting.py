@@ -163,3 +163,32 @@ def test_names_that_yaml_would_take_for_something_else_are_quoted(here: Path, ca
     frame.to_csv(here / "odd dir" / "no.csv", index=False)
     assert init(capsys, "odd dir/no.csv", "--target", "yes: #1").code == 0
     assert prepare(here / "space.yaml", studies_dir=here / "studies").space.config.data.target == "yes: #1"
+
+
+def test_what_gives_the_answer_away_is_told_and_the_rows_are_those_of_the_file_that_is_written(
+    here: Path, capsys: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.choice(["stay", "churn"], 300)
+    frame = pd.DataFrame({"a": rng.normal(size=300), "closed": y == "churn", "b": rng.normal(size=300), "y": y})
+    frame.to_csv(here / "c.csv", index=False)
+    said = " ".join(call(capsys, "init", "c.csv", "-o", "c.yaml").err.split())
+    assert "column closed alone tells class 'churn' from the other" in said or "tells the class of every row" in said
+    checked = call(capsys, "check", "c.yaml", "--json").document["data"]
+    assert f"{checked['refit']} train and validation in {checked['folds']} folds, {checked['test']} test" in said
+
+
+def test_the_data_themselves_are_never_written_over(here: Path, capsys: Any) -> None:
+    pd.DataFrame({"a": np.linspace(0, 1, 40) ** 2, "b": [1, 2, 3, 4] * 10, "y": ["p", "q"] * 20}).to_csv(
+        here / "d.csv", index=False
+    )
+    before = (here / "d.csv").read_bytes()
+    for words in (["-o", "d.csv"], ["-o", "d.csv", "--force"], ["-o", str(here / "d.csv"), "--force"]):
+        refused = call(capsys, "init", "d.csv", *words)
+        assert (refused.code, "holds the data themselves" in refused.err) == (2, True)
+    assert call(capsys, "init", "d.csv", "-o", "d.yaml").code == 0
+    assert call(capsys, "run", "d.yaml", "--trials", "1", "--no-confirm").code == 0
+    refused = call(capsys, "predict", "d", "d.csv", "--out", "d.csv")
+    assert (refused.code, "holds the data themselves" in refused.err) == (2, True)
+    assert (here / "d.csv").read_bytes() == before
+    assert call(capsys, "init", "").code == 2

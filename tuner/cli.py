@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuner import completing
-from tuner.errors import TunerError, UsageError
+from tuner.errors import StorageError, TunerError, UsageError
 from tuner.guard import StoppedError, apart, stoppable
 
 if TYPE_CHECKING:
@@ -108,12 +110,23 @@ def _emit(text: str, out: Path | None = None) -> None:
     if out is None:
         typer.echo(text.rstrip("\n"), color=True)  # as it is: what must not reach a terminal is out already
         return
+    from tuner.files import write
+
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--out {out}: can't be written ({error.strerror})") from None
+        if out.exists() and not out.is_file():  # a folder; /dev/null, a pipe
+            out.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+        else:
+            write(out.resolve(), text if text.endswith("\n") else text + "\n", mode=0o666)
+    except (OSError, StorageError) as error:
+        raise UsageError(f"--out {out}: can't be written ({getattr(error, 'strerror', None) or error})") from None
     typer.echo(f"wrote {out}", err=True)
+
+
+def _refuse_over(out: Path | None, data: str) -> None:
+    """Refuse to write over the data that are read."""
+    with suppress(OSError):
+        if out is not None and out.exists() and out.samefile(Path(data).expanduser()):
+            raise UsageError(f"--out {out}: holds the data themselves; choose another name")
 
 
 def _document(document: Any) -> str:
@@ -190,9 +203,10 @@ def _drain(plan: Plan, quiet: bool, screen: Screen | None = None) -> Study:
                     screen.begin(plan.study, plan.space, plan.trials, list(pace.ended.values()))
                 else:
                     _say(terminal.run_head(plan.study, plan.space, plan.trials))
+            now = time.monotonic()
             going = isinstance(news, TrialRecord) and not news.ended
             if screen is not None:
-                screen.tell(news, pace.left if going else pace.after(news, time.monotonic()))
+                screen.tell(news, pace.left(now) if going else pace.after(news, now))
             if quiet or screen is not None or going:
                 continue
             left = pace.after(news, time.monotonic())
@@ -244,7 +258,10 @@ def init(
         typer.Argument(metavar="DATA", help="A file, a folder of images, or sklearn:NAME.", show_default=False),
     ] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict.", show_default=False)] = None,
-    kind: Annotated[str | None, typer.Option(help="table, image, text or sequence.", show_default=False)] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="table, image, text or sequence.", show_default=False, autocompletion=completing.kinds),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The space file to write.")] = Path("space.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     ready: Annotated[bool, typer.Option("--list", help="List the ready spaces instead.")] = False,
@@ -259,15 +276,17 @@ def init(
     if ready:
         _emit("\n".join(table(starting.ready())))
         return
-    if data is None:
+    if not data:
         raise UsageError("DATA: name a file, a folder of images, or sklearn:NAME; --list shows the ready spaces")
+    _refuse_over(out, data)
     if out.exists() and not force:
         raise UsageError(f"--out {out}: is there already; --force writes over it")
     with apart():
         begun = starting.start(data, out, target=target, kind=kind)
     _say(line for said in begun.found for line in note(said, "- "))
     _emit(begun.text, out)
-    _say([f"next: tuner check {out}; tuner run {out}"])
+    name = shlex.quote(str(out))
+    _say([f"next: tuner check {name}; tuner run {name}"])
 
 
 @app.command("list")
@@ -327,7 +346,9 @@ def report(study: StudyName, out: Out = None, storage: Storage = None, studies_d
 @app.command()
 def rescore(
     study: StudyName,
-    form: Annotated[str | None, typer.Option(help="Form of the score.", show_default=False)] = None,
+    form: Annotated[
+        str | None, typer.Option(help="Form of the score.", show_default=False, autocompletion=completing.forms)
+    ] = None,
     gap_penalty: Annotated[float | None, typer.Option(help="Price of the gap.", show_default=False)] = None,
     noise: Annotated[float | None, typer.Option(help="Standard errors that are free.", show_default=False)] = None,
     tolerance: Annotated[float | None, typer.Option(help="Gap that is free.", show_default=False)] = None,
@@ -466,6 +487,7 @@ def predict(
     from tuner.predicting import predictions
     from tuner.telling import clean
 
+    _refuse_over(out, data)
     with apart():
         text = predictions(load_best(study, studies_dir), data)
     if out is None and sys.stdout.isatty():  # a terminal gets no control characters, a pipe every byte
@@ -475,7 +497,9 @@ def predict(
 
 @app.command()
 def dashboard(
-    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Open this study's page.")] = None,
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Open this study's page.", autocompletion=completing.studies)
+    ] = None,
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 8080,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Don't open a browser.")] = False,
     allow_writes: Annotated[

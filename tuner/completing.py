@@ -18,6 +18,16 @@ def studies(ctx: typer.Context, incomplete: str) -> Iterator[str]:
     yield from (name for name in names if name.startswith(incomplete))
 
 
+def forms(incomplete: str) -> Iterator[str]:
+    """Yield the forms of a score."""
+    yield from (name for name in ("penalty", "tiebreak", "conservative", "none") if name.startswith(incomplete))
+
+
+def kinds(incomplete: str) -> Iterator[str]:
+    """Yield the kinds of data."""
+    yield from (name for name in ("table", "image", "text", "sequence") if name.startswith(incomplete))
+
+
 def keys(incomplete: str) -> Iterator[str]:
     """Yield the keys of a space file, up to the sign after which a value is due."""
     from tuner.config import RunConfig

@@ -103,13 +103,15 @@ def _figure(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
 
 
-def write(path: Path, content: str | bytes, durable: bool = True) -> None:
-    """Write a file whole or not at all; what can be written again needs no waiting for the disk."""
+def write(path: Path, content: str | bytes, durable: bool = True, mode: int = 0o600) -> None:
+    """Write a file whole or not at all; what can be written again needs no waiting for the disk. A study's files are
+    for their owner alone, unless the `mode` (less the process's mask) says otherwise.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     data = content.encode() if isinstance(content, str) else content
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode), "wb") as file:
             file.write(data)
             file.flush()
             if durable:

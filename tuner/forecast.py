@@ -90,7 +90,7 @@ class Pace:
     deadline: float | None = None
     ended: dict[int, TrialRecord] = field(default_factory=dict)
     repeats: list[Repeat] = field(default_factory=list)
-    left: float | None = None  # as it was last told
+    told: tuple[float, float] | None = None  # what was left when it was last told, and when that was
 
     def earlier(self, records: Iterable[TrialRecord], repeats: Iterable[Repeat]) -> None:
         """Take in what ended in an earlier run."""
@@ -104,8 +104,13 @@ class Pace:
         else:
             self.repeats.append(news)
         left = self._of_search() + self._of_confirmation()
-        self.left = left if self.deadline is None else max(0.0, min(left, self.deadline - now))
-        return self.left
+        left = left if self.deadline is None else max(0.0, min(left, self.deadline - now))
+        self.told = left, now
+        return left
+
+    def left(self, now: float) -> float | None:
+        """Return the seconds that are left by what was last told; None before the first trial has ended."""
+        return None if self.told is None else max(0.0, self.told[0] + self.told[1] - now)
 
     def _of_search(self) -> float:
         recent = [record.seconds for record in list(self.ended.values())[-RECENT:]]

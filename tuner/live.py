@@ -28,9 +28,10 @@ from tuner.space import Space
 from tuner.telling import clean, number
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-SPARK = 18  # epochs of a small curve
-CURVES = f"train, val loss: last {SPARK} epochs"
+SPARK, NARROW_SPARK = 18, 12  # epochs of a small curve
+CURVES, NARROW_CURVE = f"train, val loss: last {SPARK} epochs", "val loss"
 PER_SECOND = 4
+NARROW = 112  # columns that the line of a trial needs with all its figures
 WIDE = 106  # columns that a terminal needs for the small curves beside the numbers
 TRAIN, VAL = "blue", "yellow"
 
@@ -54,6 +55,7 @@ class Screen:
         self.repeats = 0
         self.leader: TrialRecord | None = None
         self.left: float | None = None
+        self.told = 0.0
         self.live = Live(
             get_renderable=self.drawn, console=self.console, refresh_per_second=PER_SECOND, transient=True,
             redirect_stdout=False, redirect_stderr=False,
@@ -74,16 +76,16 @@ class Screen:
         self.ended = {record.number: record for record in earlier}
         complete = [record for record in earlier if record.state == "complete" and record.score is not None]
         self.leader = max(complete, key=_worth, default=None)
-        for line in terminal.run_head(study, space, trials):
+        for line in terminal.run_head(study, space, trials, self.console.width < NARROW):
             self.console.print(Text(line))
 
     def tell(self, news: TrialRecord | Repeat, left: float | None) -> None:
         """Take in an event."""
-        self.left = left
+        self.left, self.told = left, time.monotonic()
         if isinstance(news, Repeat):
             self.repeats += 1
             self.running = {}
-            self.console.print(Text(terminal.repeat_line(news, left)))
+            self.console.print(Text(terminal.repeat_line(news, left, narrow=self.console.width < NARROW)))
         elif not news.ended:
             self.running = {**self.running, news.number: news}
         else:
@@ -91,7 +93,7 @@ class Screen:
             self.ended[news.number] = news
             self.leader = news if news.leads else self.leader
             assert self.study is not None
-            self.console.print(Text(terminal.trial_line(news, self.study, left)))
+            self.console.print(Text(terminal.trial_line(news, self.study, left, self.console.width < NARROW)))
 
     def drawn(self) -> RenderableType:
         """Return what changes: the trials under way, and how the study stands."""
@@ -108,8 +110,8 @@ class Screen:
         metric = self.study.metric
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         wide = self.console.width >= WIDE
-        for name in ("trial", "", "epoch", f"train {metric}", f"val {metric}", "gap", *[CURVES] * wide):
-            table.add_column(name, justify="left" if name in ("", CURVES) else "right", no_wrap=True)
+        for name in ("trial", "", "epoch", f"train {metric}", f"val {metric}", "gap", CURVES if wide else NARROW_CURVE):
+            table.add_column(name, justify="left" if name in ("", CURVES, NARROW_CURVE) else "right", no_wrap=True)
         for record in records:
             curve = record.curve
             if curve is None or not len(curve):
@@ -118,7 +120,7 @@ class Screen:
             gap = (curve.last.val.loss - curve.last.train.loss) / curve.null_loss
             fold = f" fold {len(record.folds) + 1}" if self.study.data.get("folds") else ""
             cells = [str(record.number), clean(record.label) + fold, f"{len(curve)}/{curve.budget}"]
-            table.add_row(*cells, *map(number, (train, val, gap)), *[_sparks(curve)] * wide)
+            table.add_row(*cells, *map(number, (train, val, gap)), _sparks(curve, wide))
         return table
 
     def _standing(self) -> list[Text]:
@@ -145,7 +147,8 @@ class Screen:
         return f"{1 - run / cap:.0%} of epochs saved" if cap else "no epochs yet"
 
     def _times(self) -> str:
-        left = "" if self.left is None else f", about {terminal.roughly(self.left)} left"
+        to_come = None if self.left is None else max(0.0, self.left - (time.monotonic() - self.told))
+        left = "" if to_come is None else f", about {terminal.roughly(to_come)} left"
         return f"{terminal.duration(round(time.monotonic() - self.began))}{left}"
 
     def _worth_of(self, record: TrialRecord) -> str:
@@ -173,10 +176,13 @@ def _figure(measure: Any, metric: str) -> float | None:
     return None if found is None else float(found)
 
 
-def _sparks(curve: Curve) -> Text:
+def _sparks(curve: Curve, wide: bool = True) -> Text:
     """Return train and validation loss of the last epochs as two small curves, each on a scale of its own: how far they
-    are from each other is told beside them, and on one scale the upper one would be a bar.
+    are from each other is told beside them, and on one scale the upper one would be a bar. Where there is little room,
+    validation alone.
     """
+    if not wide:
+        return Text(_spark([epoch.val.loss for epoch in curve.epochs[-NARROW_SPARK:]]), VAL)
     epochs = curve.epochs[-SPARK:]
     train, val = [epoch.train.loss for epoch in epochs], [epoch.val.loss for epoch in epochs]
     return Text.assemble((_spark(train), TRAIN), " ", (_spark(val), VAL))

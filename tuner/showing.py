@@ -17,7 +17,7 @@ from tuner.drawing import drawn
 from tuner.record import TrialRecord
 from tuner.reporting import figures
 from tuner.telling import clean, number
-from tuner.terminal import WIDTH, counted, duration, note, rows_of, table
+from tuner.terminal import counted, duration, note, rows_of, table, width
 
 HEADLINE = {
     "classification": ("log_loss", "accuracy", "balanced_accuracy", "f1"),
@@ -128,7 +128,7 @@ def _said(document: Mapping[str, Any]) -> list[str]:
         *telling.fits(diagnosis), *telling.bounds(diagnosis), *telling.movers(document["importances"]),
         *telling.price(document), *telling.last_training(document), *telling.tested(document),
     ]  # fmt: skip
-    return [part for line in sentences for part in wrap(clean(line), WIDTH, subsequent_indent="  ")]
+    return [part for line in sentences for part in wrap(clean(line), width(), subsequent_indent="  ")]
 
 
 def _places(document: Mapping[str, Any]) -> list[str]:

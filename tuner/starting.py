@@ -21,8 +21,10 @@ from tuner.config import Data
 from tuner.data import DATA, Splits
 from tuner.data.checks import USUAL_TARGETS
 from tuner.data.files import read_table
+from tuner.data.folds import Fold
 from tuner.data.raw import Raw, counted
 from tuner.data.sources import infer_kind, read_source
+from tuner.data.suspects import FEWEST_OF_CLASS, suspects
 from tuner.defaults import default_model
 from tuner.document import plain
 from tuner.errors import UsageError, nearest
@@ -32,6 +34,7 @@ from tuner.terminal import rows_of
 
 FEW, MANY = 600, 20_000  # rows to train on
 KINDS = ("table", "image", "text", "sequence")
+FOLDS = 5  # of a cross-validation, where rows are few
 UNEVEN = 4.0  # times as many rows in the largest class as in the smallest
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".jsonl", ".jsonl.gz")
 # beside the package in its source, and where an installation puts data
@@ -69,8 +72,9 @@ def start(source: str, out: Path, *, target: str | None = None, kind: str | None
     raw = read_source(data, Path.cwd())
     sort = infer_kind(data, raw)
     few = sort == "table" and raw.split is None and len(raw) * 0.6 < FEW
-    splits = DATA[sort](data, raw, None)
-    found += [*_looked_at(raw, splits), *splits.notes]
+    data = data.model_copy(update={"split": data.split.model_copy(update={"folds": FOLDS})}) if few else data
+    splits = DATA[sort](data, raw, Fold(0) if few else None)  # as the file divides them that is written
+    found += [*_looked_at(raw, splits, few), *_suspected(raw, splits), *splits.notes]
     text = _text(source, out, data, raw, splits, few)
     return Start(text, parse_space(text, out.parent, str(out)), tuple(found))
 
@@ -88,19 +92,23 @@ def _proposed(source: str) -> tuple[str | None, str]:
     return names[-1], f"--target wasn't given: column {names[-1]!r} is predicted, for it is the last one"
 
 
-def _looked_at(raw: Raw, splits: Splits) -> list[str]:
+def _looked_at(raw: Raw, splits: Splits, few: bool) -> list[str]:
     """Return what the data are: kind and size, classes, missing values, repeated rows."""
     shape = splits.shape
     sides = " x ".join(map(str, shape.input))
     what = f"{counted(shape.outputs, 'class')}" if shape.task == "classification" else "a number to predict"
-    said = [f"{shape.kind} {sides}, {what}; rows: {rows_of(splits.summary())}"]
+    said = [f"{shape.kind} {sides}, {what}; rows: {rows_of(_parts(splits, few))}"]
     if shape.task == "classification":
         counts = np.bincount(splits.train.y, minlength=shape.outputs)
         most, least = int(counts.argmax()), int(counts.argmin())
         said.append(
-            f"largest class {shape.classes[most]!r} with {counts[most]} training rows, smallest "
+            f"{counts[most]} training rows of each class"
+            if counts[most] == counts[least]
+            else f"largest class {shape.classes[most]!r} with {counts[most]} training rows, smallest "
             f"{shape.classes[least]!r} with {counts[least]}" + ("" if not _uneven(splits) else ": unbalanced")
         )
+        if counts[least] < FEWEST_OF_CLASS:
+            said.append(f"of {shape.classes[least]!r} there are too few rows to learn or to judge it by")
     if isinstance(raw.x, pd.DataFrame):
         missing = raw.x.isna().mean()
         holes = missing[missing > 0].sort_values(ascending=False)
@@ -109,8 +117,22 @@ def _looked_at(raw: Raw, splits: Splits) -> list[str]:
             said.append(f"missing values in {counted(len(holes), 'column')}: {worst}")
         twice = int(raw.x.astype(str).duplicated().sum())
         if twice:
-            said.append(f"{counted(twice, 'row')} repeat an earlier one in every feature")
+            said.append(
+                f"{counted(twice, 'row')} {'repeats' if twice == 1 else 'repeat'} an earlier one in every feature"
+            )
     return said
+
+
+def _parts(splits: Splits, few: bool) -> dict[str, Any]:
+    """Return how many rows each part has, as a study of the file will say it."""
+    found = dict(splits.summary())
+    return found | {"folds": FOLDS, "refit": found["train"] + found["val"]} if few else found
+
+
+def _suspected(raw: Raw, splits: Splits) -> list[str]:
+    if not isinstance(raw.x, pd.DataFrame) or splits.shape.kind != "table":
+        return []
+    return suspects(raw.x.iloc[splits.train.rows], splits.train.y, splits.shape.classes)
 
 
 def _uneven(splits: Splits) -> bool:
@@ -168,7 +190,7 @@ def _data(place: str, data: Data, raw: Raw, splits: Splits, few: bool) -> Lines:
     if raw.split is not None:
         lines.append(("# split: the data name their own", ""))
     elif few:
-        lines.append(("split: {test: 0.2, folds: 5}", "few rows: each trial is scored over five folds"))
+        lines.append((f"split: {{test: 0.2, folds: {FOLDS}}}", "few rows: each trial is scored over five folds"))
     else:
         lines.append(("split: {val: 0.2, test: 0.2}", "rows that belong together: groups: COLUMN"))
     return lines

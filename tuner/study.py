@@ -28,6 +28,7 @@ from tuner.telling import number
 
 if TYPE_CHECKING:
     import pandas as pd
+    from optuna.storages import RDBStorage
     from plotly.graph_objects import Figure
 
 
@@ -99,16 +100,18 @@ def open_study(study: str, *, storage: str | None = None, studies_dir: str | Pat
         raise UsageError(f"{study!r} is no study name; use 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front")
     rdb = open_storage(storage_url(storage, Path(studies_dir)), read_only=True)
     try:
-        store = Store.load(rdb, study)
-        if store is None:
-            known = study_names(rdb)
-            there = f"; there are: {', '.join(known[:20])}" if known else "; there are none yet"
-            raise UsageError(f"no study {study!r}{nearest(study, known)}{there}")
-        records = {record.number: record for record in store.records()}
-        folder = Path(studies_dir) / study
-        return study_of(store, records, folder)
+        return _of_storage(rdb, study, Path(studies_dir))
     finally:
         rdb.engine.dispose()
+
+
+def _of_storage(rdb: RDBStorage, study: str, studies_dir: Path) -> Study:
+    store = Store.load(rdb, study)
+    if store is None:
+        known = study_names(rdb)
+        there = f"; there are: {', '.join(known[:20])}" if known else "; there are none yet"
+        raise UsageError(f"no study {study!r}{nearest(study, known)}{there}")
+    return study_of(store, {record.number: record for record in store.records()}, studies_dir / study)
 
 
 def study_of(store: Store, records: Mapping[int, TrialRecord], folder: Path, **facts: Any) -> Study:
@@ -142,9 +145,10 @@ def list_studies(*, storage: str | None = None, studies_dir: str | Path = STUDIE
     if url is None and not (Path(studies_dir) / "tuner.db").exists():
         return []
     rdb = open_storage(storage_url(url, Path(studies_dir)), read_only=True)
-    names = study_names(rdb)
-    rdb.engine.dispose()
-    return [open_study(name, storage=storage, studies_dir=studies_dir) for name in names]
+    try:
+        return [_of_storage(rdb, name, Path(studies_dir)) for name in study_names(rdb)]
+    finally:
+        rdb.engine.dispose()
 
 
 def _trained_again(folder: Path) -> int | None:

@@ -129,7 +129,7 @@ def tested(document: Mapping[str, Any]) -> list[str]:
         return [test["verdict"], *_dependent(document), f"The test set has been looked at {looks}."]
     if document["data"]["test"] == 0:
         return ["There is no test set; the validation figures are those of a search and so too good."]
-    return []
+    return ["The test set has not been opened."]
 
 
 def _dependent(document: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,8 @@ Text that came from a user's data is shown without control characters, so that n
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
@@ -52,29 +54,35 @@ def roughly(seconds: float | None) -> str:
     return duration(float(f"{seconds:.2g}")) if seconds >= 1 else "<1 s"
 
 
-def run_head(study: StudyRecord, space: Space, trials: int) -> list[str]:
+def width() -> int:
+    """Return the columns of a line of words: those of a terminal, but no more than can be read."""
+    return min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
+
+
+def run_head(study: StudyRecord, space: Space, trials: int, narrow: bool = False) -> list[str]:
     """Return what is said before the first trial: what runs, how to stop it, and the head of the trials' columns."""
     counts = f"{counted(trials, 'trial')}, {counted(space.config.budget.workers, 'worker')}"
     lines = [f"study {study.name}: {counts}; Ctrl-C stops, the same command goes on from there"]
     lines += [line for text in (*space.notes, *study.data["notes"]) for line in note(text)]
     names = ("trial", "", "score", f"val {study.metric}", f"train {study.metric}", "kept", "run", "left", "ended")
-    head = _columns(*names)
+    head = _columns(*names, narrow=narrow)
     return [*lines, head]
 
 
-def trial_line(record: TrialRecord, study: StudyRecord, left: float | None = None) -> str:
+def trial_line(record: TrialRecord, study: StudyRecord, left: float | None = None, narrow: bool = False) -> str:
     """Return what is said of a trial that has ended; `kept` and `run` are epochs, `left` the time that the rest of the
-    study will take.
+    study will take. A `narrow` line leaves out what `tuner show` tells.
     """
     found, name, time = figures(record, study.data["task"]), str(record.number), roughly(left)
     if found is None or record.state == "failed":
-        return _columns(name, clean(record.label), "-", "-", "-", "-", "-", time, f"failed: {clean(record.reason)}")
+        return _columns(name, clean(record.label), "-", "-", "-", "-", "-", time, f"failed: {clean(record.reason)}",
+                        narrow=narrow)  # fmt: skip
     kind = record.verdict.kind if record.verdict else ""
     ended = f"{record.state}: {kind}" + ("  <- best so far" if record.leads else "")
     val, train = (number(found[part].get(study.metric)) for part in ("val", "train"))
     epochs = str(len(record.curve)) if record.curve else "-"
     score, kept = number(found["score"]), str(found["epoch"])
-    return _columns(name, clean(record.label), score, val, train, kept, epochs, time, ended)
+    return _columns(name, clean(record.label), score, val, train, kept, epochs, time, ended, narrow=narrow)
 
 
 MOST_RESCORED = 15
@@ -99,7 +107,7 @@ def rescored_text(
         )
     ]
     if before:
-        lines += wrap(_reconfirmed_text(before, after, first.trial), WIDTH)
+        lines += wrap(_reconfirmed_text(before, after, first.trial), width())
     cells = [["trial", "score", "place before", "score before", "validation", "gap", "penalty", "front"]]
     for place, row in enumerate(rows):
         if place < MOST_RESCORED or row.on_front:
@@ -137,22 +145,26 @@ def ablation_text(document: Mapping[str, Any]) -> list[str]:
     head = f"Trial {document['trial']}, on {rounds} splits and seeds, with and without each regularizer:"
     return [head, *table(rows, frozenset(range(1, 6))), "", *wrap(
         "score bought: by how much the score is lower without it; gap closed: by how much the gap is larger. Of "
-        "what is within its noise (+-) nothing can be said.", WIDTH,
+        "what is within its noise (+-) nothing can be said.", width(),
     )]  # fmt: skip
 
 
-def repeat_line(repeat: Repeat, left: float | None = None, what: str = "confirm") -> str:
+def repeat_line(repeat: Repeat, left: float | None = None, what: str = "confirm", narrow: bool = False) -> str:
     """Return what is said of a run of the confirmation, or of an ablation (a `round`), that has ended."""
     score = number(repeat.score.value) if repeat.score else "-"
     said = f"failed: {clean(repeat.error)}" if repeat.error else "" if repeat.score else "no finite score"
     said = f"without {repeat.without}  {said}" if repeat.without else said
     name, time = f"{what} {repeat.round + 1}/{ROUNDS}", "" if left is None else roughly(left)
-    return _columns(str(repeat.trial), name, score, "", "", str(repeat.kept), "", time, said).rstrip()
+    cells = str(repeat.trial), name, score, "", "", str(repeat.kept), "", time, said
+    return _columns(*cells, narrow=narrow).rstrip()
 
 
 def _columns(
-    trial: str, label: str, score: str, val: str, train: str, kept: str, run: str, left: str, ended: str
-) -> str:
+    trial: str, label: str, score: str, val: str, train: str, kept: str, run: str, left: str, ended: str,
+    narrow: bool = False,
+) -> str:  # fmt: skip
+    if narrow:
+        return f"{trial:>5}  {label:<11}{score:>8}{val:>14}  {ended}"
     return f"{trial:>5}  {label:<13}{score:>9}{val:>14}{train:>16}{kept:>6}{run:>5}{left:>9}  {ended}"
 
 
@@ -165,4 +177,4 @@ def rows_of(data: Mapping[str, Any]) -> str:
 
 def note(text: str, opening: str = "note: ") -> list[str]:
     """Return a note as lines, indented under its opening."""
-    return wrap(opening + clean(text), WIDTH, subsequent_indent=" " * len(opening), break_on_hyphens=False)
+    return wrap(opening + clean(text), width(), subsequent_indent=" " * len(opening), break_on_hyphens=False)

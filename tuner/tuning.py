@@ -86,8 +86,10 @@ def _confirm(plan: Plan, store: Store, setting: Setting, engine: Engine) -> Gene
     until, records = setting.deadline, list(setting.records.values())
     until = None if until is None else until - final_seconds(setting, engine.slots)
     left = None if until is None else until - time.monotonic()
+    runs = pending(plan, records, repeats_of(store), engine.slots, left)
+    store.put("not_confirmed", "the run was stopped; the same command goes on" if runs else None)
+    yield from repeat_each(plan, store, engine, runs, until)
     store.put("not_confirmed", why_not(plan, records, engine.slots, left))
-    yield from repeat_each(plan, store, engine, pending(plan, records, repeats_of(store), engine.slots, left), until)
 
 
 def _watched(
