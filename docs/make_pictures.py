@@ -1,10 +1,13 @@
-"""Make the pictures of the README from a real study: the report, the dashboard, the terminal. Needs Chromium.
+"""Make what the README shows of a real study, all of it from one run: its screen, its last words, its report and its
+page in optuna-dashboard. Needs Chromium.
 
-python docs/make_pictures.py [FOLDER_OF_A_FINISHED_STUDY]
+    python docs/make_pictures.py
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +17,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURES = ROOT / "docs" / "pictures"
+PICTURES, README = ROOT / "docs" / "pictures", ROOT / "README.md"
 TUNER = [sys.executable, "-m", "tuner"]
 PORT = 8917
 
@@ -49,13 +52,23 @@ def watch(space: Path, folder: Path) -> None:
             screen.begin(plan.study, plan.space, plan.trials)
             began = True
         going = isinstance(news, TrialRecord) and not news.ended
-        screen.tell(news, pace.left if going else pace.after(news, time.monotonic()))
+        now = time.monotonic()
+        screen.tell(news, pace.left(now) if going else pace.after(news, now))
         ended += not going
         if ended == 12 and going and len(screen.running) == plan.space.config.budget.workers:
             console.print(screen.drawn())
             console.save_svg(str(PICTURES / "run.svg"), title="tuner run search_spaces/digits.yaml")
             print(PICTURES / "run.svg")
             ended = 10_000
+
+
+def quote(said: str) -> None:
+    """Put a run's last words into the README, in place of those that stand there."""
+    text = README.read_text(encoding="utf-8")
+    block = re.compile(r"(?<=^It ends\nwith:\n\n```text\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
+    assert len(block.findall(text)) == 1
+    README.write_text(block.sub(lambda _: said.rstrip("\n") + "\n", text), encoding="utf-8")
+    print(README)
 
 
 def main() -> None:
@@ -65,11 +78,11 @@ def main() -> None:
         raise SystemExit("Chromium is needed: apt-get install chromium")
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(sys.argv[1]).resolve().parent if len(sys.argv) > 1 else Path(temporary)
-        if len(sys.argv) == 1:
-            watch(ROOT / "search_spaces" / "digits.yaml", folder)
-        shoot(chromium, (folder / "digits" / "report.html").as_uri(), "report.png", 1000, 1500)
-        words = [*TUNER, "dashboard", "digits", "--studies-dir", str(folder), "--no-browser", "--port", str(PORT)]
+        os.chdir(temporary)  # so that paths are told as they are to who follows the README
+        watch(ROOT / "search_spaces" / "digits.yaml", Path("studies"))
+        quote(subprocess.run([*TUNER, "show", "digits"], check=True, capture_output=True, text=True).stdout)
+        shoot(chromium, Path("studies/digits/report.html").resolve().as_uri(), "report.png", 1100, 1500)
+        words = [*TUNER, "dashboard", "digits", "--no-browser", "--port", str(PORT)]
         with subprocess.Popen(words, stderr=subprocess.DEVNULL) as server:
             try:
                 page = f"http://127.0.0.1:{PORT}/dashboard/studies/1"

@@ -70,6 +70,13 @@ def test_a_network_that_knows_nothing_beyond_noise_isnt_well_fitted(make_curve: 
     assert (found.fit, "no better than knowing nothing" in found.reason) == ("underfit", True)
 
 
+def test_a_network_that_knows_nearly_everything_isnt_underfit_for_still_improving(make_curve: Make) -> None:
+    curve = make_curve([1.0, 0.1, 0.002], [1.0, 0.1, 0.002], null=2.0)
+    found = diagnose(record(curve, 3))
+    assert found is not None
+    assert (found.fit, "little is left" in found.reason) == ("well fitted", True)
+
+
 def test_of_a_failed_trial_no_fit_is_told(make_curve: Make) -> None:
     assert diagnose(replace(record(make_curve([7.0, 8.0, 9.0], null=2.0), 3), state="failed")) is None
 

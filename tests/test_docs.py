@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import SMALL, write
+
+from tuner import tune
+from tuner.showing import study_text
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -71,3 +75,17 @@ def test_the_how_tos_name_no_key_and_no_command_that_isnt_there() -> None:
             if section in RunConfig.model_fields and page.name != "reference.md":
                 fields = RunConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
                 assert key in fields, f"{page.name}: {section}.{key}"
+
+
+def test_the_run_that_the_readme_quotes_has_what_a_run_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quoted = next(text for kind, text in BLOCK.findall((ROOT / "README.md").read_text()) if kind == "text")
+    monkeypatch.chdir(tmp_path)
+    study = tune(write(tmp_path / "small.yaml", SMALL.replace("confirm: false", "confirm: true")), trials=4)
+    said = "\n".join(study_text(study.document))
+
+    def heads(text: str) -> set[str]:
+        """Return what stands at the beginnings of lines and over the columns of figures, but not the figures."""
+        found = {line.split("  ")[0] for line in text.splitlines() if re.match(r"[a-z][a-zA-Z ]+  ", line)}
+        return found | set(re.split(r"  +", next(line for line in text.splitlines() if " baseline val" in line)))
+
+    assert heads(said) - heads(quoted) - {"classes (test)"} == set()

@@ -2,7 +2,7 @@
 
     overfit      train is better than validation beyond 2 SE of the gap; `slightly` while R < .1
     underfit     it isn't, and validation is no better than knowing nothing (beyond 2 SE), or still improved at its end
-    well fitted  it isn't, and more epochs brought nothing
+    well fitted  it isn't, and more epochs brought nothing, or are to bring next to nothing
 
 Whether a trial improves is told by its smoothed validation loss, which chooses the epoch to keep.
 
@@ -25,6 +25,7 @@ from tuner.space import Range, Space
 
 Fit = Literal["overfit", "slightly overfit", "underfit", "well fitted"]
 NOISE, SLIGHT = 2.0, 0.1
+LITTLE = 0.02  # of the loss of knowing nothing: below it an improvement is none to wait for
 BEST_SHARE, FEWEST_BEST, AT_BOUND = 0.2, 4, 0.1
 EPOCHS = "training.epochs"
 
@@ -77,6 +78,11 @@ def diagnose(record: TrialRecord) -> Diagnosis | None:
     elif kept == len(curve) and _improves(curve):
         end = f"its cap of {len(curve)} epochs" if kept >= curve.budget else f"epoch {kept}, where it was ended"
         fit, reason = "underfit", f"still improving at {end}, with no gap beyond noise"
+        if val <= LITTLE * null:
+            fit, reason = (
+                "well fitted",
+                f"no gap beyond noise, and at {val / null:.2g} of knowing nothing little is left",
+            )
     elif kept == len(curve):
         fit, reason = "well fitted", f"no gap beyond noise, and no longer improving at epoch {kept}, its last"
     else:
