@@ -125,6 +125,21 @@ def test_the_worst_mistakes_are_shown_as_what_they_are(tmp_path: Path) -> None:
     assert open_study("small", studies_dir=tmp_path / "studies").mistakes == study.mistakes
 
 
+def test_a_study_of_folds_says_why_it_shows_no_mistakes(study: Study) -> None:
+    told = "No network is kept of single folds"
+    assert told not in report(study)
+    document = {**study.document, "data": {**study.document["data"], "folds": 3, "refit": 100}}
+    assert told in report(replace(study, document=document, mistakes=[]))
+    assert told not in report(replace(study, mistakes=[]))
+
+
+def test_the_terms_of_the_formula_are_told(study: Study) -> None:
+    text = report(study)
+    assert "that of predicting the class frequencies" in text
+    assert "R = (L_val - L_train)/(L_0 - L_train)" in text
+    assert "lowest smoothed validation loss" in text
+
+
 def test_the_command_writes_it_where_it_is_told_to(study: Study, tmp_path: Path, capsys: Any) -> None:
     said = call(capsys, "report", str(study.folder), "--out", tmp_path / "r.html")
     assert (said.code, said.out) == (0, "")
@@ -133,6 +148,8 @@ def test_the_command_writes_it_where_it_is_told_to(study: Study, tmp_path: Path,
 
 # In a real browser
 
+PAPER = 718  # px: A4 less the margins of a browser
+
 PROBE = """
 <script>
 addEventListener("load", () => setTimeout(() => {
@@ -140,7 +157,15 @@ addEventListener("load", () => setTimeout(() => {
   const drawn = [...document.querySelectorAll(".plot")].map(each => each.querySelectorAll("svg.main-svg").length);
   const first = document.querySelector("#trials tbody tr td").textContent;
   const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-  document.body.setAttribute("data-seen", JSON.stringify({drawn, first, wide, faults: window.faults}));
+  const widths = which => [...document.querySelectorAll(which)].map(each => each.getBoundingClientRect().width);
+  const drawings = ".plot svg.main-svg:first-child", before = widths(drawings);
+  const panels = widths(`.panels ${drawings.slice(6)}`);
+  dispatchEvent(new Event("beforeprint"));
+  const printed = Math.max(...widths(drawings));
+  dispatchEvent(new Event("afterprint"));
+  const same = JSON.stringify(before) === JSON.stringify(widths(drawings));
+  document.body.setAttribute("data-seen", JSON.stringify(
+    {drawn, first, wide, panels, printed, same, faults: window.faults}));
 }, 3000));
 </script>
 """
@@ -166,6 +191,9 @@ def test_a_browser_draws_every_plot_and_asks_for_nothing(study: Study, tmp_path:
     assert min(seen["drawn"]) > 0
     assert int(seen["first"]) == max(study.trials.values(), key=_worth).number, "sorted by score, the best first"
     assert seen["wide"] <= 0, "nothing is wider than the screen"
+    assert min(seen["panels"]) >= 640, "panels side by side are scrolled, not squeezed"
+    assert seen["printed"] <= PAPER
+    assert seen["same"], "after printing everything is as before"
 
 
 def _worth(record: Any) -> float:

@@ -99,9 +99,56 @@ def test_the_confusion_adds_up_to_the_rows_and_its_diagonal_to_the_accuracy(stud
 def test_a_regularizer_that_is_off_lies_left_of_the_powers_of_ten(study: Study) -> None:
     found = plot(study, "regularizers")
     titles = {value["title"]["text"]: value for key, value in found.figure["layout"].items() if key.startswith("xaxis")}
-    axis = titles["regularization.l2"]
+    axis = titles["l2"]
     assert axis["ticktext"][0] == "off"
     assert axis["tickvals"] == sorted(axis["tickvals"])
+
+
+def test_a_trial_that_only_the_confirmation_chose_is_no_price_of_the_penalty(study: Study) -> None:
+    first, second, third = sorted(study.trials)[:3]
+
+    def told(best: int, searched: int, free: int) -> Any:
+        chosen = {"best": best, "search_best": searched, "without_gap_penalty": free}
+        document = {**study.document, **{name: {"trial": number} for name, number in chosen.items()}}
+        (found,) = plots(document, study.trials, ["validation-gap"])
+        return found.sentence, " ".join(trace["name"] for trace in found.figure["data"])
+
+    sentence, names = told(first, first, first)
+    assert "alone" not in sentence + names
+    assert "confirmation" not in sentence
+    sentence, names = told(first, first, second)
+    assert f"validation alone would have chosen trial {second}, not {first}" in sentence
+    assert f"without the penalty: trial {second}" in names
+    sentence, names = told(first, second, second)
+    assert "alone" not in sentence
+    assert "without the penalty" not in names
+    assert f"the search chose trial {second}, the confirmation chose {first}" in sentence
+    sentence, _ = told(first, second, third)
+    assert f"chosen trial {third}, not {second}; the search chose trial {second}" in sentence
+
+
+def test_only_a_gap_beyond_its_noise_makes_an_overfitter(study: Study) -> None:
+    def told(gap: float) -> str:
+        there = {
+            number: replace(record, score=record.score and replace(record.score, gap=gap, noise=0.02))
+            for number, record in study.trials.items()
+        }
+        (found,) = plots(study.document, there, ["small"])
+        return f"{found.title}: {found.sentence}"
+
+    assert "overfitters" in told(0.03)
+    assert "largest gap beyond noise" in told(0.03)
+    for quiet in (0.01, -0.03, math.nan):
+        assert "overfit" not in told(quiet)
+        assert "gap" not in told(quiet)
+
+
+def test_a_bars_row_says_what_the_bar_is(study: Study) -> None:
+    rounds = study.document["confirmed"]["rounds"]
+    names = [
+        trace["name"].replace("<br>", " ") for trace in plot(study, "promised").figure["data"] if "error_x" in trace
+    ]
+    assert names == [f"confirmed (± sd of {rounds} rounds)", "test (95 % interval)", "test, baseline (95 % interval)"]
 
 
 def test_bins_hold_about_as_many_points_each_and_few_points_have_none() -> None:

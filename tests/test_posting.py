@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from optuna_dashboard._custom_plot_data import get_plotly_graph_objects, is_vali
 from optuna_dashboard._note import get_note_from_system_attrs, save_note
 
 from tuner.planning import prepare
-from tuner.posting import EVERY, FIGURES, SHARE, Board
+from tuner.plots import plots
+from tuner.posting import EVERY, FIGURES, LINE, SHARE, Board, _titled, notes
 from tuner.store import Store
 from tuner.study import open_study
 from tuner.tuning import conduct, tune
+
+MOST_OF_A_TITLE = 40  # characters of an axis's, which has to be read in half a small window
 
 
 @pytest.fixture
@@ -49,6 +53,39 @@ def test_the_figures_are_read_back_whole_under_fixed_names(storage: Any, tmp_pat
         for text in found.values():
             assert go.Figure(json.loads(text)).layout.title.text
         post(tmp_path, storage)
+
+
+def test_in_a_small_window_nothing_of_a_figure_lies_on_another_part(tmp_path: Path) -> None:
+    smoothed = SMALL.replace("  dropout:", "  label_smoothing: {low: 0.0, high: 0.2}\n  dropout:")
+    study = tune(write(tmp_path / "small.yaml", smoothed + "stopping: none\n"), trials=9,
+                 studies_dir=tmp_path / "studies")  # fmt: skip
+    for plot in plots(study.document, study.trials, FIGURES):
+        layout = json.loads(_titled(plot.figure, plot.title, "word " * 60))["layout"]
+        margin = layout["margin"]
+        room = layout["height"] - margin["t"] - margin["b"]
+        assert layout["legend"]["y"] < 0, "below the axis"
+        assert max(map(len, layout["title"]["text"].split("<br>")[1:])) <= LINE + len("<sub></sub>")
+        axes = {name: axis for name, axis in layout.items() if name.startswith(("xaxis", "yaxis"))}
+        assert all(len(axis.get("title", {}).get("text", "")) <= MOST_OF_A_TITLE for axis in axes.values())
+        rows = sorted({tuple(axis["domain"]) for name, axis in axes.items() if name[0] == "y" and "domain" in axis})
+        assert len(rows) == (2 if plot.name == "regularizers" else 0)
+        assert all((above[0] - below[1]) * room >= 40 for below, above in pairwise(rows)), "ticks and a title have room"
+        assert all(low >= 0 and high <= 1 and (high - low) * room > 40 for low, high in rows)
+
+
+def test_a_gap_within_noise_is_no_notable_one(tmp_path: Path) -> None:
+    study = tune(write(tmp_path / "small.yaml", SMALL + "stopping: none\n"), trials=9, studies_dir=tmp_path / "studies")
+
+    def noted(gap: float) -> list[str]:
+        there = {
+            number: replace(record, score=record.score and replace(record.score, gap=gap, noise=0.02))
+            for number, record in study.trials.items()
+        }
+        return [body for body in notes(study.document, there).values() if "largest gaps" in body]
+
+    assert noted(0.03)
+    assert not noted(0.01)
+    assert not noted(-0.03)
 
 
 def test_a_shorter_figure_leaves_nothing_of_a_longer_one(storage: Any) -> None:

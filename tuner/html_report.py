@@ -22,7 +22,7 @@ from tuner.reporting import figures
 from tuner.showing import figures_table
 from tuner.study import Study
 from tuner.telling import clean, number
-from tuner.terminal import counted, duration, rows_of
+from tuner.terminal import duration, rows_of
 
 REPORT = "report.html"
 MOST_TRIALS = 1000  # in the table
@@ -159,7 +159,7 @@ def _commands(study: Study) -> list[str]:
 
 def _facts(study: Study) -> list[tuple[str, str]]:
     document, record = study.document, study.record
-    told = [("seed", str(record.seed)), ("workers", counted(_workers(study), "worker")),
+    told = [("seed", str(record.seed)), ("workers", str(_workers(study))),
             ("data", f"SHA-256 {record.fingerprint}"), ("test rows", f"SHA-256 {record.test_hash or '-'}")]  # fmt: skip
     return [*told, *((clean(name), clean(value)) for name, value in document["versions"].items())]
 

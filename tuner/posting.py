@@ -18,6 +18,7 @@ from typing import Any
 from tuner import telling
 from tuner.drawing import drawn
 from tuner.plots import plots
+from tuner.plots.base import beyond_noise
 from tuner.record import TrialRecord
 from tuner.store import Store
 from tuner.telling import number
@@ -25,7 +26,9 @@ from tuner.telling import number
 FIGURES = ("curves", "validation-gap", "regularizers")
 EVERY, SHARE = 5.0, 0.005  # seconds between two postings, at least; and of a study's time
 LEADING, WORST = 5, 3
-CELL, LINE = 450, 95  # pixels of height that the dashboard has for a figure, characters of width
+LEGEND = 44  # pixels for two rows of it
+CELL, LINE = 450, 70  # pixels of height that the dashboard has for a figure, characters of width in a small window
+BETWEEN, BELOW = 52, 48  # pixels for the ticks and the title of an axis: between rows of panels, below the last
 
 
 class Board:
@@ -58,11 +61,31 @@ def _titled(figure: Mapping[str, Any], title: str, sentence: str) -> str:
     """Return a figure with its title and its sentence in it: the dashboard has no other place for them."""
     layout, words = figure["layout"], wrap(sentence, LINE)
     text = f"<b>{title}</b><br><sub>{'<br>'.join(words)}</sub>"
+    legend = LEGEND if any(trace.get("showlegend", True) for trace in figure["data"]) else 0
+    margin = {**layout["margin"], "t": 50 + 16 * len(words), "b": BELOW + legend}
+    room = CELL - margin["t"] - margin["b"]
     titled = {
-        **layout, "title": {"text": text, "x": 0.02, "y": 0.96, "yanchor": "top", "font": {"size": 16}},
-        "margin": {**layout["margin"], "t": 70 + 16 * len(words)}, "height": CELL,
+        **layout, **_apart(layout, room), "height": CELL, "margin": margin,
+        "title": {"text": text, "x": 0.02, "y": 0.97, "yanchor": "top", "font": {"size": 16}},
+        # below the axis, where two rows of it print over nothing
+        "legend": {**layout["legend"], "y": -BELOW / room, "yanchor": "top", "font": {"size": 11}},
     }  # fmt: skip
     return json.dumps({"data": figure["data"], "layout": titled}, separators=(",", ":"))
+
+
+def _apart(layout: Mapping[str, Any], room: float) -> dict[str, Any]:
+    """Return a figure's axes with small titles, and its rows of panels so far apart that these have room."""
+    axes = {name: value for name, value in layout.items() if name.startswith(("xaxis", "yaxis"))}
+    rows = sorted({tuple(axis["domain"]) for name, axis in axes.items() if name[0] == "y" and "domain" in axis})
+    high, gap = (1 - (len(rows) - 1) * BETWEEN / room) / max(1, len(rows)), BETWEEN / room
+    found = {name: dict(axis) for name, axis in axes.items()}
+    for name, axis in found.items():
+        if "title" in axis:
+            axis["title"] = {**axis["title"], "standoff": 4, "font": {"size": 11}}
+        if name[0] == "y" and "domain" in axis:
+            low = rows.index(tuple(axis["domain"])) * (high + gap)
+            axis["domain"] = [low, min(1.0, low + high)]
+    return found
 
 
 def notes(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> dict[int | None, str]:
@@ -87,12 +110,11 @@ def _notable(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) ->
     """Return trials that are worth a note, and why."""
     ended = [record for record in records.values() if record.ended and record.score is not None and record.curve]
     complete = [record for record in ended if record.state == "complete"]
-    by_gap = sorted(
-        (r for r in ended if r.score and math.isfinite(r.score.gap)), key=lambda r: -(r.score.gap if r.score else 0)
-    )
-    found = {record.number: "One of the largest gaps." for record in by_gap[:WORST]}
     leading = sorted(complete, key=lambda r: -(r.score.value if r.score else -math.inf))[:LEADING]
-    found |= {record.number: f"Place {place} by score." for place, record in enumerate(leading, start=1)}
+    found = {record.number: f"Place {place} by score." for place, record in enumerate(leading, start=1)}
+    rest = [record for record in ended if record.number not in found and beyond_noise(record)]
+    by_gap = sorted(rest, key=lambda r: -(r.score.gap if r.score else 0))
+    found |= {record.number: "One of the largest gaps." for record in by_gap[:WORST]}
     for name, why in (
         ("baseline", "The baseline: the middle of the space, unregularized."),
         ("best", "The chosen one."),

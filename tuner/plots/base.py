@@ -21,9 +21,10 @@ CHOSEN, OTHER, GAP = "#b3123f", "#8a8f98", "rgba(210, 105, 30, 0.16)"
 TRIALS = ("#b3123f", "#2f6db3", "#2e8b57", "#8a5cb8", "#c58a00")  # of the leading ones, the chosen first
 VERDICTS = {
     "finished": "#2e8b57", "plateau": "#5b9bd5", "overfit": "#c0392b", "behind": "#a9adb5", "diverged": "#7b3fa0",
-    "failed": "#222222",
+    "failed": "#8b5a2b",
 }  # fmt: skip
 PAPER, INK, GRID = "#ffffff", "#24292f", "#e4e7eb"
+FAINT = "rgba(138, 143, 152, 0.3)"  # seen on a light page and on a dark one
 HEIGHT = 420
 BINS, FEWEST_A_BIN = 6, 3
 
@@ -58,6 +59,8 @@ def figure(traces: Sequence[Mapping[str, Any]], **layout: Any) -> dict[str, Any]
 def axis(given: str | Mapping[str, Any]) -> dict[str, Any]:
     """Return an axis from its title, or from what is particular about it."""
     found: dict[str, Any] = {"title": {"text": given}} if isinstance(given, str) else dict(given)
+    if "title" in found:  # plotly takes the ticks' width into account only where a distance from them is given
+        found["title"] = {"standoff": 8, **found["title"]}
     return {"gridcolor": GRID, "zeroline": False, "automargin": True, **found}
 
 
@@ -121,3 +124,9 @@ def binned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[fl
 def complete(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
     """Return the trials that ended with a finite score."""
     return [r for r in records.values() if r.state == "complete" and r.score and math.isfinite(r.score.value)]
+
+
+def beyond_noise(record: TrialRecord) -> bool:
+    """Tell whether train is better than validation by more than the standard error of that."""
+    score = record.score
+    return score is not None and math.isfinite(score.gap) and score.gap > max(0.0, score.noise)

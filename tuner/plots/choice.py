@@ -55,16 +55,18 @@ def promised(document: Mapping[str, Any], _: Mapping[int, TrialRecord]) -> Plot 
         return None
     rows: list[tuple[str, float, Sequence[float], str]] = [
         ("train", best["train"][metric], (), TRAIN),
-        ("validation, in the search", best["val"][metric], (), VAL),
+        ("validation,<br>in the search", best["val"][metric], (), VAL),
     ]
     over = found["val"][metric] if found else None
     if over and over["mean"] is not None:
         sd = over["sd"] or 0.0
-        rows.append(("validation, confirmed", over["mean"], (over["mean"] - sd, over["mean"] + sd), VAL))
-    rows.append(("test", test[metric]["value"], (test[metric]["low"], test[metric]["high"]), TEST))
+        # a bar is one thing of this row and another of the test's
+        name = f"confirmed<br>(± sd of {found['rounds']} rounds)" if over["sd"] is not None else "confirmed"
+        rows.append((name, over["mean"], (over["mean"] - sd, over["mean"] + sd), VAL))
+    rows.append(("test<br>(95 % interval)", test[metric]["value"], (test[metric]["low"], test[metric]["high"]), TEST))
     base = (test["baseline"] or {}).get(metric)
     if base:
-        rows.append(("test, baseline", base["value"], (base["low"], base["high"]), OTHER))
+        rows.append(("test, baseline<br>(95 % interval)", base["value"], (base["low"], base["high"]), OTHER))
     traces = [
         marks([value], [name], name, colour, marker={"size": 12}, showlegend=False, **_error(value, ends, colour))
         for name, value, ends, colour in rows

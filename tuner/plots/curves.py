@@ -7,7 +7,21 @@ from typing import Any
 
 from tuner.curve import Curve
 from tuner.diagnosis import diagnose
-from tuner.plots.base import GAP, TRAIN, TRIALS, VAL, Plot, complete, figure, line, marks, number, said, spread
+from tuner.plots.base import (
+    GAP,
+    TRAIN,
+    TRIALS,
+    VAL,
+    Plot,
+    beyond_noise,
+    complete,
+    figure,
+    line,
+    marks,
+    number,
+    said,
+    spread,
+)
 from tuner.ranking import best_records
 from tuner.record import TrialRecord
 
@@ -34,8 +48,8 @@ def winner(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> P
     gap = (curve[kept].val.loss - curve[kept].train.loss) / curve.null_loss
     more = " after which validation got no better" if len(curve) > kept else ", its last"
     sentence = (
-        f"Trial {best.number} keeps epoch {kept} of {len(curve)}{more}; there the gap (shaded) is {number(gap)} of the "
-        "loss of knowing nothing" + (f": it is {fit.fit}." if fit else ".")
+        f"By the smoothed curve trial {best.number} keeps epoch {kept} of {len(curve)}{more}; there the gap (shaded) "
+        f"is {number(gap)} of the loss of knowing nothing" + (f": it is {fit.fit}." if fit else ".")
     )
     drawn = figure(traces, xaxis="epoch", yaxis={"title": {"text": name}, "type": spread([*train, *val])})
     return Plot("winner", "The chosen trial", sentence, drawn)
@@ -76,10 +90,10 @@ def leading(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> 
 
 
 def small(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Plot | None:
-    """Draw the six best and the three worst overfitters in panels of one scale."""
+    """Draw the six best trials and, of the others, the three with the largest gaps beyond noise, on one scale."""
     best = best_records(records.values(), SMALL_BEST, document["score"]["form"])
     there = {record.number for record in best}
-    rest = [r for r in _with_gap(records) if r.number not in there]
+    rest = [r for r in _drawable(records) if r.number not in there and beyond_noise(r)]
     worst = sorted(rest, key=lambda record: -record.score.gap if record.score else 0.0)[:SMALL_WORST]
     panels = [(record, f"{place}. trial {record.number}") for place, record in enumerate(best, start=1)]
     panels += [(record, f"gap {number(record.score.gap if record.score else None)}: trial {record.number}")
@@ -113,16 +127,17 @@ def small(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Pl
     drawn = figure(traces, **layout, annotations=titles, height=200 * rows + 60)
     sentence = (
         f"The {len(best)} best trials by score"
-        + (f" and the {len(worst)} with the largest gaps of the others" if worst else "")
+        + (f" and, of the others, the {len(worst)} with the largest gap beyond noise" if worst else "")
         + ", all on one scale: the shaded band is what doesn't carry over to other data."
     )
-    return Plot("small", "The best trials and the worst overfitters", sentence, drawn)
+    title = "The best trials and the worst overfitters" if worst else "The best trials"
+    return Plot("small", title, sentence, drawn)
 
 
-def _with_gap(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
-    """Return the trials that can be drawn and have a finite gap, whether they were pruned or not."""
+def _drawable(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
+    """Return the trials that can be drawn, whether they were pruned or not."""
     pruned = [r for r in records.values() if r.state == "pruned" and r.score is not None and r.curve is not None]
-    return [r for r in (*complete(records), *pruned) if r.score is not None and r.score.gap == r.score.gap]
+    return [*complete(records), *pruned]
 
 
 def _chosen(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> TrialRecord | None:

@@ -25,20 +25,29 @@ from tuner.plots.base import (
 from tuner.plots.curves import LOSS_NAME
 from tuner.record import TrialRecord
 from tuner.rescoring import front
+from tuner.scoring import LOWER_IS_BETTER
 
-REGULARIZING = ("regularization.", "augmentation.")
+OWN = "regularization."  # which a panel of the regularizers needn't say
+REGULARIZING = (OWN, "augmentation.")
 FEWEST_TRIALS = 4
 PANELS = 3  # in a row
+MOST_POWERS = 3  # of ten that a panel has room to name, all of them
 LOSSES = ("log_loss", "mse")
 
 
 def against_validation(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Plot | None:
-    """Draw validation against gap: the front, the chosen trial, and what no penalty would have chosen."""
+    """Draw validation against gap: the front, the chosen trial, what no penalty would have chosen in the search, and
+    the search's own choice where the confirmation made another.
+    """
     there = complete(records)
     if not there or document["best"] is None:
         return None
-    skill = "validation skill (1 is perfect, 0 knows nothing)" if document["metric"] in LOSSES else document["metric"]
-    best, free = records.get(document["best"]["trial"]), document["without_gap_penalty"]
+    loss = document["metric"] in LOSSES
+    skill = "validation skill" if loss else f"{'-' * (document['metric'] in LOWER_IS_BETTER)}{document['metric']}(val)"
+    best, searched, free = (
+        records.get(document[name]["trial"]) if document[name] else None
+        for name in ("best", "search_best", "without_gap_penalty")
+    )
     numbers = front({record.number: record.score for record in there if record.score is not None})
     ahead = sorted((record for record in there if record.number in numbers), key=_gap)
     traces = [
@@ -46,18 +55,24 @@ def against_validation(document: Mapping[str, Any], records: Mapping[int, TrialR
         line(*_places(ahead), "front: none is better in both", OTHER, line={"dash": "dot", "width": 1.5},
              hoverinfo="skip"),
     ]  # fmt: skip
-    other = records.get(free["trial"]) if free else None
-    if other is not None and other is not best:
-        name = f"without the penalty: trial {other.number}"
-        traces.append(marks(*_places([other]), name, TRAIN, text=[hover(other)],
-                            marker={"symbol": "diamond-open", "size": 13, "line": {"width": 2}}))  # fmt: skip
+    priced, overruled = free is not searched, searched is not best
+    for which, record, symbol, shown in (
+        ("without the penalty", free, "diamond-open", priced),
+        ("the search's choice", searched, "circle-open", overruled),
+    ):
+        if record is not None and shown:
+            traces.append(marks(*_places([record]), f"{which}: trial {record.number}", TRAIN, text=[hover(record)],
+                                marker={"symbol": symbol, "size": 13, "line": {"width": 2}}))  # fmt: skip
     if best is not None and best.score is not None:
         traces.append(marks(*_places([best]), f"chosen: trial {best.number}", CHOSEN, text=[hover(best)],
                             marker={"symbol": "star", "size": 15}))  # fmt: skip
     drawn = figure(traces, xaxis="gap: train better than validation by", yaxis=skill)
-    sentence = f"Up is better and left is more honest; of {len(there)} complete trials {len(ahead)} are on the front"
-    if other is not None and other is not best:
-        sentence += f"; validation alone would have chosen trial {other.number}, not {document['best']['trial']}"
+    ends = " (1 is perfect, 0 knows nothing)" if loss else ""
+    sentence = f"Up is better{ends}, left is more honest; of {len(there)} complete trials {len(ahead)} are on the front"
+    if free is not None and searched is not None and priced:
+        sentence += f"; validation alone would have chosen trial {free.number}, not {searched.number}"
+    if best is not None and searched is not None and overruled:
+        sentence += f"; the search chose trial {searched.number}, the confirmation chose {best.number}"
     return Plot("validation-gap", "Validation against gap", f"{sentence}.", drawn)
 
 
@@ -95,7 +110,7 @@ def regularizers(_: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Pl
         if middles:
             traces.append(line(middles, medians, "median", VAL, line={"width": 3}, hoverinfo="skip", **axes))
             steepest.append((abs(medians[-1] - medians[0]), name, medians[0], medians[-1]))
-        layout[f"xaxis{end}"] = {"title": {"text": said(name)}, "anchor": f"y{end}", **ticks,
+        layout[f"xaxis{end}"] = {"title": {"text": said(name.removeprefix(OWN))}, "anchor": f"y{end}", **ticks,
                                  "domain": [column / columns + 0.04, (column + 1) / columns - 0.02]}  # fmt: skip
         layout[f"yaxis{end}"] = {"anchor": f"x{end}", "domain": [1 - (row + 0.78) / rows, 1 - (row + 0.02) / rows],
                                  **({"matches": "y"} if i else {})}  # fmt: skip
@@ -132,11 +147,13 @@ def _off_scale(values: Sequence[float]) -> tuple[list[float], dict[str, Any]]:
     if not positive or spread(positive) == "linear" or min(values) < 0:
         return list(values), {}
     low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
-    off = low - 1
+    step = 1 if high - low < MOST_POWERS else 2
+    off = low - step
     places = [off if value == 0 else math.log10(value) for value in values]
-    powers = range(low, high + 1)
+    powers = range(low, high + 1, step)
     ticks = [*([off] if len(positive) < len(values) else []), *powers]
-    return places, {"tickvals": ticks, "ticktext": ["off" if tick == off else f"{10.0**tick:g}" for tick in ticks]}
+    words = ["off" if tick == off else f"{10.0**tick:g}" for tick in ticks]
+    return places, {"tickvals": ticks, "ticktext": words, "tickangle": 0}
 
 
 def capacity(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Plot | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tuner.plots.base import GRID, TRAIN, VAL, VERDICTS, Plot, figure, hover, said
+from tuner.plots.base import FAINT, TRAIN, VAL, VERDICTS, Plot, figure, hover, said
 from tuner.record import TrialRecord
 
 MOST_VALUES = 10
@@ -26,7 +26,7 @@ def ended(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Pl
             "y": caps,
             "name": "saved",
             "width": WIDTH,
-            "marker": {"color": GRID},
+            "marker": {"color": FAINT},
             "hoverinfo": "skip",
         }
     ]
