@@ -65,7 +65,7 @@ def watch(space: Path, folder: Path) -> None:
 def quote(said: str) -> None:
     """Put a run's last words into the README, in place of those that stand there."""
     text = README.read_text(encoding="utf-8")
-    block = re.compile(r"(?<=^It ends\nwith:\n\n```text\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
+    block = re.compile(r"(?<=It ends\nwith:\n\n```text\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
     assert len(block.findall(text)) == 1
     README.write_text(block.sub(lambda _: said.rstrip("\n") + "\n", text), encoding="utf-8")
     print(README)
