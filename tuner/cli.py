@@ -118,7 +118,8 @@ def _emit(text: str, out: Path | None = None) -> None:
         else:
             write(out.resolve(), text if text.endswith("\n") else text + "\n", mode=0o666)
     except (OSError, StorageError) as error:
-        raise UsageError(f"--out {out}: can't be written ({getattr(error, 'strerror', None) or error})") from None
+        cause = error if isinstance(error, OSError) else error.__cause__
+        raise UsageError(f"--out {out}: can't be written ({getattr(cause, 'strerror', None) or cause})") from None
     typer.echo(f"wrote {out}", err=True)
 
 
