@@ -31,6 +31,8 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tuner.storage import newest_revision
+
 X: dict[str, BaseDistribution] = {"x": FloatDistribution(0.0, 1.0)}
 
 
@@ -658,3 +660,31 @@ def test_the_bare_dashboard_answers_any_host_and_deletes_for_any_origin() -> Non
         list(wsgi(storage)(environ, lambda status, headers, exc_info=None: statuses.append(status)))
     assert statuses == ["200 OK", "204 No Content"]
     assert storage.get_all_studies() == []
+
+
+def test_the_newest_revision_of_the_tables_is_the_last_of_the_migrations_by_name(tmp_path: Path) -> None:
+    storage = RDBStorage(f"sqlite:///{tmp_path / 'new.db'}")
+    assert newest_revision() == storage.get_head_version() == storage.get_current_version()
+    storage.engine.dispose()
+
+
+def test_opening_a_database_asks_its_version_manager_for_nothing_but_the_check_of_its_tables(tmp_path: Path) -> None:
+    from optuna.storages._rdb import storage as module
+
+    storage = RDBStorage(f"sqlite:///{tmp_path / 'new.db'}")
+    storage.engine.dispose()
+    asked = []
+
+    class Listening:
+        def __init__(self, *_: object) -> None: ...
+
+        def __getattr__(self, name: str) -> Any:
+            asked.append(name)
+            return lambda: None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_VersionManager", Listening)
+        opened = RDBStorage(f"sqlite:///{tmp_path / 'new.db'}", skip_table_creation=True)
+        assert optuna.create_study(storage=opened).trials == []
+        opened.engine.dispose()
+    assert asked == ["check_table_schema_compatibility"]

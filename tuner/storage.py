@@ -18,6 +18,7 @@ import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as _models
+from optuna.storages._rdb import storage as _storage
 
 from tuner.errors import StorageError, UsageError, nearest
 
@@ -152,10 +153,38 @@ def _rdb(path: Path, write: bool, read_only: bool) -> RDBStorage:
         connection.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
         return connection
 
-    rdb = RDBStorage(_url(path), {"creator": connect}, skip_table_creation=True)
+    with closing(connect()) as connection:
+        found = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    with _known_tables() if found == [(newest_revision(),)] else nullcontext():
+        rdb = RDBStorage(_url(path), {"creator": connect}, skip_table_creation=True)
     start = "BEGIN IMMEDIATE" if write else "BEGIN"
     sqlalchemy.event.listen(rdb.engine, "begin", lambda connection: connection.exec_driver_sql(start))
     return rdb
+
+
+class _Known:
+    """Stands for Optuna's check of a database's tables, where they have been found to be the newest."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def check_table_schema_compatibility(self) -> None: ...
+
+
+@contextmanager
+def _known_tables() -> Iterator[None]:
+    """Leave out Optuna's check of the tables: it loads what migrates a database, which takes a quarter of a second."""
+    own = _storage._VersionManager
+    _storage._VersionManager = _Known  # type: ignore[assignment,misc]
+    try:
+        yield
+    finally:
+        _storage._VersionManager = own  # type: ignore[misc]
+
+
+def newest_revision() -> str:
+    """Return the revision that the installed Optuna brings a database to, by the names of its migrations."""
+    folder = Path(_storage.__file__).parent / "alembic" / "versions"
+    return max((path.stem.rstrip("_") for path in folder.glob("v*.py")), default="")
 
 
 def _open_server(url: str, create: bool) -> RDBStorage:
