@@ -517,3 +517,11 @@ def test_a_storage_opened_to_be_read_refuses_to_write(store: Store, path: Path) 
     with pytest.raises(StorageError, match="readonly"):
         reader.put("seconds", 1.0)
     reader.close()
+
+
+def test_a_storage_whose_tables_are_known_still_tells_its_version(tmp_path: Path) -> None:
+    path = tmp_path / "tuner.db"
+    for _ in range(2):  # made, then found
+        rdb = open_storage(f"sqlite:///{path}", create=True)
+        assert rdb.get_current_version() == rdb.get_head_version()
+        rdb.engine.dispose()

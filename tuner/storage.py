@@ -163,22 +163,32 @@ def _rdb(path: Path, write: bool, read_only: bool) -> RDBStorage:
 
 
 class _Known:
-    """Stands for Optuna's check of a database's tables, where they have been found to be the newest."""
+    """Stands for Optuna's manager of a database's versions, where its tables have been found to be the newest. Who asks
+    for more than whether they can be used, as the dashboard does, is answered by Optuna's own.
+    """
 
-    def __init__(self, *_: object) -> None: ...
+    def __init__(self, *place: Any) -> None:
+        self.place = place
 
     def check_table_schema_compatibility(self) -> None: ...
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "place":  # of a copy that is being made
+            raise AttributeError(name)
+        return getattr(_OWN(*self.place), name)
+
+
+_OWN = _storage._VersionManager
 
 
 @contextmanager
 def _known_tables() -> Iterator[None]:
     """Leave out Optuna's check of the tables: it loads what migrates a database, which takes a quarter of a second."""
-    own = _storage._VersionManager
     _storage._VersionManager = _Known  # type: ignore[assignment,misc]
     try:
         yield
     finally:
-        _storage._VersionManager = own  # type: ignore[misc]
+        _storage._VersionManager = _OWN  # type: ignore[misc]
 
 
 def newest_revision() -> str:
