@@ -315,7 +315,7 @@ def table(out: Path) -> list[str]:
             f"{mean['gap']:.3f} | {100 * mean['overtuning']:.2f} | {mean['trials']:.0f} | {mean['epochs']:.0f} | "
             f"{mean['seconds']:.0f} |"
         )
-    lines += ["", _of_confirmation([row[TUNER] for row in whole.values()])]
+    lines += ["", _of_confirmation(list(whole.values()), arms)]
     lines += ["", "| data | " + " | ".join(arms) + " |", "|---|" + "---|" * len(arms)]
     for name in DATA:
         its = [row for (data, _), row in whole.items() if data == name]
@@ -328,15 +328,22 @@ def table(out: Path) -> list[str]:
     return lines
 
 
-def _of_confirmation(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the confirmation of `tuner`'s studies came to: test loss of its choice less that of the search's."""
+def _of_confirmation(whole: Sequence[Mapping[str, Mapping[str, Any]]], arms: Sequence[str]) -> str:
+    """Return what the confirmation of `tuner`'s studies came to: test loss of its choice less that of the search's, and
+    the mean rank with the search's.
+    """
+    rows = [row[TUNER] for row in whole]
+    rank = fmean(
+        rankdata([row[TUNER]["searched"], *(row[arm]["loss"] for arm in arms if arm != TUNER)])[0] for row in whole
+    )
     made = [row for row in rows if row["optimism"] is not None]
     apart = [row["loss"] - row["searched"] for row in rows]
     better, worse = sum(each < 0 for each in apart), sum(each > 0 for each in apart)
     return (
         f"confirmed: {len(made)} of {len(rows)} studies of {TUNER}; test loss of the choice less that of the search's "
         f"own: {fmean(apart):+.4f} (better in {better}, worse in {worse}); optimism "
-        f"{fmean(row['optimism'] for row in made) if made else math.nan:+.4f}"
+        f"{fmean(row['optimism'] for row in made) if made else math.nan:+.4f}; "
+        f"mean test rank with the search's choices {rank:.2f}"
     )
 
 

@@ -138,7 +138,7 @@ def test_a_file_that_is_there_is_not_written_over_unless_asked(here: Path, capsy
     ("words", "said"),
     [([], "DATA: name a file"), (["none.csv"], "none.csv: there is no such file or folder"),
      (["rows.csv", "--target", "labl"], "rows.csv: data.target: no column 'labl' (did you mean 'label'?)"),
-     (["rows.csv", "--kind", "tabel"], "--kind tabel: table, image, text or sequence")],
+     (["rows.csv", "--kind", "tabel"], "--kind tabel: one of table, image, text, sequence")],
 )  # fmt: skip
 def test_a_slip_is_one_line_and_nothing_is_written(here: Path, capsys: Any, words: list[str], said: str) -> None:
     table(here)

@@ -115,11 +115,12 @@ def _emit(text: str, out: Path | None = None) -> None:
         return
     from tuner.files import write
 
+    text = text if text.endswith("\n") else text + "\n"
     try:
         if out.exists() and not out.is_file():  # a folder; /dev/null, a pipe
-            out.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+            out.write_text(text, encoding="utf-8")
         else:
-            write(out.resolve(), text if text.endswith("\n") else text + "\n", mode=0o666)
+            write(out.resolve(), text, mode=0o666)
     except (OSError, StorageError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         raise UsageError(f"--out {out}: can't be written ({getattr(cause, 'strerror', None) or cause})") from None
@@ -207,17 +208,15 @@ def _drain(plan: Plan, quiet: bool, screen: Screen | None = None) -> Study:
                     screen.begin(plan.study, plan.space, plan.trials, list(pace.ended.values()))
                 else:
                     _say(terminal.run_head(plan.study, plan.space, plan.trials))
-            now = time.monotonic()
-            going = isinstance(news, TrialRecord) and not news.ended
+            going, now = isinstance(news, TrialRecord) and not news.ended, time.monotonic()
+            left = pace.left(now) if going else pace.after(news, now)
             if screen is not None:
-                screen.tell(news, pace.left(now) if going else pace.after(news, now))
-            if quiet or screen is not None or going:
-                continue
-            left = pace.after(news, time.monotonic())
-            if isinstance(news, TrialRecord):
-                _say([terminal.trial_line(news, plan.study, left)])
-            else:
-                _say([terminal.repeat_line(news, left)])
+                screen.tell(news, left)
+            elif not (quiet or going):
+                if isinstance(news, TrialRecord):
+                    _say([terminal.trial_line(news, plan.study, left)])
+                else:
+                    _say([terminal.repeat_line(news, left)])
     except StopIteration as end:
         study: Study = end.value
         return study

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import typer
 
@@ -20,12 +21,20 @@ def studies(ctx: typer.Context, incomplete: str) -> Iterator[str]:
 
 def forms(incomplete: str) -> Iterator[str]:
     """Yield the forms of a score."""
-    yield from (name for name in ("penalty", "tiebreak", "conservative", "none") if name.startswith(incomplete))
+    from tuner.config import Score
+
+    yield from (name for name in get_args(Score.model_fields["form"].annotation) if name.startswith(incomplete))
 
 
 def kinds(incomplete: str) -> Iterator[str]:
     """Yield the kinds of data."""
-    yield from (name for name in ("table", "image", "text", "sequence") if name.startswith(incomplete))
+    from tuner.config import FAMILIES
+
+    yield from (
+        name
+        for name in sorted({kind for each in FAMILIES.values() for kind in each.kinds})
+        if name.startswith(incomplete)
+    )
 
 
 def keys(incomplete: str) -> Iterator[str]:

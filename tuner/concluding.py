@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.best import FEATURES, MODEL
-from tuner.confirmation import chosen, confirmed
+from tuner.confirmation import chosen
 from tuner.confirming import repeats_of
 from tuner.engine import Again, Task
 from tuner.errors import TunerError
@@ -22,6 +22,7 @@ from tuner.importances import importances
 from tuner.planning import Plan
 from tuner.posting import Board
 from tuner.record import BASELINE, TrialRecord
+from tuner.reporting import outcome_of
 from tuner.search import Setting
 from tuner.selection import Finalist, look, on_validation
 from tuner.store import Store
@@ -32,10 +33,8 @@ REFIT = "-refit"  # in the names of weights that were trained on more rows than 
 
 def choice(plan: Plan, store: Store, setting: Setting) -> TrialRecord | None:
     """Return the trial that the study chooses as it stands."""
-    rows = plan.study.data
-    form = plan.space.config.score.form
-    outcome = confirmed(setting.records, repeats_of(store), rows["train"], rows["val"], form)
-    return chosen(setting.records, outcome, form)
+    outcome = outcome_of(plan.study, setting.records, repeats_of(store))
+    return chosen(setting.records, outcome, plan.space.config.score.form)
 
 
 def unfinished(records: Mapping[int, TrialRecord]) -> bool:

@@ -75,14 +75,11 @@ def diagnose(record: TrialRecord) -> Diagnosis | None:
         reason = f"validation loss exceeds training loss by {gap:.2g} of knowing nothing ({by}); R = {rate:.2g}"
     elif null - val <= NOISE * epoch.se_val:
         fit, reason = "underfit", f"at epoch {kept} validation is no better than knowing nothing, beyond noise"
+    elif val <= LITTLE * null:
+        fit, reason = "well fitted", f"no gap beyond noise, and at {val / null:.2g} of knowing nothing little is left"
     elif kept == len(curve) and _improves(curve):
         end = f"its cap of {len(curve)} epochs" if kept >= curve.budget else f"epoch {kept}, where it was ended"
         fit, reason = "underfit", f"still improving at {end}, with no gap beyond noise"
-        if val <= LITTLE * null:
-            fit, reason = (
-                "well fitted",
-                f"no gap beyond noise, and at {val / null:.2g} of knowing nothing little is left",
-            )
     elif kept == len(curve):
         fit, reason = "well fitted", f"no gap beyond noise, and no longer improving at epoch {kept}, its last"
     else:

@@ -42,7 +42,7 @@ def report(study: Study) -> str:
         created=study.record.created[:10], answer=telling.answer(document),
         verdict=document["test"]["verdict"] if document["test"] else None, best=best,
         chosen=best["trial"] if best else None, figures=figures_table(document) if best else [],
-        values=_values(study) if best else [], size=_size(best) if best else "", plots=drawn,
+        values=_values(study) if best else [], size=telling.size(best) if best else "", plots=drawn,
         classes=_classes(document), part="test" if (document["per_class"] or {}).get("test") else "validation",
         mistakes=[_mistake(each) for each in study.mistakes], trials=_trials(study), commands=_commands(study),
         facts=_facts(study), notes=document["data"]["notes"],
@@ -73,11 +73,6 @@ def _values(study: Study) -> list[tuple[str, str, str, str]]:
         (clean(name), number(value), number(base.get(name)), clean(searched.get(name, "")))
         for name, value in best.items()
     ]
-
-
-def _size(best: Mapping[str, Any]) -> str:
-    facts = f"{best['parameters']:,.0f} parameters" if best["parameters"] else ""
-    return facts + (f", {best['sparsity']:.0%} of the weights are exactly zero" if best["sparsity"] else "")
 
 
 def _classes(document: Mapping[str, Any]) -> list[list[str]]:

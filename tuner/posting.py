@@ -9,7 +9,6 @@ in a transaction of its own. Knows no server.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from textwrap import wrap
@@ -19,6 +18,7 @@ from tuner import telling
 from tuner.drawing import drawn
 from tuner.plots import plots
 from tuner.plots.base import beyond_noise
+from tuner.ranking import best_records
 from tuner.record import TrialRecord
 from tuner.store import Store
 from tuner.telling import number
@@ -109,8 +109,7 @@ def _of_study(document: Mapping[str, Any]) -> str:
 def _notable(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> dict[int, str]:
     """Return trials that are worth a note, and why."""
     ended = [record for record in records.values() if record.ended and record.score is not None and record.curve]
-    complete = [record for record in ended if record.state == "complete"]
-    leading = sorted(complete, key=lambda r: -(r.score.value if r.score else -math.inf))[:LEADING]
+    leading = best_records(records.values(), LEADING, document["score"]["form"])  # those that the figure shows
     found = {record.number: f"Place {place} by score." for place, record in enumerate(leading, start=1)}
     rest = [record for record in ended if record.number not in found and beyond_noise(record)]
     by_gap = sorted(rest, key=lambda r: -(r.score.gap if r.score else 0))

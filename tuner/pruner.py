@@ -128,8 +128,8 @@ def report(
     trial.report(_sign(study) * val, step)
     verdict = rules.verdict(study, study.get_trials(deepcopy=False)[trial.number])
     if verdict is not None:
-        numbers = {name: value if math.isfinite(value) else str(value) for name, value in verdict.numbers.items()}
-        found = {"verdict": verdict.kind, "reason": verdict.reason, "kept": verdict.kept, "numbers": numbers}
+        told = verdict.to_json()
+        found = {"verdict": told["kind"], **{name: told[name] for name in ("reason", "kept", "numbers")}}
         for name, value in found.items():
             trial.set_user_attr(name, value)
     return verdict

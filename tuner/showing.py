@@ -37,9 +37,7 @@ def study_text(document: Mapping[str, Any]) -> list[str]:
     lines += _confirmed(document)
     searched = table([(name, number(value)) for name, value in best["params"].items()])
     lines += [f"  {line}" for line in searched or ["nothing was searched: the configuration is the space file's"]]
-    facts = f"{best['parameters']:,.0f} parameters" if best["parameters"] else ""
-    facts += f", {best['sparsity']:.0%} of the weights are exactly zero" if best["sparsity"] else ""
-    lines += [f"  {facts}"] if facts else []
+    lines += [f"  {facts}"] if (facts := telling.size(best)) else []
     shown = table(figures_table(document), frozenset(range(1, 8)))
     return [*lines, "", *shown, *_classes(document), *_said(document), "", *_places(document)]
 

@@ -33,7 +33,7 @@ from tuner.space import Space
 from tuner.terminal import rows_of
 
 FEW, MANY = 600, 20_000  # rows to train on
-KINDS = ("table", "image", "text", "sequence")
+KINDS = tuple(DATA)
 FOLDS = 5  # of a cross-validation, where rows are few
 UNEVEN = 4.0  # times as many rows in the largest class as in the smallest
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".jsonl", ".jsonl.gz")
@@ -63,7 +63,7 @@ def start(source: str, out: Path, *, target: str | None = None, kind: str | None
     if not (source.startswith("sklearn:") or Path(source).expanduser().exists() or re.fullmatch(r"[\w.]+:\w+", source)):
         raise UsageError(f"{source}: there is no such file or folder")
     if kind is not None and kind not in KINDS:
-        raise UsageError(f"--kind {kind}: table, image, text or sequence{nearest(kind, KINDS)}")
+        raise UsageError(f"--kind {kind}: one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
     found = list[str]()
     target, said = (target, "") if target or not _is_table(source) else _proposed(source)
     found += [said] if said else []

@@ -69,6 +69,12 @@ def _optimism(found: Mapping[str, Any]) -> str:
     return f"the search's choice scored {told} in the search than confirmed"
 
 
+def size(best: Mapping[str, Any]) -> str:
+    """Return how large a network is, and how much of it l1 has made zero."""
+    facts = f"{best['parameters']:,.0f} parameters" if best["parameters"] else ""
+    return facts + (f", {best['sparsity']:.0%} of the weights are exactly zero" if best["sparsity"] else "")
+
+
 def fits(diagnosis: Mapping[str, Any]) -> list[str]:
     """Return how the chosen trial and the baseline fit."""
     best, base, said = diagnosis["best"], diagnosis["baseline"], list[str]()
