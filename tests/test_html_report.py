@@ -16,6 +16,7 @@ from command import SMALL, call, write
 
 from tuner.html_report import report
 from tuner.plots import PLOTS
+from tuner.ranking import ranked
 from tuner.study import Study, open_study
 from tuner.tuning import tune
 
@@ -74,6 +75,18 @@ def test_every_trial_is_in_the_table(study: Study) -> None:
     table = text[text.index('id="trials"') : text.index("To do it again")]
     numbers = re.findall(r"<tr[^>]*><td>(\d+)</td>", table)
     assert sorted(map(int, numbers)) == sorted(study.trials)
+
+
+def test_the_table_is_in_the_order_of_the_choice(study: Study) -> None:
+    found = ranked(study.trials.values())[0]
+    assert found.score is not None
+    leader = replace(found, score=replace(found.score, gap=1.0))
+    smaller = replace(found, number=100, score=replace(found.score, gap=0.5))
+    trials = {**study.trials, leader.number: leader, 100: smaller}
+    for form, first in (("penalty", leader.number), ("tiebreak", 100)):
+        document = {**study.document, "score": {**study.document["score"], "form": form}}
+        rows = re.findall(r"<tr[^>]*>\s*<td[^>]*>(\d+)</td>", report(replace(study, document=document, trials=trials)))
+        assert int(rows[0]) == first
 
 
 def test_a_users_words_are_text_and_nothing_else(study: Study) -> None:

@@ -192,3 +192,12 @@ def test_the_data_themselves_are_never_written_over(here: Path, capsys: Any) -> 
     assert (refused.code, "holds the data themselves" in refused.err) == (2, True)
     assert (here / "d.csv").read_bytes() == before
     assert call(capsys, "init", "").code == 2
+
+
+def test_a_column_that_tells_every_class_is_told_once(here: Path, capsys: Any) -> None:
+    y = np.random.default_rng(0).integers(0, 2, 200)
+    frame = pd.DataFrame({"a": np.random.default_rng(1).normal(size=200), "code": y * 3 + 1, "label": y})
+    frame.to_csv(here / "rows.csv", index=False)
+    said = init(capsys, "rows.csv")
+    assert said.code == 0, said.err
+    assert sum("code" in line and "tells" in line for line in (said.out + said.err).splitlines()) == 1

@@ -17,6 +17,7 @@ from tuner import telling
 from tuner.errors import SpaceError
 from tuner.grammar import parse_space, plain_domain
 from tuner.plots import Plot, plots
+from tuner.ranking import ranked
 from tuner.record import TrialRecord
 from tuner.reporting import figures
 from tuner.showing import figures_table
@@ -105,7 +106,9 @@ def _mistake(each: Mapping[str, Any]) -> dict[str, Any]:
 def _trials(study: Study) -> list[Any]:
     """Return the head of the table of trials, then of each its number, its cells and why it ended."""
     metric = study.document["metric"]
-    records = sorted(study.trials.values(), key=_place)[:MOST_TRIALS]
+    order = ranked(study.trials.values(), study.document["score"]["form"])
+    placed = {record.number for record in order}
+    records = [*order, *(study.trials[number] for number in sorted(study.trials) if number not in placed)][:MOST_TRIALS]
     names = list(dict.fromkeys(name for record in records for name in record.all_values))
     head = [
         "trial",
@@ -121,11 +124,6 @@ def _trials(study: Study) -> list[Any]:
     ]
     rows = [_row(record, study.record.data["task"], metric, names) for record in records]
     return [[*head, *map(clean, names)], *rows]
-
-
-def _place(record: TrialRecord) -> tuple[bool, float, int]:
-    score = record.score.value if record.score is not None and record.state == "complete" else None
-    return score is None or score != score, -(score or 0.0), record.number
 
 
 def _row(record: TrialRecord, task: str, metric: str, names: Sequence[str]) -> tuple[int, list[str], str]:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from tuner.config import Data
 from tuner.data import DATA, Splits
-from tuner.data.checks import USUAL_TARGETS
+from tuner.data.checks import USUAL_TARGETS, leaks
 from tuner.data.files import read_table
 from tuner.data.folds import Fold
 from tuner.data.raw import Raw, counted
@@ -132,7 +132,12 @@ def _parts(splits: Splits, few: bool) -> dict[str, Any]:
 def _suspected(raw: Raw, splits: Splits) -> list[str]:
     if not isinstance(raw.x, pd.DataFrame) or splits.shape.kind != "table":
         return []
-    return suspects(raw.x.iloc[splits.train.rows], splits.train.y, splits.shape.classes)
+    classes = splits.shape.classes
+    told = (
+        leaks(raw.x, np.asarray(pd.factorize(raw.y)[0])) if classes and raw.y is not None else []
+    )  # a note of `splits` tells of these
+    rows = raw.x.iloc[splits.train.rows].drop(columns=told)
+    return suspects(rows, splits.train.y, classes)
 
 
 def _uneven(splits: Splits) -> bool:

@@ -271,10 +271,13 @@ def _is_called_id(name: str) -> bool:
 
 def note_leaks(frame: pd.DataFrame, classes: NDArray[np.int64], task: Task) -> list[str]:
     """Return a note on each column whose values and the classes determine each other."""
-    if task != "classification":
-        return []
-    found = [str(name) for name in frame.columns if _one_to_one(np.asarray(pd.factorize(frame[name])[0]), classes)]
+    found = leaks(frame, classes) if task == "classification" else []
     return [f"{listed(found)} tells the class of every row; drop it if it is made from the target"] if found else []
+
+
+def leaks(frame: pd.DataFrame, classes: NDArray[np.int64]) -> list[str]:
+    """Return the columns whose values and the classes, numbers (n,), determine each other."""
+    return [str(name) for name in frame.columns if _one_to_one(np.asarray(pd.factorize(frame[name])[0]), classes)]
 
 
 def _one_to_one(codes: NDArray[np.int64], classes: NDArray[np.int64]) -> bool:
