@@ -87,7 +87,7 @@ def main() -> None:
             try:
                 page = f"http://127.0.0.1:{PORT}/dashboard/studies/1"
                 _await(page)
-                shoot(chromium, page, "dashboard.png", 1500, 1750)
+                shoot(chromium, page, "dashboard.png", 1500, 2240)
             finally:
                 server.terminate()
 
