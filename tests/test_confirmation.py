@@ -37,7 +37,7 @@ from tuner.confirmation import (
 )
 from tuner.confirming import TRIES, Run, _seed, _split, repeat_each
 from tuner.curve import Curve
-from tuner.engine import Again, Task, again
+from tuner.engine import Again, Done, Task, again
 from tuner.errors import DataError
 from tuner.grammar import Override
 from tuner.planning import prepare
@@ -545,7 +545,8 @@ def test_a_worker_that_dies_in_a_repeat_costs_nothing_but_time(tmp_path: Path) -
                 engine.workers[0].process.kill()
 
         engine.start = start_and_kill  # type: ignore[method-assign]
-        (done,) = again(engine, [Again(task, 3)])
+        *_, done = again(engine, [Again(task, 3)])
+        assert isinstance(done, Done)
         assert killed
         assert (done.error, len(done.epochs)) == ("", 3)
     finally:

@@ -140,6 +140,14 @@ def test_a_cap_of_epochs_is_too_low_only_if_the_best_trials_kept_its_last_epoch(
     assert [bound.name for bound in at_bounds(space, found)] == (["training.epochs"] if told else [])
 
 
+def test_what_chance_puts_at_a_bound_is_no_reason_to_widen_a_range() -> None:
+    space = parse_space(SPACE.replace("width: {", "depth: {low: 1, high: 2}, width: {"), Path())
+    for depths, told in (([2, 2, 2, 1], False), ([2, 2, 2, 2], False), ([2] * 10, True)):
+        best = [{"model.depth": depth} for depth in depths]
+        found = at_bounds(space, trials(best, others=5 * len(best)))
+        assert ("model.depth" in [bound.name for bound in found]) is told
+
+
 def test_a_bound_beyond_which_nothing_is_allowed_or_values_outside_a_range_are_no_reason() -> None:
     space = parse_space(SPACE, Path())
     dropped = [{"regularization.dropout": 0.0, "regularization.l2": 0} for _ in range(4)]

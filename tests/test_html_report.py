@@ -15,10 +15,11 @@ from browser import SEEN, dom
 from command import SMALL, call, write
 
 from tuner.html_report import report
+from tuner.planning import prepare
 from tuner.plots import PLOTS
 from tuner.ranking import ranked
 from tuner.study import Study, open_study
-from tuner.tuning import tune
+from tuner.tuning import conduct, tune
 
 MANY = SMALL.replace("confirm: false", "confirm: true").replace("trials: 3", "trials: 12") + "stopping: none\n"
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -138,12 +139,23 @@ def test_the_worst_mistakes_are_shown_as_what_they_are(tmp_path: Path) -> None:
     assert open_study("small", studies_dir=tmp_path / "studies").mistakes == study.mistakes
 
 
-def test_a_study_of_folds_says_why_it_shows_no_mistakes(study: Study) -> None:
-    told = "No network is kept of single folds"
-    assert told not in report(study)
-    document = {**study.document, "data": {**study.document["data"], "folds": 3, "refit": 100}}
-    assert told in report(replace(study, document=document, mistakes=[]))
-    assert told not in report(replace(study, mistakes=[]))
+def test_of_folds_each_row_is_judged_by_the_network_that_has_not_seen_it(tmp_path: Path, capsys: Any) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 120)
+    np.savez(tmp_path / "noise.npz", X=rng.normal(size=(120, 4)), y=y)
+    text = SMALL.replace("sklearn:wine", "noise.npz, split: {folds: 3}").replace("trials: 3", "trials: 2, workers: 2")
+    path = write(tmp_path / "small.yaml", text)
+    study = tune(path, studies_dir=tmp_path / "studies")
+    rows = [each["row"] for each in study.mistakes]
+    assert len(set(rows)) == len(rows) == 12, "of noise many are wrong"
+    assert all(each["true"] == str(y[each["row"]]) != each["predicted"] for each in study.mistakes)
+    assert sum(row["rows"] for row in study.document["per_class"]["val"]) == 96, "all but the test rows"
+    wrong = sum(row["rows"] - row["taken_for"][k] for k, row in enumerate(study.document["per_class"]["val"]))
+    best = study.trials[study.document["best"]["trial"]]
+    assert wrong / 96 == pytest.approx(1 - best.kept.val.metrics["accuracy"], abs=0.02), "the networks of the search"
+    assert not list((study.folder / "weights").glob("*fold*")), "what was told isn't kept"
+    assert list(conduct(prepare(path, studies_dir=tmp_path / "studies"))) == [], "and nothing is trained for it twice"
+    assert open_study("small", studies_dir=tmp_path / "studies").mistakes == study.mistakes
 
 
 def test_the_terms_of_the_formula_are_told(study: Study) -> None:

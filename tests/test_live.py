@@ -23,6 +23,7 @@ from rich.console import Console
 from tuner.curve import Curve
 from tuner.live import Screen, _sparks, wanted
 from tuner.planning import prepare
+from tuner.record import TrialRecord
 from tuner.tuning import conduct
 
 ROWS, COLUMNS = 40, 120
@@ -104,8 +105,23 @@ def test_progress_is_drawn_only_where_it_can_be_and_is_wanted(
     assert wanted(environment, terminal) is drawn
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 120])
+def test_no_figure_of_a_trial_under_way_is_cut(make_curve: Callable[..., Curve], tmp_path: Path, columns: int) -> None:
+    plan = prepare(write(tmp_path / "small.yaml"), studies_dir=tmp_path / "studies")
+    console = Console(record=True, width=columns, force_terminal=True)
+    screen = Screen(console)
+    screen.begin(plan.study, plan.space, plan.trials)
+    curve = make_curve([1.2345678] * 20, [0.00123456] * 20)
+    screen.tell(TrialRecord(1000, "running", {}, 0, label="double size", curve=curve), 3.0)
+    console.print(screen.drawn())
+    (row,) = (line for line in console.export_text().splitlines() if "1000" in line)
+    assert all(said in row for said in ("20/", "1.235")), row
+    assert "…" not in row
+    assert ("▁" in row, "0.001235" in row, "double size" in row) == (columns >= 80, columns >= 60, columns >= 80)
+
+
 def test_every_event_of_a_study_can_be_drawn_and_a_name_steers_no_terminal(tmp_path: Path) -> None:
-    text = SMALL.replace("confirm: false", "confirm: true")
+    text = SMALL.replace("confirm: false", "confirm: true").replace("training: {", "training: {refit: true, ")
     plan = prepare(write(tmp_path / "small.yaml", text), studies_dir=tmp_path / "studies")
     console = Console(record=True, width=COLUMNS, force_terminal=True)
     screen = Screen(console)
@@ -116,6 +132,9 @@ def test_every_event_of_a_study_can_be_drawn_and_a_name_steers_no_terminal(tmp_p
         screen.tell(evil, 3.0)
         console.print(screen.drawn())
     said = console.export_text()
+    under_way = [line for line in said.splitlines() if "▁" in line or "/4 " in line]
+    assert any("confirm 3/3" in line for line in under_way), "what the confirmation trains is seen as it goes"
+    assert any("on all rows" in line for line in under_way), "and what is trained in the end"
     assert "confirm 3/3" in said
     assert "about 3 s left" in said
     assert "\x1b]0;" not in said, "a name steers no terminal"

@@ -92,3 +92,15 @@ def test_every_line_of_a_study_fits_a_terminal(study: Study, tmp_path: Path) -> 
     texts += [[trial_line(record, study.record)] for record in study.trials.values()]
     long = [line for text in texts for line in text if len(line) > 120 and str(study.folder) not in line]
     assert not long
+
+
+def test_a_table_that_is_too_wide_goes_on_below_with_its_first_column_once_more() -> None:
+    rows = [["", "train", "validation", "test"], ["log_loss", "0.1", "0.2", "0.3"]]
+    assert table(rows, frozenset({1, 2, 3}), 30) == [
+        "          train  validation", "log_loss    0.1         0.2", "", "          test", "log_loss   0.3",
+    ]  # fmt: skip
+    assert table(rows, within=35) == table(rows)
+    assert table(rows, within=1) == [
+        "          train", "log_loss  0.1", "", "          validation", "log_loss  0.2", "", "          test",
+        "log_loss  0.3",
+    ]  # fmt: skip

@@ -201,3 +201,48 @@ def test_a_column_that_tells_every_class_is_told_once(here: Path, capsys: Any) -
     said = init(capsys, "rows.csv")
     assert said.code == 0, said.err
     assert sum("code" in line and "tells" in line for line in (said.out + said.err).splitlines()) == 1
+
+
+def test_a_column_that_is_dropped_for_an_id_is_not_told_to_be_left_out(here: Path, capsys: Any) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 200)
+    pd.DataFrame({"who": [f"c{n}" for n in range(200)], "a": rng.normal(size=200) + y, "label": y}).to_csv("rows.csv")
+    said = init(capsys, "rows.csv")
+    assert said.code == 0, said.err
+    assert "dropped 2 id-like columns" in said.err
+    assert "leave it out" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("last", "proposed"),
+    [
+        ({"comment": [f"a text {n} of its own" for n in range(200)]}, "kind"),
+        ({"updated": pd.date_range("2024-01-01", periods=200).strftime("%Y-%m-%d")}, "kind"),
+        ({"Unnamed: 9": np.arange(200)}, "kind"),
+        ({"empty": [None] * 200}, "kind"),
+        ({"size": np.random.default_rng(5).normal(size=200)}, "size"),
+        ({"comment": [f"text {n}" for n in range(200)], "class": [0, 1] * 100, "last": [1.5] * 200}, "class"),
+    ],
+)
+def test_what_nobody_wants_to_predict_is_not_proposed(
+    here: Path, capsys: Any, last: dict[str, Any], proposed: str
+) -> None:
+    rng = np.random.default_rng(0)
+    pd.DataFrame({"a": rng.normal(size=200), "kind": rng.choice(["x", "y"], 200), **last}).to_csv("t.csv", index=False)
+    said = init(capsys, "t.csv")
+    assert said.code == 0, said.err
+    assert f"column {proposed!r} is predicted" in said.err
+
+
+def test_a_guess_that_cant_be_predicted_is_told_to_be_one(here: Path, capsys: Any) -> None:
+    pd.DataFrame({name: [f"{name} {n}" for n in range(200)] for name in "ab"}).to_csv("t.csv", index=False)
+    said = init(capsys, "t.csv")
+    assert said.code == 3
+    assert said.err.rstrip().endswith("--target COLUMN names what is to be predicted, 'b' was a guess")
+
+
+def test_each_ready_space_says_in_a_sentence_of_its_own_what_it_is_for(capsys: Any) -> None:
+    said = init(capsys, "--list")
+    sentences = [line.split("  ")[-1].strip() for line in said.out.splitlines()]
+    assert len(set(sentences)) == len(sentences) > 10
+    assert all(sentence.endswith(".") for sentence in sentences)

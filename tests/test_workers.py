@@ -61,7 +61,7 @@ def test_a_trial_trained_again_has_the_same_weights(plan: Plan, tmp_path: Path) 
     engine = InProcess()
     engine.take(plan.folds[0])
     for name in ("a", "b"):
-        retrain(engine, [Again(first_task(plan), 2, tmp_path / name)])
+        list(retrain(engine, [Again(first_task(plan), 2, tmp_path / name)]))
     engine.close()
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
@@ -76,7 +76,7 @@ def test_an_engine_that_was_cleared_in_the_middle_of_trials_takes_others(plan: P
         engine.next()
         engine.clear()
         jobs = [Again(replace(first_task(plan), number=n), 2, tmp_path / f"{n}") for n in (0, 5, 6)]
-        retrain(engine, jobs)
+        list(retrain(engine, jobs))
     finally:
         engine.close()
     assert len({job.save.read_bytes() for job in jobs}) == 1

@@ -195,6 +195,7 @@ def _watched(prepared: Callable[[], Plan], quiet: bool) -> Study:
 def _drain(plan: Plan, quiet: bool, screen: Screen | None = None) -> Study:
     """Run a study to its end, telling of each trial."""
     from tuner import terminal
+    from tuner.confirmation import Repeating
     from tuner.record import TrialRecord
     from tuner.tuning import conduct, pace_of
 
@@ -208,15 +209,17 @@ def _drain(plan: Plan, quiet: bool, screen: Screen | None = None) -> Study:
                     screen.begin(plan.study, plan.space, plan.trials, list(pace.ended.values()))
                 else:
                     _say(terminal.run_head(plan.study, plan.space, plan.trials))
-            going, now = isinstance(news, TrialRecord) and not news.ended, time.monotonic()
-            left = pace.left(now) if going else pace.after(news, now)
+            now = time.monotonic()
+            going = isinstance(news, Repeating) or (isinstance(news, TrialRecord) and not news.ended)
+            left = pace.left(now) if isinstance(news, Repeating) or going else pace.after(news, now)
             if screen is not None:
                 screen.tell(news, left)
-            elif not (quiet or going):
-                if isinstance(news, TrialRecord):
-                    _say([terminal.trial_line(news, plan.study, left)])
-                else:
-                    _say([terminal.repeat_line(news, left)])
+            elif isinstance(news, Repeating) or quiet or going:
+                continue
+            elif isinstance(news, TrialRecord):
+                _say([terminal.trial_line(news, plan.study, left)])
+            else:
+                _say([terminal.repeat_line(news, left)])
     except StopIteration as end:
         study: Study = end.value
         return study
@@ -414,6 +417,7 @@ def ablate(
     Example: tuner ablate digits
     """
     from tuner import terminal
+    from tuner.confirmation import Repeat
     from tuner.planning import plan_of
     from tuner.study import open_study, space_of
     from tuner.tuning import ablate as run_ablation
@@ -424,7 +428,9 @@ def ablate(
         ablating = run_ablation(plan, trial)
         try:
             while True:
-                _say([terminal.repeat_line(next(ablating), what="round")] * (not quiet))
+                news = next(ablating)
+                if isinstance(news, Repeat) and not quiet:
+                    _say([terminal.repeat_line(news, what="round")])
         except StopIteration as end:
             document = end.value
         finally:

@@ -28,7 +28,7 @@ from tuner.selection import Finalist, look, on_validation
 from tuner.store import Store
 from tuner.study import Study, study_of
 
-REFIT = "-refit"  # in the names of weights that were trained on more rows than a trial's
+REFIT, FOLD = "-refit", "-fold-"  # in the names of weights: of more rows than a trial's, of one of its folds
 
 
 def choice(plan: Plan, store: Store, setting: Setting) -> TrialRecord | None:
@@ -111,14 +111,28 @@ def _look(plan: Plan, store: Store, setting: Setting) -> dict[str, Any] | None:
 
 
 def _tell_classes(plan: Plan, store: Store, setting: Setting, best: TrialRecord) -> None:
-    """Keep how well each class is predicted in the validation rows, and the worst mistakes, by the trial's own network
-    if it is there.
+    """Keep how well each class is predicted in the validation rows, and the worst mistakes, by the trial's own networks
+    if they are there: of a cross-validation each row's by the one that wasn't trained on it.
     """
-    told, weights = store.get("val_classes"), setting.weights_of(best.number)
-    if not weights.exists() or (told is not None and told["trial"] == best.number):
+    networks = _own(plan, setting, best.number)
+    if _is_told(store, best) or not all(weights.exists() for weights in networks):
         return
-    own = Finalist(best, plan.space.at(best.all_values), weights)
-    store.put("val_classes", {"trial": best.number, **on_validation(own, plan.folds[0], plan.space.folder)})
+    finalists = [Finalist(best, plan.space.at(best.all_values), weights) for weights in networks]
+    told = on_validation(list(zip(finalists, plan.folds, strict=True)), plan.space.folder)
+    store.put("val_classes", {"trial": best.number, **told})
+
+
+def _is_told(store: Store, best: TrialRecord) -> bool:
+    told = store.get("val_classes")
+    return told is not None and told["trial"] == best.number
+
+
+def _own(plan: Plan, setting: Setting, number: int) -> list[Path]:
+    """Return the files for the weights of a trial itself: one, or one a fold."""
+    own = setting.weights_of(number)
+    if len(plan.folds) == 1:
+        return [own]
+    return [own.with_name(f"{own.stem}{FOLD}{fold}{own.suffix}") for fold in range(len(plan.folds))]
 
 
 def _finalists(plan: Plan, store: Store, setting: Setting) -> list[TrialRecord]:
@@ -139,19 +153,30 @@ def _final(plan: Plan, setting: Setting, number: int) -> Path:
 
 
 def _forget_others(plan: Plan, store: Store, setting: Setting) -> None:
-    """Remove what was trained again of configurations that are no longer the chosen one or the baseline."""
+    """Remove what was trained again of configurations that are no longer the chosen one or the baseline, and networks
+    of single folds, of which all is told.
+    """
     kept = {_final(plan, setting, record.number) for record in _finalists(plan, store, setting)}
-    for path in setting.weights.glob(f"*{REFIT}.safetensors"):
+    for path in (*setting.weights.glob(f"*{REFIT}.safetensors"), *setting.weights.glob(f"*{FOLD}*.safetensors")):
         if path not in kept:
             path.unlink(missing_ok=True)
 
 
 def missing(plan: Plan, store: Store, setting: Setting) -> list[Again]:
-    """Return the finalists whose weights aren't there: they are lost, or are to be of more rows than a trial's."""
-    last, found = len(plan.divisions) - 1 if plan.refit else 0, dict[int, Again]()
-    for record in _finalists(plan, store, setting):
-        weights = _final(plan, setting, record.number)
+    """Return what is to be trained in the end: the finalists whose weights aren't there, as they are lost or are to be
+    of more rows than a trial's; and of a cross-validation the chosen trial's folds, to tell its mistakes.
+    """
+    last, finalists, found = (
+        len(plan.divisions) - 1 if plan.refit else 0,
+        _finalists(plan, store, setting),
+        list[Again](),
+    )
+    wanted = {_final(plan, setting, record.number): (record, last) for record in finalists}
+    if finalists and len(plan.folds) > 1 and not _is_told(store, finalists[0]):
+        folds = _own(plan, setting, finalists[0].number)
+        wanted |= {weights: (finalists[0], fold) for fold, weights in enumerate(folds)}
+    for weights, (record, splits) in wanted.items():
         if not weights.exists() and record.score is not None:
-            task = Task(record.number, plan.space.at(record.all_values), record.seed, plan.space.folder, last)
-            found[record.number] = Again(task, record.score.epoch, weights)
-    return list(found.values())
+            task = Task(len(found), plan.space.at(record.all_values), record.seed, plan.space.folder, splits)
+            found.append(Again(task, record.score.epoch, weights, record.number))
+    return found

@@ -66,6 +66,20 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeating:
+    """A trial's configuration that is being trained again: up to the epoch `kept`, with its curve so far, in a round of
+    the confirmation or, without one, on all the rows that its network is to be made of or on a fold of the search.
+    """
+
+    trial: int
+    round: int | None
+    kept: int
+    curve: Curve
+    without: str = ""
+    fold: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Contender:
     """What a configuration came to over the rounds: mean, standard deviation and standard error of its score, and the
     bounds of the interval of 95 %. Where the rows are the search's own, the error is that of the seeds alone, and there

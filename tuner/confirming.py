@@ -14,10 +14,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tuner.config import min_epochs
-from tuner.confirmation import ABLATION, REPEAT, ROUNDS, Repeat, affordable, contenders, fewest_seconds
+from tuner.confirmation import (
+    ABLATION,
+    REPEAT,
+    ROUNDS,
+    Repeat,
+    Repeating,
+    affordable,
+    contenders,
+    fewest_seconds,
+)
 from tuner.data import load_fresh
 from tuner.data.splits import Splits
-from tuner.engine import Again, Done, Engine, Task, again
+from tuner.engine import Again, Done, Engine, Going, Task, again
 from tuner.errors import DataError
 from tuner.files import writing
 from tuner.planning import Plan, blank_curve, data_of
@@ -92,8 +101,9 @@ def _missing(runs: Iterable[Run], repeats: Sequence[Repeat]) -> list[Run]:
 
 def repeat_each(
     plan: Plan, store: Store, engine: Engine, runs: Sequence[Run], deadline: float | None = None, kind: str = REPEAT
-) -> Iterator[Repeat]:
-    """Make runs; yield each once it is stored, as one of the confirmation or of an ablation, until the deadline passes.
+) -> Iterator[Repeat | Repeating]:
+    """Make runs; yield each as it goes and once it is stored, as one of the confirmation or of an ablation, until the
+    deadline passes.
 
     Raises:
         DataError, UserCodeError: the data are no longer what they were.
@@ -119,6 +129,10 @@ def repeat_each(
 
     for done in again(engine, jobs(), deadline):
         run = runs[done.job.task.number]
+        if isinstance(done, Going):
+            curve = replace(blank_curve(done.job.task.config, divisions[run.round][1]), epochs=done.epochs)
+            yield Repeating(run.record.number, run.round, done.job.kept, curve, run.without)
+            continue
         repeat = _repeat(plan, done, run, *divisions[run.round][1:])
         store.put(f"{kind}{run.record.number}:{run.round}:{run.without}", repeat.to_json())
         yield repeat

@@ -27,6 +27,7 @@ Fit = Literal["overfit", "slightly overfit", "underfit", "well fitted"]
 NOISE, SLIGHT = 2.0, 0.1
 LITTLE = 0.02  # of the loss of knowing nothing: below it an improvement is none to wait for
 BEST_SHARE, FEWEST_BEST, AT_BOUND = 0.2, 4, 0.1
+CHANCE, MANY = 0.05, 100  # the chance of an accident that is told for none; of more whole numbers none weighs much
 EPOCHS = "training.epochs"
 
 
@@ -93,7 +94,8 @@ def _improves(curve: Curve) -> bool:
 
 
 def at_bounds(space: Space, records: Mapping[int, TrialRecord]) -> list[AtBound]:
-    """Return the ranges of which the best fifth of the trials (at least 4) has its median in an outer tenth.
+    """Return the ranges of which the best fifth of the trials (at least 4) has its median in an outer tenth, and more
+    of them there than chance would put there: of the two values 1 and 2 a half of all trials has each.
 
     Of a cap of epochs that says something only if most of them kept the last epoch that it allows.
     """
@@ -143,11 +145,33 @@ def _at_bound(name: str, domain: Range, best: Sequence[TrialRecord]) -> AtBound 
     side: Literal["low", "high"] = "low" if place <= AT_BOUND else "high"
     bound = domain.low if side == "low" else domain.top
     near = sum(place <= AT_BOUND if side == "low" else place >= 1 - AT_BOUND for place in places)
+    if _by_chance(near, len(places), _outer_share(domain, side)) > CHANCE:
+        return None
     reason = (
         f"{name}: {near} of the best {len(best)} trials lie in the outer tenth of its range, at its {side} bound "
         f"{bound:g} (median {middle:.3g}); widen it"
     )
     return AtBound(name, bound, side, near, middle, reason)
+
+
+def _outer_share(domain: Range, side: str) -> float:
+    """Return how likely a value of a range lies in its outer tenth: of few whole numbers one may be a half of all."""
+    if not domain.integer or domain.high - domain.low > MANY:
+        return AT_BOUND
+    scale, step = (math.log if domain.log else float), int(domain.step or 1)
+    low, high = scale(domain.low), scale(domain.top)
+    outer = whole = 0.0
+    for value in range(int(domain.low), int(domain.top) + 1, step):
+        weight = scale(value + step / 2) - scale(value - step / 2)
+        place = (scale(value) - low) / (high - low)
+        whole += weight
+        outer += weight if (place <= AT_BOUND if side == "low" else place >= 1 - AT_BOUND) else 0.0
+    return outer / whole
+
+
+def _by_chance(near: int, of: int, share: float) -> float:
+    """Return how likely so many or more of the trials lie in such a share of a range, if nothing drew them there."""
+    return sum(math.comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(near, of + 1))
 
 
 def _number(value: Any) -> float | None:

@@ -108,11 +108,27 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A task to be trained up to the epoch `kept`, whose weights are then saved if `save` is given."""
+    """A task to be trained up to the epoch `kept`, whose weights are then saved if `save` is given. `trial` is the
+    number of its trial, which the task may not have where several are of one trial.
+    """
 
     task: Task
     kept: int
     save: Path | None = None
+    trial: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"trial {self.task.number if self.trial is None else self.trial}"
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """A task that is being trained again: its epochs so far."""
+
+    job: Again
+    epochs: tuple[Epoch, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +140,9 @@ class Done:
     error: str = ""
 
 
-def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) -> Iterator[Done]:
-    """Train tasks again up to the epochs that they kept; yield each that is done, until the deadline passes.
+def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) -> Iterator[Going | Done]:
+    """Train tasks again up to the epochs that they kept; yield each after every epoch and once it is done, until the
+    deadline passes.
 
     No two of the tasks may have one number. One whose worker died is started once more.
 
@@ -150,6 +167,7 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
             else:
                 # the epoch that was chosen, also where other rows would choose another one
                 engine.stop(event.number, job.save, newest=True)
+            yield Going(job, tuple(epochs))
             continue
         if isinstance(event, Unsaved):
             raise StorageError(event.error)
@@ -162,13 +180,15 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
         yield Done(job, tuple(epochs), "" if isinstance(event, Ended) else event.error)
 
 
-def retrain(engine: Engine, jobs: Iterable[Again]) -> None:
-    """Train tasks again and save their weights: on the same rows the same weights, byte for byte.
+def retrain(engine: Engine, jobs: Iterable[Again]) -> Iterator[Going]:
+    """Train tasks again and save their weights: on the same rows the same weights, byte for byte. Yield how they go.
 
     Raises:
         TunerError: one can't be trained.
         StorageError: its weights can't be saved.
     """
-    for done in again(engine, jobs):
-        if done.error:
-            raise TunerError(f"trial {done.job.task.number} can't be trained again: {done.error}")
+    for each in again(engine, jobs):
+        if isinstance(each, Going):
+            yield each
+        elif each.error:
+            raise TunerError(f"{each.job.name} can't be trained again: {each.error}")

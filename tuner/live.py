@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import terminal
-from tuner.confirmation import ROUNDS, TOP, Repeat
+from tuner.confirmation import ROUNDS, TOP, Repeat, Repeating
 from tuner.curve import Curve
 from tuner.record import BASELINE, StudyRecord, TrialRecord
 from tuner.reporting import figures
@@ -29,10 +30,12 @@ from tuner.telling import clean, number
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK, NARROW_SPARK = 18, 12  # epochs of a small curve
-CURVES, NARROW_CURVE = f"train, val loss: last {SPARK} epochs", "val loss"
+CURVES, CURVE = f"train, val loss: last {SPARK} epochs", "val loss"
+COLUMNS = ("trial", "", "epoch", "train", "val", "gap", CURVES, CURVE)  # of what is under way
+LEFT_OUT = ({CURVE}, {CURVES}, {CURVES, CURVE}, {CURVES, CURVE, ""}, {CURVES, CURVE, "", "train"})  # the less room
+BETWEEN = 2  # characters between two columns
 PER_SECOND = 4
 NARROW = 112  # columns that the line of a trial needs with all its figures
-WIDE = 106  # columns that a terminal needs for the small curves beside the numbers
 TRAIN, VAL = "blue", "yellow"
 
 
@@ -51,6 +54,7 @@ class Screen:
         self.study: StudyRecord | None = None
         self.trials = self.workers = 0
         self.running: dict[int, TrialRecord] = {}
+        self.repeating: dict[tuple[int | None, ...], Repeating] = {}
         self.ended: dict[int, TrialRecord] = {}
         self.repeats = 0
         self.leader: TrialRecord | None = None
@@ -79,12 +83,15 @@ class Screen:
         for line in terminal.run_head(study, space, trials, self.console.width < NARROW):
             self.console.print(Text(line))
 
-    def tell(self, news: TrialRecord | Repeat, left: float | None) -> None:
+    def tell(self, news: TrialRecord | Repeat | Repeating, left: float | None) -> None:
         """Take in an event."""
         self.left, self.told = left, time.monotonic()
-        if isinstance(news, Repeat):
+        if isinstance(news, Repeating):
+            self.running, ended = {}, self.repeating if news.round is not None else {}
+            self.repeating = {**ended, (news.trial, news.round, news.fold): news}
+        elif isinstance(news, Repeat):
             self.repeats += 1
-            self.running = {}
+            self.repeating.pop((news.trial, news.round, None), None)
             self.console.print(Text(terminal.repeat_line(news, left, narrow=self.console.width < NARROW)))
         elif not news.ended:
             self.running = {**self.running, news.number: news}
@@ -99,42 +106,65 @@ class Screen:
         """Return what changes: the trials under way, and how the study stands."""
         if self.study is None:
             return Text(f"reading the data ... {time.monotonic() - self.began:.0f} s", style="dim")
-        parts: list[RenderableType] = [Text("")]
-        running = sorted(self.running.values(), key=lambda record: record.number)
-        if running:
-            parts.append(self._under_way(running))
-        return Group(*parts, *self._standing())
+        rows = [self._trial_row(self.running[number]) for number in sorted(self.running)]
+        rows += [self._repeat_row(each) for each in self.repeating.values()]
+        known = [row for row in rows if row is not None]
+        return Group(Text(""), *([self._under_way(known)] if known else []), *self._standing())
 
-    def _under_way(self, records: Sequence[TrialRecord]) -> Table:
+    def _trial_row(self, record: TrialRecord) -> list[str | Text] | None:
         assert self.study is not None
-        metric = self.study.metric
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        wide = self.console.width >= WIDE
-        for name in ("trial", "", "epoch", f"train {metric}", f"val {metric}", "gap", CURVES if wide else NARROW_CURVE):
-            table.add_column(name, justify="left" if name in ("", CURVES, NARROW_CURVE) else "right", no_wrap=True)
-        for record in records:
-            curve = record.curve
-            if curve is None or not len(curve):
-                continue
-            train, val = (_figure(getattr(curve.last, part), metric) for part in ("train", "val"))
-            gap = (curve.last.val.loss - curve.last.train.loss) / curve.null_loss
-            fold = f" fold {len(record.folds) + 1}" if self.study.data.get("folds") else ""
-            cells = [str(record.number), clean(record.label) + fold, f"{len(curve)}/{curve.budget}"]
-            table.add_row(*cells, *map(number, (train, val, gap)), _sparks(curve, wide))
+        fold = f" fold {len(record.folds) + 1}" if self.study.data.get("folds") else ""
+        return self._row(record.number, clean(record.label) + fold, record.curve)
+
+    def _repeat_row(self, news: Repeating) -> list[str | Text] | None:
+        what = "on all rows" if news.fold is None else f"fold {news.fold + 1}"
+        what = what if news.round is None else f"confirm {news.round + 1}/{ROUNDS}"
+        return self._row(news.trial, what, replace(news.curve, budget=news.kept))
+
+    def _row(self, trial: int, label: str, curve: Curve | None) -> list[str | Text] | None:
+        """Return what is to stand in each of COLUMNS; None before the first epoch has ended."""
+        if curve is None or not len(curve) or self.study is None:
+            return None
+        train, val = (_figure(getattr(curve.last, part), self.study.metric) for part in ("train", "val"))
+        gap = (curve.last.val.loss - curve.last.train.loss) / curve.null_loss
+        epoch = f"{len(curve)}/{curve.budget}"
+        return [
+            str(trial),
+            label,
+            epoch,
+            *map(number, (train, val, gap)),
+            *(_sparks(curve, both) for both in (True, False)),
+        ]
+
+    def _under_way(self, rows: Sequence[Sequence[str | Text]]) -> Table:
+        """Return what is trained, as a table of those columns that there is room for: none of them is cut."""
+        assert self.study is not None
+        heads = [f"{name} {self.study.metric}" if name in ("train", "val") else name for name in COLUMNS]
+        widths = [max(len(head), *map(len, cells)) for head, *cells in zip(heads, *rows, strict=True)]
+        for left_out in LEFT_OUT:
+            shown = [i for i, name in enumerate(COLUMNS) if name not in left_out]
+            if sum(widths[i] + BETWEEN for i in shown) - BETWEEN <= self.console.width:
+                break
+        table = Table(box=None, pad_edge=False, padding=(0, BETWEEN, 0, 0), header_style="dim")
+        for i in shown:
+            justify: Any = "left" if COLUMNS[i] in ("", CURVES, CURVE) else "right"
+            table.add_column(heads[i], justify=justify, no_wrap=True)
+        for row in rows:
+            table.add_row(*(row[i] for i in shown))
         return table
 
     def _standing(self) -> list[Text]:
         assert self.study is not None
         ended = list(self.ended.values())
-        lines = [Text(f"{len(ended)}/{self.trials} trials" + (f", {self.repeats}/{self._confirming()} confirmations" if
-                 self.repeats else "") + f", {self._saved(ended)}; {self._times()}", style="bold")]  # fmt: skip
+        repeats = f", {self.repeats}/{self._confirming()} confirmations" if self.repeats or self.repeating else ""
+        said = f"{len(ended)}/{self.trials} trials{repeats}, {self._saved(ended)}; {self._times()}"
+        lines = [Text(said, style="bold")]
         if self.leader is not None:
             lines.append(Text(f"best so far {self._worth_of(self.leader)}{self._baseline(ended)}"))
         kinds = Counter(record.verdict.kind if record.verdict else "failed" for record in ended)
         if kinds:
-            last = clean(ended[-1].reason)
-            lines.append(Text(", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) + f"; last: {last}",
-                              style="dim", overflow="ellipsis", no_wrap=True))  # fmt: skip
+            last, counts = ended[-1], ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+            lines.append(Text(f"{counts}; trial {last.number} {clean(last.reason)}", style="dim"))
         return lines
 
     def _confirming(self) -> int:
@@ -156,13 +186,14 @@ class Screen:
         found = figures(record, self.study.data["task"])
         assert found is not None
         metric = self.study.metric
-        return f"trial {record.number}: score {number(found['score'])}, val {metric} {number(found['val'].get(metric))}"
+        name = f"trial {record.number}" + f" ({BASELINE})" * (record.label == BASELINE)
+        return f"{name}: score {number(found['score'])}, val {metric} {number(found['val'].get(metric))}"
 
     def _baseline(self, ended: Sequence[TrialRecord]) -> str:
         base = next((r for r in ended if r.label == BASELINE and r.state == "complete" and r.score), None)
         if base is None or base is self.leader:
             return ""
-        return f"; baseline {self._worth_of(base)}"
+        return f"; {self._worth_of(base)}"
 
 
 def _worth(record: TrialRecord) -> tuple[float, int]:
@@ -176,12 +207,11 @@ def _figure(measure: Any, metric: str) -> float | None:
     return None if found is None else float(found)
 
 
-def _sparks(curve: Curve, wide: bool = True) -> Text:
+def _sparks(curve: Curve, both: bool = True) -> Text:
     """Return train and validation loss of the last epochs as two small curves, each on a scale of its own: how far they
-    are from each other is told beside them, and on one scale the upper one would be a bar. Where there is little room,
-    validation alone.
+    are from each other is told beside them, and on one scale the upper one would be a bar. Or validation alone.
     """
-    if not wide:
+    if not both:
         return Text(_spark([epoch.val.loss for epoch in curve.epochs[-NARROW_SPARK:]]), VAL)
     epochs = curve.epochs[-SPARK:]
     train, val = [epoch.train.loss for epoch in epochs], [epoch.val.loss for epoch in epochs]

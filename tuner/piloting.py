@@ -19,7 +19,7 @@ import numpy as np
 
 from tuner.config import PRETRAINED, RunConfig
 from tuner.data.splits import Part, Splits
-from tuner.engine import Again, Engine, Task, again
+from tuner.engine import Again, Done, Engine, Task, again
 from tuner.errors import UserCodeError
 from tuner.forecast import Pilot
 from tuner.planning import Plan, families, own_families
@@ -76,6 +76,8 @@ def _timed(plan: Plan, engine: Engine, configs: list[RunConfig]) -> tuple[list[P
         jobs.append(Again(Task(number, config, seed, plan.space.folder, engine.take(splits)), EPOCHS))
     first = math.inf
     for done in again(engine, jobs):
+        if not isinstance(done, Done):
+            continue
         first = min(first, time.monotonic())
         if done.error:  # in a study that trial alone would fail
             faults.append(done.error)

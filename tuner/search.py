@@ -367,17 +367,18 @@ class _Loop:
 
 
 def final_seconds(setting: Setting, slots: int) -> float:
-    """Return the seconds that training the chosen configuration and the baseline again takes, where that is wanted; or
-    the chosen one alone where its network may not have been kept: of a cross-validation none is, and which trials tie
-    is only known in the end.
+    """Return the seconds that training the chosen configuration and the baseline again takes, where that is wanted, and
+    of a cross-validation the chosen one's folds; or the chosen one alone where its network may not have been kept:
+    which trials tie is only known in the end.
     """
     best = best_record(setting.records)
     baseline = next((record for record in setting.records.values() if _is_kept_baseline(record)), None)
     if not setting.refit:
-        lost = len(setting.blanks) > 1 or setting.space.config.score.form == "tiebreak"
+        lost = setting.space.config.score.form == "tiebreak"
         return seconds_kept(best) if best is not None and setting.confirming and lost else 0.0
     last = [setting.refit * seconds_kept(record) for record in (best, baseline) if record is not None]
-    return max(last, default=0.0) if slots > 1 else sum(last)
+    folds = seconds_kept(best) if best is not None and len(setting.blanks) > 1 else 0.0
+    return max(*last, 0.0, (sum(last) + folds) / slots)
 
 
 def _is_kept_baseline(record: TrialRecord) -> bool:

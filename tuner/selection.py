@@ -7,7 +7,7 @@ together, and every look is counted. Knows nothing of how trials were found.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,16 +109,19 @@ def _figures(chosen: Finalist, baseline: Finalist | None, splits: Splits, metric
     return found
 
 
-def on_validation(chosen: Finalist, splits: Splits, folder: Path) -> dict[str, Any]:
+def on_validation(chosen: Sequence[tuple[Finalist, Splits]], folder: Path) -> dict[str, Any]:
     """Return, under `rows`, each class's precision, recall and F1 on the validation rows (None for regression), and
-    under `mistakes` the examples that cost most, for people to look at.
+    under `mistakes` the examples that cost most, for people to look at. Of a cross-validation `chosen` are the networks
+    of the folds, each beside the splits whose validation rows it hasn't seen.
 
     Mistakes are shown of the validation rows alone: whoever changes a study for what is seen in the test rows has
     no test rows any more.
     """
-    outputs, shape = _outputs(chosen, splits.val, splits, folder), splits.shape
-    rows = by_class(outputs, splits.val.y, shape.classes) if shape.task == "classification" else None
-    return {"rows": rows, "mistakes": _mistakes(outputs, splits)}
+    outputs, shape = [_outputs(network, splits.val, splits, folder) for network, splits in chosen], chosen[0][1].shape
+    y = np.concatenate([splits.val.y for _, splits in chosen])
+    rows = by_class(np.concatenate(outputs), y, shape.classes) if shape.task == "classification" else None
+    found = [each for its, (_, splits) in zip(outputs, chosen, strict=True) for each in _mistakes(its, splits)]
+    return {"rows": rows, "mistakes": sorted(found, key=lambda each: (-each["loss"], each["row"]))[:MOST_MISTAKES]}
 
 
 def _mistakes(outputs: NDArray[np.float32], splits: Splits) -> list[dict[str, Any]]:

@@ -33,12 +33,12 @@ def study_text(document: Mapping[str, Any]) -> list[str]:
     if best is None:
         return [*lines, _nothing(document)]
     lines += [f"Best configuration: trial {best['trial']}, epoch {best['epoch']}, score {number(best['score'])}"]
-    lines += [f"  ({document['formula']})"]
+    lines += wrap(f"({document['formula']})", width(), initial_indent="  ", subsequent_indent="   ")
     lines += _confirmed(document)
     searched = table([(name, number(value)) for name, value in best["params"].items()])
     lines += [f"  {line}" for line in searched or ["nothing was searched: the configuration is the space file's"]]
     lines += [f"  {facts}"] if (facts := telling.size(best)) else []
-    shown = table(figures_table(document), frozenset(range(1, 8)))
+    shown = table(figures_table(document), frozenset(range(1, 8)), width())
     return [*lines, "", *shown, *_classes(document), *_said(document), "", *_places(document)]
 
 
@@ -52,7 +52,8 @@ def _nothing(document: Mapping[str, Any]) -> str:
 
 def _confirmed(document: Mapping[str, Any]) -> list[str]:
     """Return what the confirmation found, and every contender's score."""
-    lines = [f"  {said}" for said in telling.confirmation(document)]
+    lines = [line for said in telling.confirmation(document)
+             for line in wrap(said, width(), initial_indent="  ", subsequent_indent="    ")]  # fmt: skip
     if document["confirmed"] is None:
         return lines
     head = ["contender", "in the search", "confirmed", "SE"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def _train(plan: Plan, weights: Path, say: Callable[[str], None]) -> TrialRecord
         if plan.refit and verdict.outcome == "complete":
             say(f"training {verdict.kept} epochs again on {len(plan.splits.train)} rows")
             task = Task(0, config, config.seed, plan.space.folder, len(plan.divisions) - 1)
-            retrain(engine, [Again(task, verdict.kept, weights)])
+            deque(retrain(engine, [Again(task, verdict.kept, weights)]), maxlen=0)
     finally:
         engine.close()
     worth = score(curve, config.score, plan.study.metric)

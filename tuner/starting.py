@@ -19,15 +19,17 @@ import pandas as pd
 
 from tuner.config import Data
 from tuner.data import DATA, Splits
-from tuner.data.checks import USUAL_TARGETS, leaks
+from tuner.data.checks import USUAL_TARGETS, is_id, leaks
+from tuner.data.columns import role_of
 from tuner.data.files import read_table
 from tuner.data.folds import Fold
+from tuner.data.loading import used
 from tuner.data.raw import Raw, counted
 from tuner.data.sources import infer_kind, read_source
 from tuner.data.suspects import FEWEST_OF_CLASS, suspects
 from tuner.defaults import default_model
 from tuner.document import plain
-from tuner.errors import UsageError, nearest
+from tuner.errors import DataError, UsageError, nearest
 from tuner.grammar import parse_space
 from tuner.space import Space
 from tuner.terminal import rows_of
@@ -64,9 +66,18 @@ def start(source: str, out: Path, *, target: str | None = None, kind: str | None
         raise UsageError(f"{source}: there is no such file or folder")
     if kind is not None and kind not in KINDS:
         raise UsageError(f"--kind {kind}: one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
-    found = list[str]()
+    found, given_target = list[str](), target
     target, said = (target, "") if target or not _is_table(source) else _proposed(source)
     found += [said] if said else []
+    try:
+        return _started(source, out, target, kind, found)
+    except DataError as error:
+        if target == given_target:
+            raise
+        raise DataError(f"{error}; --target COLUMN names what is to be predicted, {target!r} was a guess") from error
+
+
+def _started(source: str, out: Path, target: str | None, kind: str | None, found: list[str]) -> Start:
     given: dict[str, Any] = {"source": source, "target": target, "kind": kind}
     data = Data.model_validate({name: value for name, value in given.items() if value is not None})
     raw = read_source(data, Path.cwd())
@@ -85,11 +96,27 @@ def _is_table(source: str) -> bool:
 
 def _proposed(source: str) -> tuple[str | None, str]:
     """Return the column that is likely to be predicted, and how it was picked."""
-    names = [str(name) for name in read_table(Path(source).expanduser(), source).columns]
+    frame = read_table(Path(source).expanduser(), source)
+    names = [str(name) for name in frame.columns]
     usual = [name for name in names if name.strip().lower() in USUAL_TARGETS]
     if usual:
         return usual[0], f"--target wasn't given: column {usual[0]!r} is predicted, by its name"
-    return names[-1], f"--target wasn't given: column {names[-1]!r} is predicted, for it is the last one"
+    likely = [name for name, (_, column) in zip(names, frame.items(), strict=True) if _may_be_predicted(column)]
+    why = "the last one" if likely[-1:] == names[-1:] else "the last one that isn't dates, an id or a text of its own"
+    found = likely[-1] if likely else names[-1]
+    return found, f"--target wasn't given: column {found!r} is predicted, for it is {why if likely else 'the last one'}"
+
+
+def _may_be_predicted(column: pd.Series[Any]) -> bool:
+    """Tell whether a column may be what people want to know: no date, nothing that names its row, no text of its own.
+
+    What is there twice or more in the mean is a class.
+    """
+    known = column.dropna()
+    if not len(known) or str(column.name).startswith("Unnamed: ") or is_id(column, np.arange(len(column))):
+        return False
+    role = role_of(known)
+    return role == "number" or (role == "category" and known.nunique() * 2 <= len(known))
 
 
 def _looked_at(raw: Raw, splits: Splits, few: bool) -> list[str]:
@@ -130,14 +157,12 @@ def _parts(splits: Splits, few: bool) -> dict[str, Any]:
 
 
 def _suspected(raw: Raw, splits: Splits) -> list[str]:
+    """Return which columns are suspects, but for those of which a note of `splits` tells already."""
     if not isinstance(raw.x, pd.DataFrame) or splits.shape.kind != "table":
         return []
-    classes = splits.shape.classes
-    told = (
-        leaks(raw.x, np.asarray(pd.factorize(raw.y)[0])) if classes and raw.y is not None else []
-    )  # a note of `splits` tells of these
-    rows = raw.x.iloc[splits.train.rows].drop(columns=told)
-    return suspects(rows, splits.train.y, classes)
+    classes, rows = splits.shape.classes, raw.x[used(splits.encoder)]
+    told = leaks(rows, np.asarray(pd.factorize(raw.y)[0])) if classes and raw.y is not None else []
+    return suspects(rows.iloc[splits.train.rows].drop(columns=told), splits.train.y, classes)
 
 
 def _uneven(splits: Splits) -> bool:
@@ -283,4 +308,4 @@ def _near(path: Path) -> str:
 
 def _first(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").splitlines()
-    return lines[0].lstrip("# ").rstrip(":") if lines and lines[0].startswith("#") else ""
+    return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""

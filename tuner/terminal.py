@@ -22,9 +22,18 @@ from tuner.telling import clean, number
 WIDTH = 118  # columns of a line of words
 
 
-def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
-    """Return rows as aligned columns; columns in `right` are right-aligned."""
+def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset(), within: int | None = None) -> list[str]:
+    """Return rows as aligned columns; columns in `right` are right-aligned. Those that don't fit `within` so many
+    characters follow below, beside the first column once more.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    fitting = len(widths)
+    while within is not None and fitting > 2 and sum(widths[:fitting]) + 2 * (fitting - 1) > within:
+        fitting -= 1
+    if fitting < len(widths):
+        rest = [[row[0], *row[fitting:]] for row in rows]
+        moved = frozenset({i - fitting + 1 for i in right if i >= fitting} | (right & {0}))
+        return [*table([row[:fitting] for row in rows], right), "", *table(rest, moved, within)]
 
     def cell(i: int, text: str) -> str:
         return text.rjust(widths[i]) if i in right else text.ljust(widths[i])

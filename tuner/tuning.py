@@ -13,9 +13,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,9 @@ from tuner import reporting
 from tuner.best import FEATURES, STUDIES
 from tuner.concluding import choice, conclude, forget_features, leave_early, missing, unfinished
 from tuner.config import RunConfig
-from tuner.confirmation import ABLATION, ROUNDS, SHARE, Repeat, bought
+from tuner.confirmation import ABLATION, ROUNDS, SHARE, Repeat, Repeating, bought
 from tuner.confirming import ablations, ablations_of, pending, repeat_each, repeats_of, why_not
-from tuner.engine import Engine, retrain
+from tuner.engine import Again, Engine, retrain
 from tuner.errors import DataError, UsageError
 from tuner.files import refuse_foreign, writing
 from tuner.forecast import Pace
@@ -47,8 +47,12 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 
-def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
-    """Run or resume a study; yield trial records as `search` does and the repeats of its confirmation; return it.
+News = TrialRecord | Repeat | Repeating
+
+
+def conduct(plan: Plan) -> Generator[News, None, Study]:
+    """Run or resume a study; yield trial records as `search` does and the repeats of its confirmation, as they go and
+    when they have ended; return it.
 
     Whoever closes the generator early leaves a study that the same call resumes.
 
@@ -71,7 +75,7 @@ def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
                     engine.clear()
                     yield from _watched(_confirm(plan, store, setting, engine), plan, store, setting, keep_time)
                     engine.clear()
-                    retrain(engine, missing(plan, store, setting))
+                    yield from _finally(plan, engine, missing(plan, store, setting))
         except (GeneratorExit, KeyboardInterrupt, DataError):
             leave_early(plan, store, setting)
             raise
@@ -81,7 +85,17 @@ def conduct(plan: Plan) -> Generator[TrialRecord | Repeat, None, Study]:
         return conclude(plan, store, setting)
 
 
-def _confirm(plan: Plan, store: Store, setting: Setting, engine: Engine) -> Generator[Repeat, None, None]:
+def _finally(plan: Plan, engine: Engine, jobs: Sequence[Again]) -> Iterator[Repeating]:
+    """Train the networks that the study ends with; yield how they go."""
+    for each in retrain(engine, jobs):
+        task, trial = each.job.task, each.job.trial
+        assert trial is not None
+        curve = replace(blank_curve(task.config, plan.divisions[task.splits]), epochs=each.epochs)
+        fold = task.splits if len(plan.folds) > 1 and task.splits < len(plan.folds) else None
+        yield Repeating(trial, None, each.job.kept, curve, fold=fold)
+
+
+def _confirm(plan: Plan, store: Store, setting: Setting, engine: Engine) -> Generator[Repeat | Repeating, None, None]:
     """Yield the runs of the confirmation, as many as there is time for; keep why it may come to nothing."""
     until, records = setting.deadline, list(setting.records.values())
     until = None if until is None else until - final_seconds(setting, engine.slots)
@@ -93,12 +107,12 @@ def _confirm(plan: Plan, store: Store, setting: Setting, engine: Engine) -> Gene
 
 
 def _watched(
-    run: Generator[TrialRecord | Repeat, None, None],
+    run: Generator[News, None, None],
     plan: Plan,
     store: Store,
     setting: Setting,
     keep_time: Callable[[], None],
-) -> Iterator[TrialRecord | Repeat]:  # fmt: skip
+) -> Iterator[News]:  # fmt: skip
     """Yield what a run yields, and keep the dashboard's figures fresh as it goes, and the time that it has taken: what
     is killed has taken it, too.
     """
@@ -108,7 +122,7 @@ def _watched(
             if time.monotonic() - kept >= KEEP_TIME:
                 keep_time()
                 kept = time.monotonic()
-            if not isinstance(news, TrialRecord) or news.ended:
+            if isinstance(news, Repeat) or (isinstance(news, TrialRecord) and news.ended):
                 board.post(lambda: study_of(store, setting.records, plan.folder).document, setting.records)
             yield news
 
@@ -125,7 +139,7 @@ def pace_of(plan: Plan) -> Pace:
     return pace
 
 
-def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat, None, dict[str, Any]]:
+def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat | Repeating, None, dict[str, Any]]:
     """Train a trial's configuration, or the one chosen, again on the rows and seeds of the confirmation, whole and
     without each of its regularizers; yield the repeats, return a document of what each regularizer brought.
 

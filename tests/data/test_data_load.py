@@ -103,7 +103,7 @@ def test_images_that_cannot_be_used_are_refused_in_words(read: Read) -> None:
         (images(), {"kind": "table"}, "d.npz: data.kind table needs X of shape (rows, columns), and X has shape"),
         (images().reshape(40, -1), {"kind": "image"}, "d.npz: data.kind image needs X of shape (rows, height, width)"),
         (images(), {"target": "label"}, "d.npz: data.target 'label' names a column, but this source brings its own"),
-        (images(), {"split": {"groups": "g"}}, "d.npz: groups 'g' names a column, and images have none; leave it out"),
+        (images(), {"split": {"groups": "g"}}, "d.npz: data.split.groups 'g': no array of that name"),
     ]
     for x, data, message in cases:
         with pytest.raises(DataError) as caught:

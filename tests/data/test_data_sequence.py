@@ -456,10 +456,29 @@ def test_lengths_beside_a_table_or_images_that_are_asked_for_are_not_looked_at(r
     assert read({"X": x[:, 0], "y": Y, "lengths": lengths % 8 + 1}, "d.npz").shape.kind == "sequence"
 
 
-def test_columns_to_divide_by_are_refused_for_arrays(read: Read) -> None:
+def test_what_arrays_are_to_be_divided_by_must_be_there_for_each_row(read: Read) -> None:
     for key, value in (("groups", "g"), ("time", "g")):
         said = told(lambda k=key, v=value: read({"X": walks(), "y": Y}, "d.npz", split={k: v}))
-        assert said == f"d.npz: {key} 'g' names a column, and sequences have none; leave it out"
+        assert said == f"d.npz: data.split.{key} 'g': no array of that name"
+        short = {"X": walks(), "y": Y, "g": Y[1:]}
+        said = told(lambda k=key, v=value, s=short: read(s, "d.npz", split={k: v}))
+        assert said == "d.npz: X has 40 rows and g has 39; they must be as many"
+    said = told(lambda: read({"X": walks(), "y": Y}, "d.npz", split={"groups": "X"}))
+    assert said == "d.npz: groups 'X' names a column, and sequences have none; leave it out"
+
+
+@pytest.mark.parametrize("kind", ["sequence", "image", "table"])
+def test_arrays_are_divided_by_another_array_of_the_file(read: Read, kind: str) -> None:
+    x = walks()[:, :, 0] if kind == "table" else walks()
+    owner = np.repeat(np.arange(10), 4)
+    for groups in (owner, owner.astype(str)):
+        splits = read({"X": x, "y": Y, "owner": groups}, "d.npz", kind=kind, split={"groups": "owner"})
+        parts = [set(owner[part.rows]) for part in (splits.train, splits.val, splits.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == 10
+        assert splits.train.x.shape[1:] == splits.shape.input
+    when = np.random.default_rng(0).permutation(40)
+    splits = read({"X": x, "y": Y, "when": when}, "d.npz", kind=kind, split={"time": "when"})
+    assert when[splits.train.rows].max() < when[splits.val.rows].min() < when[splits.test.rows].min()
 
 
 def test_rows_that_training_has_too_are_noted(read: Read) -> None:

@@ -13,7 +13,7 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +215,9 @@ def _one_line(error: BaseException) -> str:
     return re.sub(r"\s+", " ", str(error)).strip()[:200] or type(error).__name__
 
 
-def read_arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
-    """Return the arrays X, y, split, classes and lengths of an npz file, as far as it has them; others are not read.
+def read_arrays(path: Path, where: str, more: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """Return the arrays X, y, split, classes and lengths of an npz file and those named in `more`, as far as it has
+    them; others are not read.
 
     Raises:
         DataError: it is no npz file, is damaged, has no X, or an array holds Python objects.
@@ -230,7 +231,7 @@ def read_arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
     if not size:
         raise DataError(f"{where}: the file is empty")
     try:
-        return _load_arrays(path, where, size)
+        return _load_arrays(path, where, size, more)
     except DataError:
         raise
     # A damaged zip makes zipfile, zlib and numpy raise almost anything; the file is at fault, not the program.
@@ -238,7 +239,7 @@ def read_arrays(path: Path, where: str) -> dict[str, NDArray[Any]]:
         raise DataError(f"{where}: damaged or not an npz file ({_one_line(error)})") from error
 
 
-def _load_arrays(path: Path, where: str, size: int) -> dict[str, NDArray[Any]]:
+def _load_arrays(path: Path, where: str, size: int, more: Sequence[str]) -> dict[str, NDArray[Any]]:
     with warnings.catch_warnings(), zipfile.ZipFile(path) as archive:
         warnings.simplefilter("ignore")
         if sum(entry.file_size for entry in archive.infolist()) > max(BOMB_BYTES, BOMB_RATIO * size):
@@ -246,7 +247,7 @@ def _load_arrays(path: Path, where: str, size: int) -> dict[str, NDArray[Any]]:
         there = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         if "X" not in there:
             raise DataError(f"{where}: no array X; it holds {listed(there) or 'nothing'}")
-        return {name: _load_array(archive, there[name], where) for name in ARRAYS if name in there}
+        return {name: _load_array(archive, there[name], where) for name in (*ARRAYS, *more) if name in there}
 
 
 def _load_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str) -> NDArray[Any]:

@@ -47,12 +47,13 @@ def split_table(data: Data, raw: Raw, cut: Cut = None) -> Splits:
         encoder, notes = fit_table(frame.iloc[division.train], division.train, goal, target)
     except DataError as error:
         raise DataError(f"{raw.where}: {error}") from error
-    notes += checks.note_leaks(frame[list(_used(encoder))], goal.values, goal.task)
+    notes += checks.note_leaks(frame[used(encoder)], goal.values, goal.task)
     return _assemble(raw, frame, encoder, goal, division, tuple(notes))
 
 
-def _used(encoder: Any) -> dict[str, None]:
-    return dict.fromkeys([*(number.column for number in encoder.numbers), *encoder.texts])
+def used(encoder: Any) -> list[str]:
+    """Return the columns of a table that its encoder reads: those that were dropped aren't among them."""
+    return list(dict.fromkeys([*(number.column for number in encoder.numbers), *encoder.texts]))
 
 
 def split_images(data: Data, raw: Raw, cut: Cut = None) -> Splits:
@@ -64,7 +65,8 @@ def split_images(data: Data, raw: Raw, cut: Cut = None) -> Splits:
     images: NDArray[Any] = np.asarray(raw.x)
     checks.refuse(raw.where, _problems_of(images) + checks.check_target(data, raw))
     goal = read_goal(data, raw)
-    division = _divide(data, raw, By(_classes(goal), official=raw.split), goal, cut)
+    by = By(_classes(goal), _groups(data, raw), _times(data, raw), raw.split)
+    division = _divide(data, raw, by, goal, cut)
     target = _target(data, raw, goal, division)
     try:
         encoder = fit_images(images, division.train, goal, target, raw.fitted)

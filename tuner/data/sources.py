@@ -17,7 +17,7 @@ from sklearn import datasets
 from tuner.config import BUNDLED, MODULE_ATTR, Data
 from tuner.data.checks import check_columns, check_texts, refuse
 from tuner.data.divide import is_official
-from tuner.data.files import PLAIN_TEXT, format_of, read_arrays, read_lines, read_table
+from tuner.data.files import ARRAYS, PLAIN_TEXT, format_of, read_arrays, read_lines, read_table
 from tuner.data.folder import read_folder, read_pictures, scan_folder
 from tuner.data.picture import ENDINGS
 from tuner.data.raw import Raw, frame_of, plain_array, series_of
@@ -57,7 +57,7 @@ def read_source(data: Data, folder: Path) -> Raw:
         _without_target(Raw(data.source, np.empty((0, 1, 1, 1))), data, ())  # told before any image is read
         return read_folder(scan, data)
     if path.suffix.lower() == ".npz":
-        return _own(_arrays(path, data.source), data)
+        return _own(_arrays(path, data), data)
     return take_target(_table(path, data), data)
 
 
@@ -85,11 +85,24 @@ def _bundled(data: Data) -> Raw:
     return Raw(data.source, frame, y, classes=classes, target="target")
 
 
-def _arrays(path: Path, where: str) -> Raw:
-    arrays = read_arrays(path, where)
+def _arrays(path: Path, data: Data) -> Raw:
+    """Return the arrays of an npz file; those that the rows are divided by stand beside the examples."""
+    named = {"data.split.groups": data.split.groups, "data.split.time": data.split.time}
+    asked = {key: name for key, name in named.items() if name is not None and name not in ARRAYS}
+    arrays = read_arrays(path, data.source, tuple(asked.values()))
     if "y" not in arrays:
-        raise DataError(f"{where}: no array y; it holds {', '.join(arrays)}")
-    return raw_of(where, **arrays)
+        raise DataError(f"{data.source}: no array y; it holds {', '.join(arrays)}")
+    beside = {name: series_of(arrays.pop(name), data.source, name) for name in asked.values() if name in arrays}
+    raw = raw_of(data.source, **arrays)
+    for name, values in beside.items():
+        if len(values) != len(raw):
+            found = f"X has {len(raw)} rows and {name} has {len(values)}"
+            raise DataError(f"{data.source}: {found}; they must be as many")
+    if isinstance(raw.x, pd.DataFrame):
+        return replace(raw, x=raw.x.assign(**beside))
+    missing = [f"{key} {name!r}: no array of that name" for key, name in asked.items() if name not in beside]
+    refuse(data.source, missing)
+    return replace(raw, aside=pd.DataFrame(beside)) if beside else raw
 
 
 def _without_target(raw: Raw, data: Data, names: tuple[str, ...]) -> Raw:
@@ -111,7 +124,7 @@ def _without_target(raw: Raw, data: Data, names: tuple[str, ...]) -> Raw:
     asked = {"groups": data.split.groups, "time": data.split.time, "drop": data.drop or None}
     asked["text"] = data.text
     for key, value in asked.items():
-        if value is not None:
+        if value is not None and (raw.aside is None or value not in raw.aside):
             noun = f"{infer_kind(data, raw)}s"
             raise DataError(f"{data.source}: {key} {value!r} names a column, and {noun} have none; leave it out")
     return raw
