@@ -77,10 +77,11 @@ class BestConfig:
     def _repr_html_(self) -> str:
         """Return the configuration for a notebook: its values, and its figures."""
         values = "".join(
-            f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in self.params.items()
+            f"<tr><td>{escape(name)}</td><td>{escape(_short(value))}</td></tr>" for name, value in self.params.items()
         )
-        metric = self.about["metric"]
-        test = f", test {self.test[metric]['value']:.4g}" if self.test and metric in self.test else ""
+        metric, test = self.about["metric"], ""
+        if self.test and metric in self.test:
+            test = ", test {value:.4g} (95 % interval {low:.4g} to {high:.4g})".format(**self.test[metric])
         said = f"{metric}: train {self.train[metric]:.4g}, validation {self.val[metric]:.4g}{test}"
         head = f"<h4>{escape(self.study)}: trial {self.trial}, epoch {self.epoch}</h4>"
         return f"{head}<p>{escape(said)}</p><table>{values}</table>"
@@ -151,6 +152,10 @@ class BestConfig:
 
         encoder = self.encoder
         return predict(self.load_model(), encoder.encode(x), encoder.standard, encoder.shape.task)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def load_best(study: str | Path, studies_dir: str | Path = STUDIES) -> BestConfig:
