@@ -158,6 +158,44 @@ def test_bins_hold_about_as_many_points_each_and_few_points_have_none() -> None:
     assert binned([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == ([], [])
 
 
+def test_points_of_equal_x_are_never_in_two_bins() -> None:
+    assert binned([0.0] * 30, [float(i) for i in range(30)]) == ([], []), "nothing rises with what doesn't change"
+    x, y = binned([1.0] * 5 + [2.0] * 11 + [3.0] * 5, [float(i % 7) for i in range(21)])
+    assert x == [1.0, 2.0, 3.0]
+    assert y == [2.0, 3.0, 4.0]
+
+
+def test_what_is_off_is_a_bin_of_its_own_or_in_none() -> None:
+    values, gaps = [0.0, *(0.1 * i for i in range(1, 7))], [9.0, *(float(i) for i in range(1, 7))]
+    assert binned(values, gaps, 0.0) == (pytest.approx([0.2, 0.5]), [2.0, 5.0]), "one trial is too few to tell of off"
+    assert binned([0.0] * 3 + values[1:], [9.0] * 3 + gaps[1:], 0.0) == (pytest.approx([0, 0.2, 0.5]), [9.0, 2.0, 5.0])
+
+
+def test_of_a_regularizer_that_is_off_in_all_trials_but_few_nothing_is_said(study: Study) -> None:
+    def told(values: list[float]) -> Any:
+        there = {}
+        for i, value in enumerate(values):
+            record = study.trials[study.document["best"]["trial"]]
+            score = record.score and replace(record.score, gap=0.01 * (i + 1))
+            there[i] = replace(record, number=i, values={"regularization.l1": value}, score=score)
+        return PLOTS["regularizers"](study.document, there)
+
+    quiet = told([0.0] * 18 + [0.002, 0.004])
+    assert "too few for a median" in quiet.sentence
+    assert [trace["mode"] for trace in quiet.figure["data"]] == ["markers"], "no line of what isn't known"
+    loud = told([0.0] * 6 + [0.002, 0.004, 0.008])
+    assert "From regularization.l1 off to its strongest bin the median gap rises from 0.035 to 0.08" in loud.sentence
+
+
+def test_a_caption_tells_of_no_line_that_is_not_drawn(study: Study) -> None:
+    four = dict(list(study.trials.items())[:5])
+    for name in ("capacity", "regularizers"):
+        found = PLOTS[name](study.document, four)
+        assert found is not None
+        assert "lines" not in {trace["mode"] for trace in found.figure["data"]}
+        assert "for a median over bins" in found.sentence
+
+
 def test_a_users_word_is_no_tag() -> None:
     assert said("<a href='x'>\x1b[31m") == "&lt;a href=&#x27;x&#x27;&gt;?[31m"
 
