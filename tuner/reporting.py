@@ -20,7 +20,7 @@ from tuner.diagnosis import at_bounds, diagnose
 from tuner.errors import SpaceError
 from tuner.grammar import parse_space
 from tuner.ranking import difference
-from tuner.record import BASELINE, StudyRecord, TrialRecord
+from tuner.record import BASELINE, StudyRecord, TrialRecord, epochs_of
 from tuner.scoring import LOSS, LOWER_IS_BETTER
 from tuner.selection import beats_baseline, without_gap_penalty
 from tuner.stopping import KINDS
@@ -73,7 +73,7 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
                                       "groups": study.identity.get("data.split.groups")},
         "trials": _counts(records.values()),
         "verdicts": {kind: _verdicts(records.values()).count(kind) for kind in KINDS},
-        "epochs": _epochs(records.values(), study.data.get("folds", 1)),
+        "epochs": epochs(records.values(), study.data.get("folds", 1)),
         "seconds": facts.get("seconds"),
         "best": figures(best, task), "baseline": figures(baseline, task), "search_best": figures(searched, task),
         "without_gap_penalty": _without(free, searched, task, study.identity.get("data.target_transform")),
@@ -174,11 +174,10 @@ def _verdicts(records: Iterable[TrialRecord]) -> list[str]:
     return [record.verdict.kind for record in records if record.verdict is not None]
 
 
-def _epochs(records: Iterable[TrialRecord], folds: int) -> dict[str, int]:
+def epochs(records: Iterable[TrialRecord], folds: int) -> dict[str, int]:
     """Return the epochs that were run, those of every fold, and those that the caps would have allowed."""
-    there = [(record, record.curve) for record in records if record.curve is not None and record.ended]
-    run = sum(sum(map(len, record.folds)) if record.folds else len(curve) for record, curve in there)
-    return {"run": run, "budgeted": sum(curve.budget * folds for _, curve in there)}
+    there = [epochs_of(record, folds) for record in records if record.ended]
+    return {"run": sum(run for run, _ in there), "budgeted": sum(cap for _, cap in there)}
 
 
 def _test(seen: Mapping[str, Any] | None, best: TrialRecord | None, metric: str) -> dict[str, Any] | None:
