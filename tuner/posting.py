@@ -15,9 +15,9 @@ from textwrap import wrap
 from typing import Any
 
 from tuner import telling
+from tuner.diagnosis import overfitters
 from tuner.drawing import drawn
 from tuner.plots import plots
-from tuner.plots.base import beyond_noise
 from tuner.ranking import best_records
 from tuner.record import TrialRecord
 from tuner.store import Store
@@ -111,9 +111,8 @@ def _notable(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) ->
     ended = [record for record in records.values() if record.ended and record.score is not None and record.curve]
     leading = best_records(records.values(), LEADING, document["score"]["form"])  # those that the figure shows
     found = {record.number: f"Place {place} by score." for place, record in enumerate(leading, start=1)}
-    rest = [record for record in ended if record.number not in found and beyond_noise(record)]
-    by_gap = sorted(rest, key=lambda r: -(r.score.gap if r.score else 0))
-    found |= {record.number: "One of the largest gaps." for record in by_gap[:WORST]}
+    overfit = overfitters(record for record in ended if record.number not in found)
+    found |= {fit.trial: "Overfit, with one of the largest gaps." for fit in overfit[:WORST]}
     for name, why in (
         ("baseline", "The baseline: the middle of the space, unregularized."),
         ("best", "The chosen one."),

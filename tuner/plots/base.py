@@ -138,9 +138,3 @@ def binned(x: Sequence[float], y: Sequence[float], alone: float | None = None) -
 def complete(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
     """Return the trials that ended with a finite score."""
     return [r for r in records.values() if r.state == "complete" and r.score and math.isfinite(r.score.value)]
-
-
-def beyond_noise(record: TrialRecord) -> bool:
-    """Tell whether train is better than validation by more than the standard error of that."""
-    score = record.score
-    return score is not None and math.isfinite(score.gap) and score.gap > max(0.0, score.noise)

@@ -186,8 +186,8 @@ def capacity(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) ->
         yaxis={"title": {"text": LOSS_NAME[document["data"]["task"]]}, "type": kind},
     )  # fmt: skip
     sentence = (
-        f"Two points for each of {len(there)} complete trials, its train and its validation loss: too few, or of too few "
-        "sizes, for a median over bins."
+        f"Two points for each of {len(there)} complete trials, its train and its validation loss: too few, or of too "
+        "few sizes, for a median over bins."
     )
     if len(ends) == 2:
         train, val = ends["train"], ends["val"]
