@@ -232,7 +232,25 @@ def test_a_caption_tells_of_no_line_that_is_not_drawn(study: Study) -> None:
 
 
 def test_a_users_word_is_no_tag() -> None:
-    assert said("<a href='x'>\x1b[31m") == "&lt;a href=&#x27;x&#x27;&gt;?[31m"
+    assert said("<a href='x'>\x1b[31m &amp;") == "&lt;a href='x'&gt;?[31m &amp;amp;", "quotes plotly shows as they are"
+
+
+def test_a_class_is_called_in_a_sentence_what_the_user_calls_it(study: Study) -> None:
+    names = ['5" <b>', "don't & won't", "x"]
+    rows = [{"class": name, "taken_for": [9, int(i == 1), 0]} for i, name in enumerate(names)]
+    (found,) = plots({**study.document, "per_class": {"test": rows}}, study.trials, ["confusion"])
+    assert 'Most often taken for another: x for 5" <b>, in 9 rows.' in found.sentence
+    (heat,) = found.figure["data"]
+    assert heat["x"] == heat["y"] == ['5" &lt;b&gt;', "don't &amp; won't", "x"]
+    rows = [{"class": name, "taken_for": [9 * (i == 0), int(i == 1), 0]} for i, name in enumerate(names)]
+    rows[2]["taken_for"] = [0, 1, 9]
+    (found,) = plots({**study.document, "per_class": {"test": rows}}, study.trials, ["confusion"])
+    assert "x for don't & won't, in 1 row." in found.sentence
+
+
+def test_one_trial_on_the_front_is_one(study: Study) -> None:
+    (found,) = plots(study.document, {n: r for n, r in study.trials.items() if n == 0}, ["validation-gap"])
+    assert "of 1 complete trial 1 is on the front" in found.sentence
 
 
 def test_a_study_shows_itself_in_a_notebook(study: Study) -> None:

@@ -73,6 +73,11 @@ def test_in_a_small_window_nothing_of_a_figure_lies_on_another_part(tmp_path: Pa
         assert all(low >= 0 and high <= 1 and (high - low) * room > 40 for low, high in rows)
 
 
+def test_a_sentence_in_a_title_is_text(storage: Any) -> None:
+    title = json.loads(_titled({"data": [], "layout": {"margin": {}, "legend": {}}}, "T", "<a href='x'>"))["layout"]
+    assert "<sub>&lt;a href='x'&gt;</sub>" in title["title"]["text"]
+
+
 def test_a_gap_within_noise_is_no_notable_one(tmp_path: Path) -> None:
     study = tune(write(tmp_path / "small.yaml", SMALL + "stopping: none\n"), trials=9, studies_dir=tmp_path / "studies")
 

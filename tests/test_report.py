@@ -13,7 +13,8 @@ from command import write
 from tuner.reporting import csv_text, figures, formula, gap, summary, trials_csv
 from tuner.showing import list_text, study_text, trial_text
 from tuner.study import Study
-from tuner.terminal import clean, counted, duration, number, table, trial_line
+from tuner.telling import clean, counted, number
+from tuner.terminal import duration, table, trial_line
 from tuner.tuning import tune
 
 

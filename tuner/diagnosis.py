@@ -26,6 +26,7 @@ from tuner.space import Range, Space
 Fit = Literal["overfit", "slightly overfit", "underfit", "well fitted"]
 OVERFIT: tuple[Fit, ...] = ("overfit", "slightly overfit")
 NOISE, SLIGHT = 2.0, 0.1
+OF_NULL = "of the loss of knowing nothing"
 NO_GAP = f"no gap beyond noise ({NOISE:g} SE)"  # the score's penalty may begin at another multiple, and so says its own
 LITTLE = 0.02  # of the loss of knowing nothing: below it an improvement is none to wait for
 BEST_SHARE, FEWEST_BEST, AT_BOUND = 0.2, 4, 0.1
@@ -74,16 +75,11 @@ def diagnose(record: TrialRecord) -> Diagnosis | None:
     if gap > NOISE * noise:
         fit: Fit = "slightly overfit" if rate < SLIGHT else "overfit"
         by = f"{gap / noise:.1f} SE" if noise > 0 else "without noise"
-        reason = (
-            f"validation loss exceeds training loss by {gap:.2g} of the loss of knowing nothing ({by}); R = {rate:.2g}"
-        )
+        reason = f"validation loss exceeds training loss by {gap:.2g} {OF_NULL} ({by}); R = {rate:.2g}"
     elif null - val <= NOISE * epoch.se_val:
         fit, reason = "underfit", f"at epoch {kept} validation is no better than knowing nothing, beyond noise"
     elif val <= LITTLE * null:
-        fit, reason = (
-            "well fitted",
-            f"{NO_GAP}, and at {val / null:.2g} of the loss of knowing nothing little is left to gain",
-        )
+        fit, reason = "well fitted", f"{NO_GAP}, and at {val / null:.2g} {OF_NULL} little is left to gain"
     elif kept == len(curve) and _improves(curve):
         end = f"its cap of {len(curve)} epochs" if kept >= curve.budget else f"epoch {kept}, where it was ended"
         fit, reason = "underfit", f"still improving at {end}, with {NO_GAP}"

@@ -18,6 +18,7 @@ from tuner import telling
 from tuner.diagnosis import overfitters
 from tuner.drawing import drawn
 from tuner.plots import plots
+from tuner.plots.base import said
 from tuner.ranking import best_records
 from tuner.record import TrialRecord
 from tuner.store import Store
@@ -60,7 +61,7 @@ class Board:
 def _titled(figure: Mapping[str, Any], title: str, sentence: str) -> str:
     """Return a figure with its title and its sentence in it: the dashboard has no other place for them."""
     layout, words = figure["layout"], wrap(sentence, LINE)
-    text = f"<b>{title}</b><br><sub>{'<br>'.join(words)}</sub>"
+    text = f"<b>{said(title)}</b><br><sub>{'<br>'.join(map(said, words))}</sub>"
     legend = LEGEND if any(trace.get("showlegend", True) for trace in figure["data"]) else 0
     margin = {**layout["margin"], "t": 50 + 16 * len(words), "b": BELOW + legend}
     room = CELL - margin["t"] - margin["b"]
@@ -97,9 +98,9 @@ def notes(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> di
 
 
 def _of_study(document: Mapping[str, Any]) -> str:
-    said = "\n".join(f"- {_plain(sentence)}" for sentence in telling.answer(document))
+    told = "\n".join(f"- {_plain(sentence)}" for sentence in telling.answer(document))
     return (
-        f"# {document['study']}\n\n{said}\n\n`{document['formula']}`\n\n"
+        f"# {document['study']}\n\n{told}\n\n`{document['formula']}`\n\n"
         "`L_val`, `L_train`: the losses at the epoch that is kept, both measured in evaluation mode; `L_0`: that of "
         "knowing nothing. Attributes (`val_loss`, `train_loss`, `gap`, `best_epoch`, `verdict`, ...) sort the table of "
         "trials and can be axes of plots.\n"

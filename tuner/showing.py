@@ -16,8 +16,8 @@ from tuner.diagnosis import diagnose
 from tuner.drawing import drawn
 from tuner.record import TrialRecord
 from tuner.reporting import figures
-from tuner.telling import clean, number
-from tuner.terminal import counted, duration, note, rows_of, table, width
+from tuner.telling import clean, counted, number
+from tuner.terminal import duration, note, rows_of, table, width
 
 HEADLINE = {
     "classification": ("log_loss", "accuracy", "balanced_accuracy", "f1"),

@@ -32,6 +32,11 @@ def clean(text: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things."""
+    return f"{count} {noun}" + "s" * (count != 1)
+
+
 def with_interval(figure: Mapping[str, float] | None) -> str:
     """Return a figure with its interval."""
     if figure is None:

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from tuner.record import TrialRecord
+from tuner.telling import clean
 
 TRAIN, VAL, TEST = "#2f6db3", "#d2691e", "#2e8b57"
 CHOSEN, OTHER, GAP = "#b3123f", "#8a8f98", "rgba(210, 105, 30, 0.16)"
@@ -86,8 +87,8 @@ def line(x: Sequence[Any], y: Sequence[Any], name: str, colour: str, **more: Any
 
 
 def said(text: object) -> str:
-    """Return a user's word as plotly shows it: it takes tags for formats."""
-    return html.escape("".join(c if c.isprintable() else "?" for c in str(text)))
+    """Return a user's word as plotly shows it: it takes tags for formats. Quotes it shows as they are."""
+    return html.escape(clean(text), quote=False)
 
 
 def number(value: float | None) -> str:

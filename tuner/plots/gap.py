@@ -26,6 +26,7 @@ from tuner.plots.curves import LOSS_NAME
 from tuner.record import TrialRecord
 from tuner.rescoring import front
 from tuner.scoring import LOWER_IS_BETTER
+from tuner.telling import counted
 
 OWN = "regularization."  # which a panel of the regularizers needn't say
 REGULARIZING = (OWN, "augmentation.")
@@ -68,7 +69,8 @@ def against_validation(document: Mapping[str, Any], records: Mapping[int, TrialR
                             marker={"symbol": "star", "size": 15}))  # fmt: skip
     drawn = figure(traces, xaxis="gap: train better than validation by", yaxis=skill)
     ends = " (1 is perfect, 0 knows nothing)" if loss else ""
-    sentence = f"Up is better{ends}, left is more honest; of {len(there)} complete trials {len(ahead)} are on the front"
+    front_is = f"{len(ahead)} {'is' if len(ahead) == 1 else 'are'} on the front"
+    sentence = f"Up is better{ends}, left is more honest; of {counted(len(there), 'complete trial')} {front_is}"
     if free is not None and searched is not None and priced:
         sentence += f"; validation alone would have chosen trial {free.number}, not {searched.number}"
     if best is not None and searched is not None and overruled:
