@@ -8,6 +8,7 @@ a policy in its head keeps it from asking anyone. What came from a user's data i
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -20,13 +21,14 @@ from tuner.plots import Plot, plots
 from tuner.ranking import ranked
 from tuner.record import TrialRecord
 from tuner.reporting import figures
-from tuner.showing import figures_table
+from tuner.showing import figures_table, where
 from tuner.study import Study
 from tuner.telling import clean, number
 from tuner.terminal import duration, rows_of
 
 REPORT = "report.html"
 MOST_TRIALS = 1000  # in the table
+AGAIN, MOST_OF_A_NAME = "-again", 64
 
 
 def report(study: Study) -> str:
@@ -40,9 +42,10 @@ def report(study: Study) -> str:
     best = document["best"]
     return page.get_template("report.html").render(
         doc=document, rows=rows_of(document["data"]), took=duration(document["seconds"]),
-        created=study.record.created[:10], answer=telling.answer(document),
-        verdict=document["test"]["verdict"] if document["test"] else None, best=best,
-        chosen=best["trial"] if best else None, figures=figures_table(document) if best else [],
+        created=study.record.created[:10], answer=[telling.typeset(said) for said in telling.answer(document)],
+        verdict=telling.typeset(clean(document["test"]["verdict"])) if document["test"] else None, best=best,
+        ended=telling.ended(document), chosen=best["trial"] if best else None,
+        figures=[[telling.typeset(cell) for cell in row] for row in figures_table(document)] if best else [],
         values=_values(study) if best else [], size=telling.size(best) if best else "", plots=drawn,
         classes=_classes(document), part="test" if (document["per_class"] or {}).get("test") else "validation",
         mistakes=[_mistake(each) for each in study.mistakes], trials=_trials(study), commands=_commands(study),
@@ -140,14 +143,14 @@ def _row(record: TrialRecord, task: str, metric: str, names: Sequence[str]) -> t
 
 
 def _commands(study: Study) -> list[str]:
-    """Return the commands that make the study, and its chosen network, again."""
-    place = study.folder
-    name = study.name if str(place) == f"studies/{study.name}" else str(place)
-    return [
-        f"tuner run {place / 'space.yaml'} --study-name {study.name}-again",
-        f"tuner train {place / 'best.yaml'}",
-        f"tuner show {name}",
-    ]
+    """Return the commands that make the study, and its chosen network, again; of a study that isn't over, those whose
+    files are there.
+    """
+    space, config, options = study.folder / "space.yaml", study.document["config"], where(study.document)
+    again = f"{study.name[: MOST_OF_A_NAME - len(AGAIN)]}{AGAIN}"
+    commands = [f"tuner run {shlex.quote(str(space))} --study-name {again}{options}"] if space.exists() else []
+    commands += [f"tuner train {shlex.quote(config)}"] if config else []
+    return [*commands, f"tuner show {study.name}{options}"]
 
 
 def _facts(study: Study) -> list[tuple[str, str]]:

@@ -98,7 +98,7 @@ def notes(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> di
 
 
 def _of_study(document: Mapping[str, Any]) -> str:
-    told = "\n".join(f"- {_plain(sentence)}" for sentence in telling.answer(document))
+    told = "\n".join(f"- {_plain(telling.typeset(sentence))}" for sentence in telling.answer(document))
     return (
         f"# {document['study']}\n\n{told}\n\n`{document['formula']}`\n\n"
         "`L_val`, `L_train`: the losses at the epoch that is kept, both measured in evaluation mode; `L_0`: that of "
