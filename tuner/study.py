@@ -79,7 +79,7 @@ class Study:
     def __repr__(self) -> str:
         best = self.document["best"]
         found = f"best {best['trial']} with score {number(best['score'])}" if best else "none complete"
-        return f"<Study {self.name!r}: {len(self.trials)} trials, {found}>"
+        return f"<Study {self.name!r}: {telling.counted(len(self.trials), 'trial')}, {found}>"
 
     def _repr_html_(self) -> str:
         def shown(text: str) -> str:

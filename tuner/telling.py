@@ -185,7 +185,7 @@ def answer(document: Mapping[str, Any]) -> list[str]:
     test = document["test"] if document["test"] and not document["test"]["stale"] else None
     reached = f"train {metric} {number(best['train'][metric])}, validation {number(best['val'][metric])}"
     if test and metric in test:
-        reached += f", test {with_interval(test[metric])} (95 % interval, {test['rows']} rows)"
+        reached += f", test {with_interval(test[metric])} (95 % interval, {counted(test['rows'], 'row')})"
     trials = document["trials"]
     there = trials["total"] - trials["running"] - trials["waiting"]
     if so_far:
