@@ -26,6 +26,7 @@ from tuner.record import TrialRecord
 
 LEADING, SMALL_BEST, SMALL_WORST, COLUMNS = 5, 6, 3, 3
 MOST_POINTS = 200  # of a curve that is drawn
+FEW_POWERS = 100.0  # of a panel's axis, that leave room for 2 and 5 between them
 CEILING = 1.5  # times the loss of knowing nothing: a first epoch far above it would squeeze all others
 LOSS_NAME = {"classification": "log loss", "regression": "mean squared error (standardized)"}
 
@@ -124,8 +125,10 @@ def small(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Pl
                    f"yaxis{end}": {"domain": y, "anchor": f"x{end}", "showticklabels": column == 0} | same}  # fmt: skip
         titles.append({"text": said(title), "x": x[0], "y": y[1], "xref": "paper", "yref": "paper", "xanchor": "left",
                        "yanchor": "bottom", "showarrow": False})  # fmt: skip
-    kind = spread(losses)
-    layout |= {name: {**value, "type": kind} for name, value in layout.items() if name.startswith("yaxis")}
+    scale: dict[str, Any] = {"type": spread(losses)}
+    if scale["type"] == "log":  # a panel is too low for every digit between two powers of ten
+        scale |= {"dtick": "D2" if max(losses) < FEW_POWERS * min(losses) else 1}
+    layout |= {name: value | scale for name, value in layout.items() if name.startswith("yaxis")}
     drawn = figure(traces, **layout, annotations=titles, height=200 * rows + 60)
     first = f"The {len(best)} best trials by score" if len(best) > 1 else "The best trial by score"
     others = ""
