@@ -41,7 +41,8 @@ def test_a_fit_is_told_by_the_gap_its_noise_and_whether_it_still_improved(
     assert found.gap == pytest.approx((val[epoch - 1] - train[epoch - 1]) / 2)
     assert found.noise == pytest.approx(0.01)
     assert found.rate == pytest.approx(rate)
-    assert found.reason
+    assert ("of the loss of knowing nothing" in found.reason) == ("overfit" in found.fit)
+    assert ("no gap beyond noise (2 SE)" in found.reason) != ("overfit" in found.fit)
 
 
 @pytest.mark.parametrize(

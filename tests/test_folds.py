@@ -16,10 +16,13 @@ from tuner.config import Stopping
 from tuner.curve import Curve, pooled
 from tuner.errors import DataError
 from tuner.grammar import Override
+from tuner.live import Screen
 from tuner.measuring import predict
 from tuner.metrics import per_example_loss
 from tuner.planning import prepare
+from tuner.plots import PLOTS
 from tuner.record import TrialRecord, seconds_kept
+from tuner.reporting import summary
 from tuner.scoring import Score
 from tuner.stopping import finished, judge_folds, over_folds, peer
 from tuner.tuning import conduct, tune
@@ -53,6 +56,23 @@ def test_a_trials_curve_is_the_mean_over_its_folds(study: Any) -> None:
             mean = np.average([f[number].val.loss for f in record.folds], weights=[f.n_val for f in record.folds])
             assert record.curve[number].val.loss == pytest.approx(mean, rel=1e-5)
         assert record.score.epoch == record.curve.best
+
+
+def test_screen_text_and_figure_tell_the_same_epochs_of_all_folds(study: Any) -> None:
+    records = {number: replace(record, folds=record.folds[:1]) for number, record in study.trials.items() if number}
+    records[0] = study.trials[0]
+    document = summary(study.record, records, {})
+    run, cap = document["epochs"]["run"], document["epochs"]["budgeted"]
+    assert cap == 3 * sum(record.curve.budget for record in records.values())
+    screen = Screen()
+    screen.study = study.record
+    assert screen._saved(list(records.values())) == f"{1 - run / cap:.0%} of epochs saved"
+    ended = PLOTS["ended"](document, records)
+    assert ended is not None
+    assert ended.sentence.startswith(f"{run} of {cap} epochs were run, {1 - run / cap:.0%} saved; ended: ")
+    caps, *bars = ended.figure["data"]
+    assert (caps["name"], sum(caps["y"])) == ("saved", cap)
+    assert sum(sum(bar["y"]) for bar in bars) == run
 
 
 def test_the_folds_errors_add_up_in_squares_as_their_examples_are_disjoint(study: Any) -> None:

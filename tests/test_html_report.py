@@ -14,6 +14,7 @@ import pytest
 from browser import SEEN, dom
 from command import SMALL, call, write
 
+from tuner.data.readable import readable
 from tuner.html_report import report
 from tuner.planning import prepare
 from tuner.plots import PLOTS
@@ -158,6 +159,26 @@ def test_of_folds_each_row_is_judged_by_the_network_that_has_not_seen_it(tmp_pat
     assert open_study("small", studies_dir=tmp_path / "studies").mistakes == study.mistakes
 
 
+def test_of_a_table_is_said_which_columns_of_a_mistake_are_left_out_and_why(study: Study) -> None:
+    x = study.best.encode([[float(i) for i in range(13)]])[0]
+    row = readable(study.best.encoder, x)
+    assert (len(row["values"]), row["left_out"]) == (12, {"number": 1, "category": 0, "date": 0})
+    mistakes = [{"row": 1, "loss": 1.0, "true": "a", "predicted": "b", "probability": 1.0, **row}]
+    said = report(replace(study, mistakes=mistakes))
+    left_out = "1 number column closest to the middle of the training rows"
+    assert f"Left out, so that a row can be read: {left_out}." in said
+    assert "as the network sees them" not in said
+    image = {**study.document, "data": {**study.document["data"], "kind": "image"}}
+    assert "as the network sees them" in report(replace(study, document=image, mistakes=mistakes))
+
+
+def test_a_page_has_the_sign_that_a_terminal_may_lack(study: Study) -> None:
+    text = report(study)
+    assert "confirmed (± sd)" in text
+    assert "+-" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert "± sd" in study._repr_html_()
+
+
 def test_the_terms_of_the_formula_are_told(study: Study) -> None:
     text = report(study)
     assert "that of predicting the class frequencies" in text
@@ -181,6 +202,10 @@ addEventListener("load", () => setTimeout(() => {
   document.querySelector("#trials th:nth-child(4)").click();
   const drawn = [...document.querySelectorAll(".plot")].map(each => each.querySelectorAll("svg.main-svg").length);
   const first = document.querySelector("#trials tbody tr td").textContent;
+  document.querySelector("#trials th:nth-child(7)").click();
+  const smallest = document.querySelector("#trials tbody tr td").textContent;
+  document.querySelector("#trials th:nth-child(7)").click();
+  const largest = document.querySelector("#trials tbody tr td").textContent;
   const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   const widths = which => [...document.querySelectorAll(which)].map(each => each.getBoundingClientRect().width);
   const drawings = ".plot svg.main-svg:first-child", before = widths(drawings);
@@ -190,7 +215,7 @@ addEventListener("load", () => setTimeout(() => {
   dispatchEvent(new Event("afterprint"));
   const same = JSON.stringify(before) === JSON.stringify(widths(drawings));
   document.body.setAttribute("data-seen", JSON.stringify(
-    {drawn, first, wide, panels, printed, same, faults: window.faults}));
+    {drawn, first, smallest, largest, wide, panels, printed, same, faults: window.faults}));
 }, 3000));
 </script>
 """
@@ -215,6 +240,9 @@ def test_a_browser_draws_every_plot_and_asks_for_nothing(study: Study, tmp_path:
     assert len(seen["drawn"]) == len(PLOTS)
     assert min(seen["drawn"]) > 0
     assert int(seen["first"]) == max(study.trials.values(), key=_worth).number, "sorted by score, the best first"
+    by_gap = sorted((r for r in study.trials.values() if r.score is not None), key=lambda r: r.score.gap)
+    ends = [by_gap[0].number, by_gap[-1].number]
+    assert [int(seen["smallest"]), int(seen["largest"])] == ends, "a gap is better small"
     assert seen["wide"] <= 0, "nothing is wider than the screen"
     assert min(seen["panels"]) >= 640, "panels side by side are scrolled, not squeezed"
     assert seen["printed"] <= PAPER

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import stat
+import time
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import SMALL, call, write
+from command import SECONDS, SMALL, call, spawn, write
 
+from tuner import telling
+from tuner.best import load_best
 from tuner.cli import main
+from tuner.html_report import report
 from tuner.planning import prepare
+from tuner.posting import notes
 from tuner.study import open_study
 from tuner.tuning import conduct, tune
 
@@ -55,6 +63,63 @@ def test_a_stopped_study_leaves_its_best_so_far_with_the_test_set_closed(here: P
     assert call(capsys, "best", "small").code == 0
     assert call(capsys, "show", "small", "--json").document["test"] is None
     assert call(capsys, "run", "small.yaml", "--json").document["test"]["looks"] == 1
+
+
+def test_a_study_says_that_it_runs_was_stopped_or_is_over_and_how_far_it_came(here: Path, capsys: Any) -> None:
+    run = conduct(prepare("small.yaml"))
+    drain(run, 2)
+    first = telling.answer(open_study("small").document)[0]
+    assert first == "The study still runs: 2 of 3 trials have ended. What follows is its state so far."
+    said = report(open_study("small"))
+    assert "space.yaml" not in said[said.index("To do it again") :], "which isn't there yet"
+    assert "best.yaml" not in said
+    run.close()
+    study = open_study("small")
+    told = telling.answer(study.document)
+    assert told[0].startswith("The study was stopped (the same command goes on): 2 of 3 trials have ended.")
+    assert told[1].startswith(f"Best so far is trial {study.document['best']['trial']}, as it was after epoch")
+    assert "2 of 3 trials in " in (study.folder / "report.html").read_text()
+    assert "The study was stopped" in notes(study.document, study.trials)[None].replace("\\", "")
+    assert "The study was stopped" in call(capsys, "show", "small").out
+    assert call(capsys, "run", "small.yaml").code == 0
+    assert telling.answer(open_study("small").document)[0].startswith("Of 3 configurations trial ")
+
+
+def test_a_study_that_was_killed_is_told_to_be_stopped_not_to_run(here: Path, capsys: Any) -> None:
+    write(here / "small.yaml", SMALL.replace("{low: 2, high: 4}", "{low: 40, high: 60}") + "stopping: none\n")
+    process = spawn("run", "small.yaml", "--trials", "500", "--quiet", cwd=here)
+    end = time.monotonic() + SECONDS
+    while not (here / "studies" / "tuner.db").exists() or call(capsys, "show", "small").code:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(0.5)
+    assert "The study still runs" in call(capsys, "show", "small").out
+    process.kill()
+    process.communicate()
+    assert "The study was stopped" in call(capsys, "show", "small").out
+
+
+def test_of_a_single_trial_is_said_that_it_is_one(here: Path, capsys: Any) -> None:
+    said = " ".join(telling.answer(tune("small.yaml", trials=1).document))
+    assert said.startswith("There is one configuration, that of trial 0, as it was after epoch")
+    assert "Tuning did not help" not in said
+    assert "1 trial in " in (here / "studies/small/report.html").read_text()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_commands_that_a_study_prints_work_when_they_are_pasted(here: Path, capsys: Any, shared: bool) -> None:
+    words = ["--studies-dir", "my studies"] + ["--storage", "sqlite:///a 'shared' one.db"] * shared
+    said = call(capsys, "run", "small.yaml", *words)
+    assert said.code == 0, said.err
+    page = report(open_study("small", storage=words[-1] if shared else None, studies_dir="my studies"))
+    block = unescape(page[page.index("<pre>", page.index("To do it again")) + 5 : page.index("</pre>")])
+    printed = re.findall(r"^(?:one trial  +)?(tuner (?:show|run|train) .*)$", f"{said.out}\n{block}", re.MULTILINE)
+    assert len(printed) == 4
+    for line in printed:
+        done = call(capsys, *shlex.split(line)[1:])
+        assert done.code == 0, f"{line}: {done.err}"
+    (line,) = re.findall(r"^in Python  +tuner\.(.*)$", said.out, re.MULTILINE)
+    assert eval(line, {"load_best": load_best}).study == "small"
 
 
 def test_a_study_with_a_shared_database_is_refused_from_another_folder_too(here: Path, capsys: Any) -> None:

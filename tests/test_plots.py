@@ -11,9 +11,13 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 from command import SMALL, write
+from records import with_gap
 
+from tuner.diagnosis import diagnose
 from tuner.plots import PLOTS, plots
 from tuner.plots.base import binned, said
+from tuner.plots.curves import COLUMNS, SMALL_BEST
+from tuner.ranking import best_records
 from tuner.record import TrialRecord
 from tuner.study import Study
 from tuner.tuning import tune
@@ -75,6 +79,22 @@ def test_the_winners_star_stands_at_the_epoch_it_kept_and_its_validation_loss(st
     assert star["y"] == [pytest.approx(best.curve[best.score.epoch].val.loss, rel=1e-3)]
 
 
+def test_the_chosen_trial_is_drawn_over_the_others_and_named_before_them(study: Study) -> None:
+    traces = plot(study, "curves").figure["data"]
+    chosen = f"trial {study.document['best']['trial']}"
+    assert traces[-1]["name"].startswith(f"{chosen} ended")
+    assert any(trace["name"].startswith(f"{chosen} kept") for trace in traces[-4:])
+    named = sorted((trace for trace in traces if trace.get("showlegend", True)), key=lambda each: each["legendrank"])
+    assert named[0]["name"] == f"{chosen} (chosen)"
+    assert len({trace["legendrank"] for trace in named}) == len(named)
+
+
+def test_panels_on_one_scale_have_its_numbers_at_the_left_alone(study: Study) -> None:
+    axes = [axis for name, axis in plot(study, "small").figure["layout"].items() if name.startswith("yaxis")]
+    assert len(axes) > COLUMNS
+    assert [axis["showticklabels"] for axis in axes] == [i % COLUMNS == 0 for i in range(len(axes))]
+
+
 def test_the_front_holds_the_chosen_trial_or_one_better_in_validation_or_gap(study: Study) -> None:
     drawn = {trace["name"].split(":")[0]: trace for trace in plot(study, "validation-gap").figure["data"]}
     (gap,), (skill,) = drawn["chosen"]["x"], drawn["chosen"]["y"]
@@ -127,20 +147,35 @@ def test_a_trial_that_only_the_confirmation_chose_is_no_price_of_the_penalty(stu
     assert f"chosen trial {third}, not {second}; the search chose trial {second}" in sentence
 
 
-def test_only_a_gap_beyond_its_noise_makes_an_overfitter(study: Study) -> None:
-    def told(gap: float) -> str:
-        there = {
-            number: replace(record, score=record.score and replace(record.score, gap=gap, noise=0.02))
-            for number, record in study.trials.items()
-        }
-        (found,) = plots(study.document, there, ["small"])
-        return f"{found.title}: {found.sentence}"
+def test_an_overfitter_is_what_the_diagnosis_calls_so(study: Study) -> None:
+    leading = {record.number for record in best_records(study.trials.values(), SMALL_BEST)}
 
-    assert "overfitters" in told(0.03)
-    assert "largest gap beyond noise" in told(0.03)
-    for quiet in (0.01, -0.03, math.nan):
-        assert "overfit" not in told(quiet)
-        assert "gap" not in told(quiet)
+    def told(gap: float, others: int) -> tuple[str, list[str]]:
+        there, left = {}, others
+        for number, record in study.trials.items():
+            there[number] = with_gap(record, gap if number not in leading and left > 0 else 0.0, 0.02)
+            left -= number not in leading
+        (found,) = plots(study.document, there, ["small"])
+        for note in found.figure["layout"]["annotations"]:
+            if note["text"].startswith("gap"):
+                fit = diagnose(there[int(note["text"].split()[-1])])
+                assert fit is not None
+                assert "overfit" in fit.fit
+        titles = [each["text"] for each in found.figure["layout"]["annotations"] if each["text"].startswith("gap")]
+        return f"{found.title}: {found.sentence}", titles
+
+    said, panels = told(0.05, 5)
+    assert "worst overfitters" in said
+    assert "of the 5 others that are overfit, the 3 with the largest gaps" in said
+    assert len(panels) == 3
+    said, panels = told(0.05, 1)
+    assert "the only other one that is overfit" in said
+    assert len(panels) == 1
+    for quiet in (0.03, 0.01, -0.03, math.nan):  # the first is beyond the score's 1 SE, within the diagnosis' 2
+        said, panels = told(quiet, 5)
+        assert "overfitters" not in said
+        assert "of the others none is overfit" in said
+        assert panels == []
 
 
 def test_a_bars_row_says_what_the_bar_is(study: Study) -> None:
@@ -158,8 +193,64 @@ def test_bins_hold_about_as_many_points_each_and_few_points_have_none() -> None:
     assert binned([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == ([], [])
 
 
+def test_points_of_equal_x_are_never_in_two_bins() -> None:
+    assert binned([0.0] * 30, [float(i) for i in range(30)]) == ([], []), "nothing rises with what doesn't change"
+    x, y = binned([1.0] * 5 + [2.0] * 11 + [3.0] * 5, [float(i % 7) for i in range(21)])
+    assert x == [1.0, 2.0, 3.0]
+    assert y == [2.0, 3.0, 4.0]
+
+
+def test_what_is_off_is_a_bin_of_its_own_or_in_none() -> None:
+    values, gaps = [0.0, *(0.1 * i for i in range(1, 7))], [9.0, *(float(i) for i in range(1, 7))]
+    assert binned(values, gaps, 0.0) == (pytest.approx([0.2, 0.5]), [2.0, 5.0]), "one trial is too few to tell of off"
+    assert binned([0.0] * 3 + values[1:], [9.0] * 3 + gaps[1:], 0.0) == (pytest.approx([0, 0.2, 0.5]), [9.0, 2.0, 5.0])
+
+
+def test_of_a_regularizer_that_is_off_in_all_trials_but_few_nothing_is_said(study: Study) -> None:
+    def told(values: list[float]) -> Any:
+        there = {}
+        for i, value in enumerate(values):
+            record = study.trials[study.document["best"]["trial"]]
+            score = record.score and replace(record.score, gap=0.01 * (i + 1))
+            there[i] = replace(record, number=i, values={"regularization.l1": value}, score=score)
+        return PLOTS["regularizers"](study.document, there)
+
+    quiet = told([0.0] * 18 + [0.002, 0.004])
+    assert "too few for a median" in quiet.sentence
+    assert [trace["mode"] for trace in quiet.figure["data"]] == ["markers"], "no line of what isn't known"
+    loud = told([0.0] * 6 + [0.002, 0.004, 0.008])
+    assert "From regularization.l1 off to its strongest bin the median gap rises from 0.035 to 0.08" in loud.sentence
+
+
+def test_a_caption_tells_of_no_line_that_is_not_drawn(study: Study) -> None:
+    four = dict(list(study.trials.items())[:5])
+    for name in ("capacity", "regularizers"):
+        found = PLOTS[name](study.document, four)
+        assert found is not None
+        assert "lines" not in {trace["mode"] for trace in found.figure["data"]}
+        assert "for a median over bins" in found.sentence
+
+
 def test_a_users_word_is_no_tag() -> None:
-    assert said("<a href='x'>\x1b[31m") == "&lt;a href=&#x27;x&#x27;&gt;?[31m"
+    assert said("<a href='x'>\x1b[31m &amp;") == "&lt;a href='x'&gt;?[31m &amp;amp;", "quotes plotly shows as they are"
+
+
+def test_a_class_is_called_in_a_sentence_what_the_user_calls_it(study: Study) -> None:
+    names = ['5" <b>', "don't & won't", "x"]
+    rows = [{"class": name, "taken_for": [9, int(i == 1), 0]} for i, name in enumerate(names)]
+    (found,) = plots({**study.document, "per_class": {"test": rows}}, study.trials, ["confusion"])
+    assert 'Most often taken for another: x for 5" <b>, in 9 rows.' in found.sentence
+    (heat,) = found.figure["data"]
+    assert heat["x"] == heat["y"] == ['5" &lt;b&gt;', "don't &amp; won't", "x"]
+    rows = [{"class": name, "taken_for": [9 * (i == 0), int(i == 1), 0]} for i, name in enumerate(names)]
+    rows[2]["taken_for"] = [0, 1, 9]
+    (found,) = plots({**study.document, "per_class": {"test": rows}}, study.trials, ["confusion"])
+    assert "x for don't & won't, in 1 row." in found.sentence
+
+
+def test_one_trial_on_the_front_is_one(study: Study) -> None:
+    (found,) = plots(study.document, {n: r for n, r in study.trials.items() if n == 0}, ["validation-gap"])
+    assert "of 1 complete trial 1 is on the front" in found.sentence
 
 
 def test_a_study_shows_itself_in_a_notebook(study: Study) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from command import SMALL, write
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects, is_valid_graph_object_id
 from optuna_dashboard._note import get_note_from_system_attrs, save_note
+from records import with_gap
 
 from tuner.planning import prepare
 from tuner.plots import plots
@@ -73,17 +73,20 @@ def test_in_a_small_window_nothing_of_a_figure_lies_on_another_part(tmp_path: Pa
         assert all(low >= 0 and high <= 1 and (high - low) * room > 40 for low, high in rows)
 
 
+def test_a_sentence_in_a_title_is_text(storage: Any) -> None:
+    title = json.loads(_titled({"data": [], "layout": {"margin": {}, "legend": {}}}, "T", "<a href='x'>"))["layout"]
+    assert "<sub>&lt;a href='x'&gt;</sub>" in title["title"]["text"]
+
+
 def test_a_gap_within_noise_is_no_notable_one(tmp_path: Path) -> None:
     study = tune(write(tmp_path / "small.yaml", SMALL + "stopping: none\n"), trials=9, studies_dir=tmp_path / "studies")
 
     def noted(gap: float) -> list[str]:
-        there = {
-            number: replace(record, score=record.score and replace(record.score, gap=gap, noise=0.02))
-            for number, record in study.trials.items()
-        }
+        there = {number: with_gap(record, gap, 0.02) for number, record in study.trials.items()}
         return [body for body in notes(study.document, there).values() if "largest gaps" in body]
 
-    assert noted(0.03)
+    assert noted(0.05)
+    assert not noted(0.03), "which the score may have penalized, but the diagnosis calls noise"
     assert not noted(0.01)
     assert not noted(-0.03)
 

@@ -13,7 +13,8 @@ from command import write
 from tuner.reporting import csv_text, figures, formula, gap, summary, trials_csv
 from tuner.showing import list_text, study_text, trial_text
 from tuner.study import Study
-from tuner.terminal import clean, counted, duration, number, table, trial_line
+from tuner.telling import clean, counted, number
+from tuner.terminal import duration, table, trial_line
 from tuner.tuning import tune
 
 
@@ -34,6 +35,8 @@ def test_the_formula_says_the_constants_of_the_score() -> None:
     assert formula("log_loss", constants) == "score = 1 - L_val/L_0 - 0.25 * max(0, (L_val - L_train)/L_0 - 2 SE)"
     constants["score.tolerance"] = 0.1
     assert formula("mae", constants) == "score = -mae(val) - 0.25 * max(0, gap - 2 SE - 0.1)"
+    ties = "of ties (within half an SE of the paired difference to the best), the smallest gap"
+    assert formula("accuracy", constants | {"score.form": "tiebreak"}) == f"score = accuracy(val); {ties}"
 
 
 def test_a_failed_trial_is_in_the_table_and_in_the_lines_without_figures(study: Study) -> None:

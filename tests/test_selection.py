@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from command import SMALL, write
 
 from tuner.planning import Plan, prepare
+from tuner.reporting import summary
 from tuner.selection import Finalist, beats_baseline, look, without_gap_penalty
 from tuner.study import Study
 from tuner.tuning import tune
@@ -76,15 +78,48 @@ def test_without_a_baseline_there_is_no_difference(run: tuple[Plan, Study]) -> N
     assert beats_baseline(seen, "log_loss") == "There is no baseline to compare with."
 
 
+def test_of_a_baseline_that_failed_is_said_what_became_of_it(run: tuple[Plan, Study]) -> None:
+    seen, (_, study) = see(run, baseline=False), run
+    failed = replace(study.trials[0], state="failed", verdict=None, error="diverged at epoch 10")
+    said = "There is nothing to compare with: the baseline, trial 0, failed: diverged at epoch 10."
+    assert beats_baseline(seen, "log_loss", failed) == said
+    document = summary(study.record, {**study.trials, 0: failed}, {"test": seen})
+    assert document["test"]["verdict"] == said
+    pruned = beats_baseline(seen, "log_loss", replace(failed, state="pruned"))
+    assert "the baseline, trial 0, was pruned: diverged" in pruned
+    assert "has not ended" in beats_baseline(seen, "log_loss", replace(failed, state="waiting"))
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "said"),
+    [
+        (0.1, 0.05, 0.2, "better by 0.1, 95 % interval 0.05 to 0.2"),
+        (-0.1, -0.2, -0.05, "worse by 0.1, 95 % interval 0.05 to 0.2"),
+        (-0.00558, -0.0412, 0.0494, "worse by 0.00558, 95 % interval 0.0412 worse to 0.0494 better"),
+        (0.02, -0.0158, 0.059, "better by 0.02, 95 % interval 0.0158 worse to 0.059 better"),
+    ],
+)
+def test_a_difference_is_told_in_words_and_without_a_sign(value: float, low: float, high: float, said: str) -> None:
+    difference = {"log_loss": {"value": value, "low": low, "high": high}}
+    seen = {"trial": 5, "baseline": 0, "difference": difference, "rows": 100}
+    assert f"(test log_loss {said})." in beats_baseline(seen, "log_loss")
+
+
+def test_of_a_single_trial_it_isnt_said_that_tuning_was_of_no_use() -> None:
+    seen = {"trial": 0, "baseline": 0, "difference": {"log_loss": {"value": 0.0, "low": 0.0, "high": 0.0}}, "rows": 9}
+    assert beats_baseline(seen, "log_loss", trials=1).startswith("Nothing was tuned: the only trial is the baseline")
+    assert "Tuning did not help" in beats_baseline(seen, "log_loss", trials=2)
+
+
 @pytest.mark.parametrize(
     ("interval", "said"),
     [
         (
             (0.1, 0.05, 0.2),
-            "It beat the baseline, which is the middle of the space, unregularized and not tuned (test acc",
+            "The chosen trial beat the baseline, which is the middle of the space, unregularized and not tuned (test",
         ),
         ((0.1, -0.05, 0.2), "Tuning did not beat the untuned, unregularized baseline beyond noise"),
-        ((-0.1, -0.2, -0.05), "Tuning did not help: it is worse"),
+        ((-0.1, -0.2, -0.05), "Tuning did not help: the chosen trial is worse"),
     ],
 )
 def test_whether_tuning_helped_is_said_plainly(interval: tuple[float, float, float], said: str) -> None:
@@ -94,6 +129,7 @@ def test_whether_tuning_helped_is_said_plainly(interval: tuple[float, float, flo
     assert "the baseline itself was chosen" in beats_baseline(seen | {"trial": 0}, "accuracy")
     few = beats_baseline(seen | {"rows": 3}, "accuracy")
     assert few.startswith("Whether tuning helped can't be told from 3 test rows (")
+    assert "from 1 test row (" in beats_baseline(seen | {"rows": 1}, "accuracy")
     undefined = beats_baseline(seen | {"difference": {}}, "accuracy")
     assert undefined == "Whether tuning helped can't be told: accuracy isn't defined on the test rows."
 

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from tuner.data.splits import Encoder
 
 STUDIES = Path("studies")
+DATABASE = "tuner.db"  # of all studies of a folder, where no other storage is named
 MODEL = "model.safetensors"
+LOCK = ".lock"  # in a study's folder; held by the process that runs it
 FEATURES = ".features"  # of frozen parts, until all trials have ended: what runs after this one needs them, too
 
 

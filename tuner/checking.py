@@ -15,8 +15,8 @@ from tuner.grammar import Override, plain_domain, read_space
 from tuner.planning import Plan, own_families, plan_of, total_trials
 from tuner.reporting import formula
 from tuner.space import Range, Space
-from tuner.telling import clean
-from tuner.terminal import counted, roughly, rows_of, table
+from tuner.telling import clean, counted
+from tuner.terminal import roughly, rows_of, table
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from tuner.reporting import outcome_of
 from tuner.search import Setting
 from tuner.selection import Finalist, look, on_validation
 from tuner.store import Store
-from tuner.study import Study, study_of
+from tuner.study import PROGRESS, Study, study_of
 
 REFIT, FOLD = "-refit", "-fold-"  # in the names of weights: of more rows than a trial's, of one of its folds
 
@@ -50,6 +50,7 @@ def leave_early(plan: Plan, store: Store, setting: Setting) -> None:
     """
     best = choice(plan, store, setting)
     with suppress(TunerError):
+        store.put(PROGRESS, {"state": "stopped", "trials": setting.trials})
         final = best is not None and _final(plan, setting, best.number).exists()
         if best is not None and (final or setting.weights_of(best.number).exists()):
             seen, weights = store.get("test"), setting.weights_of(best.number)
@@ -75,6 +76,7 @@ def conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     _weigh(plan, store, records)
     write_study(plan, records)
     forget_features(plan, setting)
+    store.put(PROGRESS, {"state": "over", "trials": setting.trials})
     return _publish(plan, store, setting, seen)
 
 

@@ -13,7 +13,7 @@ where validation is as good as train, 1 where it is no better than knowing nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
@@ -24,7 +24,10 @@ from tuner.record import TrialRecord
 from tuner.space import Range, Space
 
 Fit = Literal["overfit", "slightly overfit", "underfit", "well fitted"]
+OVERFIT: tuple[Fit, ...] = ("overfit", "slightly overfit")
 NOISE, SLIGHT = 2.0, 0.1
+OF_NULL = "of the loss of knowing nothing"
+NO_GAP = f"no gap beyond noise ({NOISE:g} SE)"  # the score's penalty may begin at another multiple, and so says its own
 LITTLE = 0.02  # of the loss of knowing nothing: below it an improvement is none to wait for
 BEST_SHARE, FEWEST_BEST, AT_BOUND = 0.2, 4, 0.1
 CHANCE, MANY = 0.05, 100  # the chance of an accident that is told for none; of more whole numbers none weighs much
@@ -73,19 +76,25 @@ def diagnose(record: TrialRecord) -> Diagnosis | None:
     if gap > NOISE * noise:
         fit: Fit = "slightly overfit" if rate < SLIGHT else "overfit"
         by = f"{gap / noise:.1f} SE" if noise > 0 else "without noise"
-        reason = f"validation loss exceeds training loss by {gap:.2g} of knowing nothing ({by}); R = {rate:.2g}"
+        reason = f"validation loss exceeds training loss by {gap:.2g} {OF_NULL} ({by}); R = {rate:.2g}"
     elif null - val <= NOISE * epoch.se_val:
         fit, reason = "underfit", f"at epoch {kept} validation is no better than knowing nothing, beyond noise"
     elif val <= LITTLE * null:
-        fit, reason = "well fitted", f"no gap beyond noise, and at {val / null:.2g} of knowing nothing little is left"
+        fit, reason = "well fitted", f"{NO_GAP}, and at {val / null:.2g} {OF_NULL} little is left to gain"
     elif kept == len(curve) and _improves(curve):
         end = f"its cap of {len(curve)} epochs" if kept >= curve.budget else f"epoch {kept}, where it was ended"
-        fit, reason = "underfit", f"still improving at {end}, with no gap beyond noise"
+        fit, reason = "underfit", f"still improving at {end}, with {NO_GAP}"
     elif kept == len(curve):
-        fit, reason = "well fitted", f"no gap beyond noise, and no longer improving at epoch {kept}, its last"
+        fit, reason = "well fitted", f"{NO_GAP}, and no longer improving at epoch {kept}, its last"
     else:
-        fit, reason = "well fitted", f"no gap beyond noise, and nothing gained after epoch {kept}"
+        fit, reason = "well fitted", f"{NO_GAP}, and nothing gained after epoch {kept}"
     return Diagnosis(record.number, fit, gap, noise, rate, reason)
+
+
+def overfitters(records: Iterable[TrialRecord]) -> list[Diagnosis]:
+    """Return the diagnoses of the trials that are overfit, the largest gap first."""
+    found = [fit for fit in map(diagnose, records) if fit is not None and fit.fit in OVERFIT]
+    return sorted(found, key=lambda fit: (-fit.gap, fit.trial))
 
 
 def _improves(curve: Curve) -> bool:

@@ -8,6 +8,7 @@ a policy in its head keeps it from asking anyone. What came from a user's data i
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -20,13 +21,15 @@ from tuner.plots import Plot, plots
 from tuner.ranking import ranked
 from tuner.record import TrialRecord
 from tuner.reporting import figures
-from tuner.showing import figures_table
+from tuner.scoring import LOWER_IS_BETTER
+from tuner.showing import figures_table, where
 from tuner.study import Study
-from tuner.telling import clean, number
+from tuner.telling import clean, counted, number
 from tuner.terminal import duration, rows_of
 
 REPORT = "report.html"
-MOST_TRIALS = 1000  # in the table
+MOST_TRIALS, GAP = 1000, "gap"  # in the table
+AGAIN, MOST_OF_A_NAME = "-again", 64
 
 
 def report(study: Study) -> str:
@@ -40,12 +43,14 @@ def report(study: Study) -> str:
     best = document["best"]
     return page.get_template("report.html").render(
         doc=document, rows=rows_of(document["data"]), took=duration(document["seconds"]),
-        created=study.record.created[:10], answer=telling.answer(document),
-        verdict=document["test"]["verdict"] if document["test"] else None, best=best,
-        chosen=best["trial"] if best else None, figures=figures_table(document) if best else [],
+        created=study.record.created[:10], answer=[telling.typeset(said) for said in telling.answer(document)],
+        verdict=telling.typeset(clean(document["test"]["verdict"])) if document["test"] else None, best=best,
+        ended=telling.ended(document), chosen=best["trial"] if best else None,
+        figures=[[telling.typeset(cell) for cell in row] for row in figures_table(document)] if best else [],
         values=_values(study) if best else [], size=telling.size(best) if best else "", plots=drawn,
         classes=_classes(document), part="test" if (document["per_class"] or {}).get("test") else "validation",
-        mistakes=[_mistake(each) for each in study.mistakes], trials=_trials(study), commands=_commands(study),
+        mistakes=[_mistake(each) for each in study.mistakes], shown_of=_shown_of(document, study.mistakes),
+        trials=_trials(study), commands=_commands(study), rising=_rising(document["metric"]),
         facts=_facts(study), notes=document["data"]["notes"],
         plotly=Markup(_plotly()) if drawn else "", drawn=Markup(_inline(drawn)),
     )  # fmt: skip
@@ -103,6 +108,17 @@ def _mistake(each: Mapping[str, Any]) -> dict[str, Any]:
     return {"picture": None, "text": None, "values": None, **each, "said": said, "paths": paths}
 
 
+def _shown_of(document: Mapping[str, Any], mistakes: Sequence[Mapping[str, Any]]) -> str:
+    """Return what is shown of the examples that were mistaken, and what is left out of them, and why."""
+    if document["data"]["kind"] != "table":
+        return "as the network sees them"
+    left: Mapping[str, int] = next((each["left_out"] for each in mistakes if each.get("left_out")), {})
+    said = "by their values (a number that is missing is filled, as for the network)"
+    why = {"number": " closest to the middle of the training rows", "category": " (the last ones)", "date": ""}
+    parts = [f"{counted(left[kind], f'{kind} column')}{why[kind]}" for kind in why if left.get(kind)]
+    return f"{said}. Left out, so that a row can be read: {', '.join(parts)}" if parts else said
+
+
 def _trials(study: Study) -> list[Any]:
     """Return the head of the table of trials, then of each its number, its cells and why it ended."""
     metric = study.document["metric"]
@@ -110,20 +126,15 @@ def _trials(study: Study) -> list[Any]:
     placed = {record.number for record in order}
     records = [*order, *(study.trials[number] for number in sorted(study.trials) if number not in placed)][:MOST_TRIALS]
     names = list(dict.fromkeys(name for record in records for name in record.all_values))
-    head = [
-        "trial",
-        "label",
-        "ended",
-        "score",
-        f"val {metric}",
-        f"train {metric}",
-        "gap",
-        "kept",
-        "epochs",
-        "parameters",
-    ]
+    val, train = f"val {metric}", f"train {metric}"
+    head = ["trial", "label", "ended", "score", val, train, GAP, "kept", "epochs", "parameters"]
     rows = [_row(record, study.record.data["task"], metric, names) for record in records]
     return [[*head, *map(clean, names)], *rows]
+
+
+def _rising(metric: str) -> list[str]:
+    """Return the columns of the table that are sorted with the smallest number first, which is the best."""
+    return ["trial", GAP, *(f"{part} {metric}" for part in ("val", "train") if metric in LOWER_IS_BETTER)]
 
 
 def _row(record: TrialRecord, task: str, metric: str, names: Sequence[str]) -> tuple[int, list[str], str]:
@@ -140,14 +151,14 @@ def _row(record: TrialRecord, task: str, metric: str, names: Sequence[str]) -> t
 
 
 def _commands(study: Study) -> list[str]:
-    """Return the commands that make the study, and its chosen network, again."""
-    place = study.folder
-    name = study.name if str(place) == f"studies/{study.name}" else str(place)
-    return [
-        f"tuner run {place / 'space.yaml'} --study-name {study.name}-again",
-        f"tuner train {place / 'best.yaml'}",
-        f"tuner show {name}",
-    ]
+    """Return the commands that make the study, and its chosen network, again; of a study that isn't over, those whose
+    files are there.
+    """
+    space, config, options = study.folder / "space.yaml", study.document["config"], where(study.document)
+    again = f"{study.name[: MOST_OF_A_NAME - len(AGAIN)]}{AGAIN}"
+    commands = [f"tuner run {shlex.quote(str(space))} --study-name {again}{options}"] if space.exists() else []
+    commands += [f"tuner train {shlex.quote(config)}"] if config else []
+    return [*commands, f"tuner show {study.name}{options}"]
 
 
 def _facts(study: Study) -> list[tuple[str, str]]:

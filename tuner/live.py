@@ -24,7 +24,7 @@ from tuner import terminal
 from tuner.confirmation import ROUNDS, TOP, Repeat, Repeating
 from tuner.curve import Curve
 from tuner.record import BASELINE, StudyRecord, TrialRecord
-from tuner.reporting import figures
+from tuner.reporting import epochs, figures
 from tuner.space import Space
 from tuner.telling import clean, number
 
@@ -172,9 +172,10 @@ class Screen:
         return ROUNDS * min(TOP, complete)
 
     def _saved(self, ended: Sequence[TrialRecord]) -> str:
-        there = [record.curve for record in ended if record.curve is not None and record.curve.budget]
-        run, cap = sum(map(len, there)), sum(curve.budget for curve in there)
-        return f"{1 - run / cap:.0%} of epochs saved" if cap else "no epochs yet"
+        assert self.study is not None
+        found = epochs(ended, self.study.data.get("folds", 1))
+        saved = 1 - found["run"] / found["budgeted"] if found["budgeted"] else None
+        return "no epochs yet" if saved is None else f"{saved:.0%} of epochs saved"
 
     def _times(self) -> str:
         to_come = None if self.left is None else max(0.0, self.left - (time.monotonic() - self.told))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.backbones import BACKBONES, Backbone, find_backbone, located, tokenizer_file
-from tuner.best import STUDIES
+from tuner.best import DATABASE, STUDIES
 from tuner.config import AUTO, FAMILIES, OWN_TOKENS, PRETRAINED, Data, RunConfig, min_epochs, misfit
 from tuner.curve import Curve
 from tuner.data import load_folds
@@ -133,7 +133,7 @@ def total_trials(space: Space) -> int:
 
 def storage_url(given: str | None, studies_dir: Path) -> str:
     """Return the storage given, or the one of OPTUNA_STORAGE, or the database that holds all studies of a folder."""
-    return given or os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{studies_dir / 'tuner.db'}"
+    return given or os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{studies_dir / DATABASE}"
 
 
 def data_of(space: Space) -> Data:

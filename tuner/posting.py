@@ -15,9 +15,10 @@ from textwrap import wrap
 from typing import Any
 
 from tuner import telling
+from tuner.diagnosis import overfitters
 from tuner.drawing import drawn
 from tuner.plots import plots
-from tuner.plots.base import beyond_noise
+from tuner.plots.base import said
 from tuner.ranking import best_records
 from tuner.record import TrialRecord
 from tuner.store import Store
@@ -60,7 +61,7 @@ class Board:
 def _titled(figure: Mapping[str, Any], title: str, sentence: str) -> str:
     """Return a figure with its title and its sentence in it: the dashboard has no other place for them."""
     layout, words = figure["layout"], wrap(sentence, LINE)
-    text = f"<b>{title}</b><br><sub>{'<br>'.join(words)}</sub>"
+    text = f"<b>{said(title)}</b><br><sub>{'<br>'.join(map(said, words))}</sub>"
     legend = LEGEND if any(trace.get("showlegend", True) for trace in figure["data"]) else 0
     margin = {**layout["margin"], "t": 50 + 16 * len(words), "b": BELOW + legend}
     room = CELL - margin["t"] - margin["b"]
@@ -97,9 +98,9 @@ def notes(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> di
 
 
 def _of_study(document: Mapping[str, Any]) -> str:
-    said = "\n".join(f"- {_plain(sentence)}" for sentence in telling.answer(document))
+    told = "\n".join(f"- {_plain(telling.typeset(sentence))}" for sentence in telling.answer(document))
     return (
-        f"# {document['study']}\n\n{said}\n\n`{document['formula']}`\n\n"
+        f"# {document['study']}\n\n{told}\n\n`{document['formula']}`\n\n"
         "`L_val`, `L_train`: the losses at the epoch that is kept, both measured in evaluation mode; `L_0`: that of "
         "knowing nothing. Attributes (`val_loss`, `train_loss`, `gap`, `best_epoch`, `verdict`, ...) sort the table of "
         "trials and can be axes of plots.\n"
@@ -111,9 +112,8 @@ def _notable(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) ->
     ended = [record for record in records.values() if record.ended and record.score is not None and record.curve]
     leading = best_records(records.values(), LEADING, document["score"]["form"])  # those that the figure shows
     found = {record.number: f"Place {place} by score." for place, record in enumerate(leading, start=1)}
-    rest = [record for record in ended if record.number not in found and beyond_noise(record)]
-    by_gap = sorted(rest, key=lambda r: -(r.score.gap if r.score else 0))
-    found |= {record.number: "One of the largest gaps." for record in by_gap[:WORST]}
+    overfit = overfitters(record for record in ended if record.number not in found)
+    found |= {fit.trial: "Overfit, with one of the largest gaps." for fit in overfit[:WORST]}
     for name, why in (
         ("baseline", "The baseline: the middle of the space, unregularized."),
         ("best", "The chosen one."),

@@ -97,6 +97,13 @@ class TrialRecord:
         )  # fmt: skip
 
 
+def epochs_of(record: TrialRecord, folds: int = 1) -> tuple[int, int]:
+    """Return the epochs that a trial ran in all its folds, and those that its cap allows in so many folds."""
+    if record.curve is None or not len(record.curve):
+        return 0, 0
+    return sum(map(len, record.folds or (record.curve,))), record.curve.budget * folds
+
+
 def seconds_kept(record: TrialRecord) -> float:
     """Return the seconds that a trial took, in one of its folds, up to the epoch that it kept."""
     if record.curve is None or record.score is None:

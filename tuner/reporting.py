@@ -20,13 +20,13 @@ from tuner.diagnosis import at_bounds, diagnose
 from tuner.errors import SpaceError
 from tuner.grammar import parse_space
 from tuner.ranking import difference
-from tuner.record import BASELINE, StudyRecord, TrialRecord
+from tuner.record import BASELINE, StudyRecord, TrialRecord, epochs_of
 from tuner.scoring import LOSS, LOWER_IS_BETTER
 from tuner.selection import beats_baseline, without_gap_penalty
 from tuner.stopping import KINDS
 
 PENALTY = " - {penalty} * max(0, {gap} - {noise} SE{tolerance})"
-TIEBREAK = "; of what ties, the smallest gap"
+TIEBREAK = "; of ties (within half an SE of the paired difference to the best), the smallest gap"
 PENALTIES = {"penalty": PENALTY, "conservative": " - SE(val)", "none": "", "tiebreak": TIEBREAK}
 
 
@@ -58,7 +58,8 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
     """Return the document of a study.
 
     `facts` holds what isn't in the records: storage (password masked), seconds, test (the last look, or None), repeats
-    (of the confirmation), not_confirmed (why it isn't) and the paths config, report and model.
+    (of the confirmation), not_confirmed (why it isn't), progress (running, stopped or over, and of how many trials) and
+    the paths folder, config, report and model.
     """
     task, outcome = study.data["task"], outcome_of(study, records, facts.get("repeats", ()))
     form = form_of(study.identity)
@@ -66,14 +67,15 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
     baseline = next((record for record in records.values() if record.label == BASELINE), None)
     free, searched = without_gap_penalty(records), chosen(records, None, form)
     return {
-        "study": study.name, "space": study.space, "storage": facts.get("storage"),
+        "study": study.name, "space": study.space, "storage": facts.get("storage"), "folder": facts.get("folder"),
+        "progress": facts.get("progress"),
         "metric": study.metric, "direction": "maximize", "seed": study.seed,
         "formula": formula(study.metric, study.identity), "score": _rule(study.identity),
         "data": dict(study.data) | {"fingerprint": study.fingerprint, "test_hash": study.test_hash,
                                       "groups": study.identity.get("data.split.groups")},
         "trials": _counts(records.values()),
         "verdicts": {kind: _verdicts(records.values()).count(kind) for kind in KINDS},
-        "epochs": _epochs(records.values(), study.data.get("folds", 1)),
+        "epochs": epochs(records.values(), study.data.get("folds", 1)),
         "seconds": facts.get("seconds"),
         "best": figures(best, task), "baseline": figures(baseline, task), "search_best": figures(searched, task),
         "without_gap_penalty": _without(free, searched, task, study.identity.get("data.target_transform")),
@@ -81,7 +83,7 @@ def summary(study: StudyRecord, records: Mapping[int, TrialRecord], facts: Mappi
         "not_confirmed": None if outcome else facts.get("not_confirmed"),
         "diagnosis": _diagnosis(study, records, best, baseline),
         "importances": (facts.get("importances") or {}).get("shares"),
-        "test": _test(facts.get("test"), best, study.metric),
+        "test": _test(facts.get("test"), best, study.metric, baseline, len(records)),
         "per_class": _per_class(facts, best),
         "versions": dict(study.versions),
         "config": facts.get("config"), "report": facts.get("report"), "model": facts.get("model"),
@@ -174,20 +176,22 @@ def _verdicts(records: Iterable[TrialRecord]) -> list[str]:
     return [record.verdict.kind for record in records if record.verdict is not None]
 
 
-def _epochs(records: Iterable[TrialRecord], folds: int) -> dict[str, int]:
+def epochs(records: Iterable[TrialRecord], folds: int) -> dict[str, int]:
     """Return the epochs that were run, those of every fold, and those that the caps would have allowed."""
-    there = [(record, record.curve) for record in records if record.curve is not None and record.ended]
-    run = sum(sum(map(len, record.folds)) if record.folds else len(curve) for record, curve in there)
-    return {"run": run, "budgeted": sum(curve.budget * folds for _, curve in there)}
+    there = [epochs_of(record, folds) for record in records if record.ended]
+    return {"run": sum(run for run, _ in there), "budgeted": sum(cap for _, cap in there)}
 
 
-def _test(seen: Mapping[str, Any] | None, best: TrialRecord | None, metric: str) -> dict[str, Any] | None:
+def _test(
+    seen: Mapping[str, Any] | None, best: TrialRecord | None, metric: str, baseline: TrialRecord | None, trials: int
+) -> dict[str, Any] | None:
     if not seen:
         return None
     stale = best is None or best.number != seen["trial"]
     return {
         **seen["metrics"], "looks": seen["looks"], "trial": seen["trial"], "rows": seen["rows"], "stale": stale,
-        "verdict": beats_baseline(seen, metric), "baseline": seen["baseline_metrics"], "difference": seen["difference"],
+        "verdict": beats_baseline(seen, metric, baseline, trials), "baseline": seen["baseline_metrics"],
+        "difference": seen["difference"],
     }  # fmt: skip
 
 

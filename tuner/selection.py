@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.config import RunConfig
+from tuner.data.raw import counted
 from tuner.data.splits import Part, Splits
 from tuner.metrics import by_class, metrics, per_example_loss
 from tuner.record import TrialRecord
@@ -174,21 +175,54 @@ def _interval(value: float, draws: NDArray[Any]) -> dict[str, float]:
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 
-def beats_baseline(seen: Mapping[str, Any], metric: str) -> str:
-    """Return in one sentence whether the chosen trial beat the unregularized baseline beyond noise."""
+def beats_baseline(
+    seen: Mapping[str, Any], metric: str, baseline: TrialRecord | None = None, trials: int | None = None
+) -> str:
+    """Return in one sentence whether the chosen trial beat the unregularized baseline beyond noise; if that wasn't
+    looked at, what became of it. `trials` is how many the study has.
+    """
     difference = seen["difference"].get(metric)
     if seen["baseline"] is None:
-        return "There is no baseline to compare with."
+        return _no_baseline(baseline)
+    if seen["trial"] == seen["baseline"] and trials == 1:
+        return "Nothing was tuned: the only trial is the baseline (the middle of the space, unregularized)."
     if difference is None:
         return f"Whether tuning helped can't be told: {metric} isn't defined on the test rows."
-    low, high = difference["low"], difference["high"]
-    interval = f"test {metric} better by {difference['value']:.3g}, 95 % interval {low:.3g} to {high:.3g}"
+    found = f"test {metric} {_apart(**difference)}"
     if seen["trial"] == seen["baseline"]:
         return "Tuning did not help: the baseline itself was chosen (the middle of the space, unregularized)."
     if seen["rows"] < FEWEST_ROWS:
-        return f"Whether tuning helped can't be told from {seen['rows']} test rows ({interval})."
-    if low > 0:
-        return f"It beat the baseline, which is the middle of the space, unregularized and not tuned ({interval})."
-    if high < 0:
-        return f"Tuning did not help: it is worse than the untuned, unregularized baseline ({interval})."
-    return f"Tuning did not beat the untuned, unregularized baseline beyond noise ({interval})."
+        return f"Whether tuning helped can't be told from {counted(seen['rows'], 'test row')} ({found})."
+    if difference["low"] > 0:
+        return (
+            "The chosen trial beat the baseline, which is the middle of the space, unregularized and not tuned "
+            f"({found})."
+        )
+    if difference["high"] < 0:
+        return f"Tuning did not help: the chosen trial is worse than the untuned, unregularized baseline ({found})."
+    return f"Tuning did not beat the untuned, unregularized baseline beyond noise ({found})."
+
+
+def _no_baseline(baseline: TrialRecord | None) -> str:
+    """Return why there is nothing to compare the chosen trial with."""
+    if baseline is None:
+        return "There is no baseline to compare with."
+    if not baseline.ended:
+        return f"There is no baseline to compare with yet: trial {baseline.number} has not ended."
+    ended = "failed" if baseline.state == "failed" else f"was {baseline.state}"
+    why = f": {baseline.reason}" if baseline.reason else ""
+    return f"There is nothing to compare with: the baseline, trial {baseline.number}, {ended}{why}."
+
+
+def _apart(value: float, low: float, high: float) -> str:
+    """Return by how much one is better than another, or worse, with the interval in the same words."""
+
+    def side(by: float) -> str:
+        return "worse" if by < 0 else "better"
+
+    sizes = [f"{abs(by):.3g}" for by in (low, high)]
+    if side(low) == side(high) == side(value):
+        ends = " to ".join(sizes if value >= 0 else reversed(sizes))
+    else:
+        ends = f"{sizes[0]} {side(low)} to {sizes[1]} {side(high)}"
+    return f"{side(value)} by {abs(value):.3g}, 95 % interval {ends}"

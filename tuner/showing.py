@@ -5,19 +5,23 @@ Decides which figures and sentences are shown, and in which order; how they look
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
+from urllib.parse import unquote
 
 from tuner import telling
+from tuner.best import DATABASE, STUDIES
 from tuner.curve import Curve
 from tuner.diagnosis import diagnose
 from tuner.drawing import drawn
 from tuner.record import TrialRecord
 from tuner.reporting import figures
-from tuner.telling import clean, number
-from tuner.terminal import counted, duration, note, rows_of, table, width
+from tuner.telling import clean, counted, number
+from tuner.terminal import duration, note, rows_of, table, width
 
 HEADLINE = {
     "classification": ("log_loss", "accuracy", "balanced_accuracy", "f1"),
@@ -28,7 +32,7 @@ MOST_CLASSES = 6
 
 def study_text(document: Mapping[str, Any]) -> list[str]:
     """Return a study as people want to know it: counts, the best configuration, its figures, where things are."""
-    lines = [*_counts(document), ""]
+    lines = [*_counts(document), *(f"  {said}" for said in telling.unfinished(document)), ""]
     best = document["best"]
     if best is None:
         return [*lines, _nothing(document)]
@@ -130,17 +134,28 @@ def _said(document: Mapping[str, Any]) -> list[str]:
     return [part for line in sentences for part in wrap(clean(line), width(), subsequent_indent="  ")]
 
 
+def where(document: Mapping[str, Any]) -> str:
+    """Return the options, if any, without which a command would look for a study elsewhere."""
+    if document["folder"] is None:
+        return ""
+    home, storage = Path(document["folder"]).parent, document["storage"]
+    words = ["--studies-dir", str(home)] if home != STUDIES else []
+    default = storage is None or unquote(storage) == f"sqlite:///{home / DATABASE}"
+    words += [] if default else ["--storage", storage]
+    return "".join(f" {shlex.quote(word)}" for word in words)
+
+
 def _places(document: Mapping[str, Any]) -> list[str]:
-    study, folder = document["study"], str(Path(document["config"]).parent) if document["config"] else ""
-    usual = folder in ("", f"studies/{study}")
+    study, folder = document["study"], Path(document["folder"] or STUDIES / document["study"])
     rows = [("configuration", document["config"]), ("model", document["model"]), ("storage", document["storage"])]
     rows += [("features", f"{document['features']} (for the trials to come; may be deleted)")] * bool(
         document["features"]
     )
     rows += [("report", document["report"])]
-    rows += [("one trial", f"tuner show {study if usual else folder} --trial {document['best']['trial']}")]
-    rows += [("dashboard", f"tuner dashboard {study}" + ("" if usual else f" --studies-dir {Path(folder).parent}"))]
-    rows += [("in Python", f'tuner.load_best("{study if usual else folder}")')] if document["config"] else []
+    options, name = where(document), study if folder.parent == STUDIES else str(folder)
+    rows += [("one trial", f"tuner show {study}{options} --trial {document['best']['trial']}")]
+    rows += [("dashboard", f"tuner dashboard {study}{options}")]
+    rows += [("in Python", f"tuner.load_best({json.dumps(name, ensure_ascii=False)})")] if document["config"] else []
     return table([(name, clean(place)) for name, place in rows if place])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import reporting, telling
-from tuner.best import FEATURES, STUDIES, BestConfig, load_best
+from tuner.best import DATABASE, FEATURES, LOCK, STUDIES, BestConfig, load_best
 from tuner.config import STUDY_NAME
 from tuner.confirmation import REPEAT, Repeat
 from tuner.errors import UsageError, nearest
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from optuna.storages import RDBStorage
     from plotly.graph_objects import Figure
+
+PROGRESS = "progress"  # a fact of a study: whether it is running, stopped or over, and how many trials it is to have
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -76,13 +79,16 @@ class Study:
     def __repr__(self) -> str:
         best = self.document["best"]
         found = f"best {best['trial']} with score {number(best['score'])}" if best else "none complete"
-        return f"<Study {self.name!r}: {len(self.trials)} trials, {found}>"
+        return f"<Study {self.name!r}: {telling.counted(len(self.trials), 'trial')}, {found}>"
 
     def _repr_html_(self) -> str:
+        def shown(text: str) -> str:
+            return escape(telling.typeset(text))
+
         head, *rows = figures_table(self.document) if self.document["best"] else [[]]
-        cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        table = f"<table><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>{cells}</table>" if head else ""
-        said = "".join(f"<li>{escape(sentence)}</li>" for sentence in telling.answer(self.document))
+        cells = "".join(f"<tr>{''.join(f'<td>{shown(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        table = f"<table><tr>{''.join(f'<th>{shown(name)}</th>' for name in head)}</tr>{cells}</table>" if head else ""
+        said = "".join(f"<li>{shown(sentence)}</li>" for sentence in telling.answer(self.document))
         return f"<h4>Study {escape(self.name)}</h4><ul>{said}</ul>{table}"
 
 
@@ -142,7 +148,7 @@ def space_of(study: Study, overrides: Sequence[Override] = ()) -> Space:
 def list_studies(*, storage: str | None = None, studies_dir: str | Path = STUDIES) -> list[Study]:
     """Return every study of a storage; none if there is no database yet."""
     url = storage or os.environ.get("OPTUNA_STORAGE")
-    if url is None and not (Path(studies_dir) / "tuner.db").exists():
+    if url is None and not (Path(studies_dir) / DATABASE).exists():
         return []
     rdb = open_storage(storage_url(url, Path(studies_dir)), read_only=True)
     try:
@@ -160,6 +166,26 @@ def _trained_again(folder: Path) -> int | None:
     return told if isinstance(told, int) else None
 
 
+def _progress(store: Store, folder: Path) -> dict[str, Any] | None:
+    """Return how far a study has come; None where an older version made it. One that was killed couldn't say so, but
+    holds its lock no more.
+    """
+    told: dict[str, Any] | None = store.get(PROGRESS)
+    if told is None or told["state"] != "running" or not (folder / LOCK).exists() or _held(folder / LOCK):
+        return told
+    return told | {"state": "stopped"}
+
+
+def _held(path: Path) -> bool:
+    """Tell whether a process holds a lock."""
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
 def facts_of(store: Store, folder: Path) -> dict[str, Any]:
     """Return what the document of a study says beside its records."""
 
@@ -167,6 +193,7 @@ def facts_of(store: Store, folder: Path) -> dict[str, Any]:
         return str(folder / name) if (folder / name).exists() else None
 
     return {
+        "folder": str(folder), "progress": _progress(store, folder),
         "storage": masked(store.rdb.url), "seconds": store.get("seconds"), "test": store.get("test"),
         "val_classes": store.get("val_classes"), "repeats": [Repeat.from_json(found) for found in store.found(REPEAT)],
         "trained_again_on": _trained_again(folder), "features": there(FEATURES),

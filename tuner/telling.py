@@ -32,6 +32,16 @@ def clean(text: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things."""
+    return f"{count} {noun}" + "s" * (count != 1)
+
+
+def typeset(text: str) -> str:
+    """Return words as a page shows them, which can do more than a terminal."""
+    return text.replace("+-", "±")
+
+
 def with_interval(figure: Mapping[str, float] | None) -> str:
     """Return a figure with its interval."""
     if figure is None:
@@ -112,7 +122,7 @@ def price(document: Mapping[str, Any]) -> list[str]:
         moved += f" ({unit} worse by {number(apart['value'])}, SE {number(apart['se'])}, paired)"
     gaps = f"gap {number(free['relative_gap'])} -> {number(first['relative_gap'])}"
     what = FORMS[document["score"]["form"]]
-    return [f"In the search {what} put trial {first['trial']} before {free['trial']}: {moved}, {gaps}."]
+    return [f"In the search {what} put trial {first['trial']} before trial {free['trial']}: {moved}, {gaps}."]
 
 
 def last_training(document: Mapping[str, Any]) -> list[str]:
@@ -120,8 +130,8 @@ def last_training(document: Mapping[str, Any]) -> list[str]:
     if not (rows := document["trained_again_on"]):
         return []
     return [
-        f"The model was trained again on {rows} rows, {document['best']['epoch']} epochs; train and validation are the "
-        "trial's, test is the model's."
+        f"The model was trained again on {counted(rows, 'row')}, {counted(document['best']['epoch'], 'epoch')}; train "
+        "and validation are the trial's, test is the model's."
     ]
 
 
@@ -132,7 +142,7 @@ def tested(document: Mapping[str, Any]) -> list[str]:
         return [f"The test set was looked at for trial {test['trial']}; `tuner run` looks at the new best one."]
     if test:
         looks = "once" if test["looks"] == 1 else f"{test['looks']} times, so its figures are no longer untouched"
-        return [test["verdict"], *_dependent(document), f"The test set has been looked at {looks}."]
+        return [clean(test["verdict"]), *_dependent(document), f"The test set has been looked at {looks}."]
     if document["data"]["test"] == 0:
         return ["There is no test set; the validation figures are those of a search and so too good."]
     return ["The test set has not been opened."]
@@ -145,18 +155,48 @@ def _dependent(document: Mapping[str, Any]) -> list[str]:
     return [f"Rows of equal {clean(name)} aren't independent, and the intervals take them to be: they are too narrow."]
 
 
+def ended(document: Mapping[str, Any]) -> str:
+    """Return how many trials have ended, and of how many where the study isn't over."""
+    trials, progress = document["trials"], document["progress"]
+    there = trials["total"] - trials["running"] - trials["waiting"]
+    if progress is None or progress["state"] == "over":
+        return counted(there, "trial")
+    return f"{there} of {counted(progress['trials'], 'trial')}"
+
+
+def unfinished(document: Mapping[str, Any]) -> list[str]:
+    """Return that a study isn't over, where it isn't, and how far it has come."""
+    progress, trials = document["progress"], document["trials"]
+    if progress is None or progress["state"] == "over":
+        return []
+    first = "still runs" if progress["state"] == "running" else "was stopped (the same command goes on)"
+    there = trials["total"] - trials["running"] - trials["waiting"]
+    far = f"{ended(document)} {'has' if there == 1 else 'have'} ended"
+    if there >= progress["trials"]:
+        far += ", but not what comes after them"
+    return [f"The study {first}: {far}. What follows is its state so far."]
+
+
 def answer(document: Mapping[str, Any]) -> list[str]:
     """Return what someone who is handed the report wants to know first, in words."""
-    best, metric = document["best"], document["metric"]
+    best, metric, so_far = document["best"], document["metric"], unfinished(document)
     if best is None:
-        return ["No trial is complete, so there is no best configuration yet."]
+        return [*so_far, "No trial is complete, so there is no best configuration yet."]
     test = document["test"] if document["test"] and not document["test"]["stale"] else None
     reached = f"train {metric} {number(best['train'][metric])}, validation {number(best['val'][metric])}"
     if test and metric in test:
-        reached += f", test {with_interval(test[metric])} (95 % interval, {test['rows']} rows)"
+        reached += f", test {with_interval(test[metric])} (95 % interval, {counted(test['rows'], 'row')})"
+    trials = document["trials"]
+    there = trials["total"] - trials["running"] - trials["waiting"]
+    if so_far:
+        first = f"Best so far is trial {best['trial']}"
+    elif there == 1:
+        first = f"There is one configuration, that of trial {best['trial']}"
+    else:
+        first = f"Of {there} configurations trial {best['trial']} was chosen"
     return [
-        f"Of {document['trials']['total']} configurations trial {best['trial']} was chosen, as it was after epoch "
-        f"{best['epoch']}: {reached}.",
+        *so_far,
+        f"{first}, as it was after epoch {best['epoch']}: {reached}.",
         *(f"{said[0].upper()}{said[1:]}." for said in confirmation(document)),
         *fits(document["diagnosis"])[:1], *tested(document), *price(document), *last_training(document),
         *bounds(document["diagnosis"]),

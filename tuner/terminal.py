@@ -17,7 +17,7 @@ from tuner.record import StudyRecord, TrialRecord
 from tuner.reporting import figures
 from tuner.rescoring import Rescored
 from tuner.space import Space
-from tuner.telling import clean, number
+from tuner.telling import clean, counted, number
 
 WIDTH = 118  # columns of a line of words
 
@@ -39,11 +39,6 @@ def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset(), wi
         return text.rjust(widths[i]) if i in right else text.ljust(widths[i])
 
     return ["  ".join(cell(i, text) for i, text in enumerate(row)).rstrip() for row in rows]
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number of things."""
-    return f"{count} {noun}" + "s" * (count != 1)
 
 
 def duration(seconds: float | None) -> str:

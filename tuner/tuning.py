@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import reporting
-from tuner.best import FEATURES, STUDIES
+from tuner.best import FEATURES, LOCK, STUDIES
 from tuner.concluding import choice, conclude, forget_features, leave_early, missing, unfinished
 from tuner.config import RunConfig
 from tuner.confirmation import ABLATION, ROUNDS, SHARE, Repeat, Repeating, bought
@@ -38,7 +38,7 @@ from tuner.search import Setting, final_seconds, refuse_failures, search
 from tuner.space import Space, differences
 from tuner.storage import database_file, open_storage
 from tuner.store import Store
-from tuner.study import Study, study_of
+from tuner.study import PROGRESS, Study, study_of
 from tuner.workers import InProcess, Processes
 
 KEEP_TIME = 5.0  # seconds between two times that the time taken so far is kept
@@ -70,6 +70,7 @@ def conduct(plan: Plan) -> Generator[News, None, Study]:
 
         try:
             if not _is_over(plan, store, setting):
+                store.put(PROGRESS, {"state": "running", "trials": setting.trials})
                 with _engine(plan) as engine:
                     yield from _watched(search(setting, engine), plan, store, setting, keep_time)
                     engine.clear()
@@ -198,7 +199,7 @@ def _only_one(plan: Plan, rdb: RDBStorage) -> Iterator[None]:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     beside = nullcontext() if database is None else _lock(Path(f"{database}.{folder.name}.lock"), folder.name)
-    with _lock(folder / ".lock", folder.name), beside:
+    with _lock(folder / LOCK, folder.name), beside:
         yield
 
 

@@ -486,8 +486,8 @@ def test_rows_that_training_has_too_are_noted(read: Read) -> None:
     x[[28, 34]], lengths[[28, 34]] = x[0], lengths[0]
     x[29, 0], lengths[29] = x[0, 0], 1
     notes = read({"X": x, "y": Y, "lengths": lengths, "split": PARTS}, "d.npz").notes
-    assert any(note.startswith("1 of 6 val rows are identical to training rows") for note in notes)
-    assert any(note.startswith("1 of 6 test rows are identical to training rows") for note in notes)
+    assert any(note.startswith("1 of 6 val rows is identical to training rows") for note in notes)
+    assert any(note.startswith("1 of 6 test rows is identical to training rows") for note in notes)
 
 
 def test_a_regression_target_is_standardized_by_the_training_rows_and_restored(read: Read) -> None:

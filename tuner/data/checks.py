@@ -298,9 +298,9 @@ def note_shared(
     for name in [name for name in parts if name != "train"]:
         shared = int(np.isin(hashes[parts[name]], hashes[parts["train"]]).sum())
         if shared:
+            there, are = counted(len(parts[name]), f"{name} row"), "is" if shared == 1 else "are"
             notes.append(
-                f"{shared} of {len(parts[name])} {name} rows are identical to training rows, so {name} looks better "
-                f"than it is; {remedy}"
+                f"{shared} of {there} {are} identical to training rows, so {name} looks better than it is; {remedy}"
             )
     return notes
 

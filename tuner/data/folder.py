@@ -227,10 +227,12 @@ def _changes(headers: list[Header], shape: tuple[int, int, int]) -> list[str]:
         notes.append(f"{len(headers)} images of {were} resized to {width} x {height} pixels and cut to their middle")
     gray = sum(header.gray for header in headers)
     if channels == 3 and gray:
-        notes.append(f"{gray} of {len(headers)} images are gray and read as RGB, as the others are")
+        are = "is" if gray == 1 else "are"
+        notes.append(f"{gray} of {counted(len(headers), 'image')} {are} gray and read as RGB, as the others are")
     elif channels == 1 and gray < len(headers):
-        colored = f"{len(headers) - gray} of {len(headers)} images are RGB"
-        notes.append(f"{colored} and read as gray, as those for training are")
+        colored, there = len(headers) - gray, counted(len(headers), "image")
+        are = "is" if colored == 1 else "are"
+        notes.append(f"{colored} of {there} {are} RGB and read as gray, as those for training are")
     counts = Counter(change for header in headers for change in header.changes)
     return [*notes, *(f"{counted(count, 'image')} {change}" for change, count in sorted(counts.items()))]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tuner.data.image import ImageEncoder
 from tuner.data.sequence import SequenceEncoder
 from tuner.data.splits import Encoder
-from tuner.data.table import Number, TableEncoder
+from tuner.data.table import DATE_PIECES, Number, TableEncoder
 from tuner.data.text import UNKNOWN, TextEncoder
 
 SIDE = 96  # pixels of a picture
@@ -27,8 +27,8 @@ Readable = dict[str, Any]
 
 
 def readable(encoder: Encoder, x: NDArray[Any]) -> Readable:
-    """Return one encoded example as plain JSON, under `picture` (a data URL), `text`, `values` (name: value) or `lines`
-    (a list of numbers for each channel).
+    """Return one encoded example as plain JSON, under `picture` (a data URL), `text`, `values` (name: value; with how
+    many columns are `left_out`, by what they hold) or `lines` (a list of numbers for each channel).
     """
     shape: Callable[[Any, NDArray[Any]], Readable] = READABLE[encoder.shape.kind]
     return shape(encoder, x)
@@ -75,7 +75,10 @@ def _row(encoder: TableEncoder, x: NDArray[Any]) -> Readable:
     }
     half = max(MOST_VALUES // 2, MOST_VALUES - len(words))
     shown = dict(list(plain.items())[:half])
-    return {"values": shown | dict(list(words.items())[: MOST_VALUES - len(shown)])}
+    said = dict(list(words.items())[: MOST_VALUES - len(shown)])
+    dates = {number.column for number in encoder.numbers if number.piece in DATE_PIECES}
+    left_out = {"number": len(plain) - len(shown), "category": len(words) - len(said), "date": len(dates)}
+    return {"values": shown | said, "left_out": left_out}
 
 
 def _number(number: Number, stored: float) -> str:

@@ -10,11 +10,11 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from tuner.record import TrialRecord
+from tuner.telling import clean
 
 TRAIN, VAL, TEST = "#2f6db3", "#d2691e", "#2e8b57"
 CHOSEN, OTHER, GAP = "#b3123f", "#8a8f98", "rgba(210, 105, 30, 0.16)"
@@ -87,8 +87,8 @@ def line(x: Sequence[Any], y: Sequence[Any], name: str, colour: str, **more: Any
 
 
 def said(text: object) -> str:
-    """Return a user's word as plotly shows it: it takes tags for formats."""
-    return html.escape("".join(c if c.isprintable() else "?" for c in str(text)))
+    """Return a user's word as plotly shows it: it takes tags for formats. Quotes it shows as they are."""
+    return html.escape(clean(text), quote=False)
 
 
 def number(value: float | None) -> str:
@@ -110,23 +110,32 @@ def _value(value: Any) -> str:
     return number(value) if isinstance(value, float) else said(value)
 
 
-def binned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return the medians of x and y over up to six bins of about as many points; nothing of fewer than six points."""
-    pairs = sorted(zip(x, y, strict=True))
-    count = min(BINS, len(pairs) // FEWEST_A_BIN)
-    if count < 2:
+def binned(x: Sequence[float], y: Sequence[float], alone: float | None = None) -> tuple[list[float], list[float]]:
+    """Return the medians of x and y over up to six bins of about as many points, at least three; nothing where that
+    makes fewer than two.
+
+    Points of equal x are in one bin, or the order of their y would show as an effect of x. Those at `alone` are a bin
+    of their own; where they are too few for one they are in none.
+    """
+    points: dict[float, list[float]] = {}
+    for a, b in sorted(zip(x, y, strict=True)):
+        points.setdefault(a, []).append(b)
+    apart = [(alone, each) for each in points.pop(alone, [])] if alone is not None else []
+    rest = sum(map(len, points.values()))
+    size, bins = max(FEWEST_A_BIN, math.ceil(rest / BINS)), [list[tuple[float, float]]()]
+    for a, its in points.items():
+        if len(bins[-1]) >= size:
+            bins.append([])
+        bins[-1] += [(a, b) for b in its]
+    if len(bins) > 1 and len(bins[-1]) < FEWEST_A_BIN:
+        last = bins.pop()
+        bins[-1] += last
+    found = sorted(group for group in (apart, *bins) if len(group) >= FEWEST_A_BIN)
+    if len(found) < 2:
         return [], []
-    edges = [round(i * len(pairs) / count) for i in range(count + 1)]
-    groups = [pairs[low:high] for low, high in pairwise(edges)]
-    return [median(a for a, _ in group) for group in groups], [median(b for _, b in group) for group in groups]
+    return [median(a for a, _ in group) for group in found], [median(b for _, b in group) for group in found]
 
 
 def complete(records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
     """Return the trials that ended with a finite score."""
     return [r for r in records.values() if r.state == "complete" and r.score and math.isfinite(r.score.value)]
-
-
-def beyond_noise(record: TrialRecord) -> bool:
-    """Tell whether train is better than validation by more than the standard error of that."""
-    score = record.score
-    return score is not None and math.isfinite(score.gap) and score.gap > max(0.0, score.noise)

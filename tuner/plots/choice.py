@@ -9,6 +9,7 @@ from typing import Any
 
 from tuner.plots.base import OTHER, TEST, TRAIN, VAL, Plot, figure, line, marks, number, said
 from tuner.record import TrialRecord
+from tuner.telling import clean, counted
 
 MOST_CLASSES = 30
 
@@ -104,13 +105,16 @@ def confusion(document: Mapping[str, Any], _: Mapping[int, TrialRecord]) -> Plot
         "zmax": 1, "colorscale": [[0, "#ffffff"], [1, TRAIN]], "showscale": False, "xgap": 1, "ygap": 1,
         "hovertemplate": "%{y} taken for %{x}: %{text} rows, %{z:.0%}<extra></extra>",
     }  # fmt: skip
+    raw = [clean(row["class"]) for row in rows]  # a sentence is escaped by whoever shows it
     worst = max(
-        ((counts[i][j], names[i], names[j]) for i in range(len(names)) for j in range(len(names)) if i != j),
+        ((counts[i][j], raw[i], raw[j]) for i in range(len(raw)) for j in range(len(raw)) if i != j),
         default=(0, "", ""),
     )
     what = {"test": "test", "val": "validation"}[part]
     sentence = f"Rows are the true classes of the {what} set. " + (
-        f"Most often taken for another: {worst[1]} for {worst[2]}, in {worst[0]} rows." if worst[0] else "No mistake."
+        f"Most often taken for another: {worst[1]} for {worst[2]}, in {counted(worst[0], 'row')}."
+        if worst[0]
+        else "No mistake."
     )
     drawn = figure(
         [heat], xaxis={"title": {"text": "predicted"}, "type": "category"},

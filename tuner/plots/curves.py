@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.curve import Curve
-from tuner.diagnosis import diagnose
+from tuner.diagnosis import diagnose, overfitters
 from tuner.plots.base import (
     GAP,
     TRAIN,
     TRIALS,
     VAL,
     Plot,
-    beyond_noise,
     complete,
     figure,
     line,
@@ -27,6 +26,7 @@ from tuner.record import TrialRecord
 
 LEADING, SMALL_BEST, SMALL_WORST, COLUMNS = 5, 6, 3, 3
 MOST_POINTS = 200  # of a curve that is drawn
+FEW_POWERS = 100.0  # of a panel's axis, that leave room for 2 and 5 between them
 CEILING = 1.5  # times the loss of knowing nothing: a first epoch far above it would squeeze all others
 LOSS_NAME = {"classification": "log loss", "regression": "mean squared error (standardized)"}
 
@@ -49,7 +49,7 @@ def winner(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> P
     more = " after which validation got no better" if len(curve) > kept else ", its last"
     sentence = (
         f"By the smoothed curve trial {best.number} keeps epoch {kept} of {len(curve)}{more}; there the gap (shaded) "
-        f"is {number(gap)} of the loss of knowing nothing" + (f": it is {fit.fit}." if fit else ".")
+        f"is {number(gap)} of the loss of knowing nothing" + (f": the trial is {fit.fit}." if fit else ".")
     )
     drawn = figure(traces, xaxis="epoch", yaxis={"title": {"text": name}, "type": spread([*train, *val])})
     return Plot("winner", "The chosen trial", sentence, drawn)
@@ -62,13 +62,14 @@ def leading(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> 
     found = [*([best] if best else []), *(record for record in found if record is not best)][:LEADING]
     traces: list[dict[str, Any]] = []
     losses: list[float] = []
-    for record, colour in zip(found, TRIALS, strict=False):
+    # the first of them is drawn last, on top of the others, and stands first in the legend all the same
+    for place, (record, colour) in reversed(list(enumerate(zip(found, TRIALS, strict=False), start=1))):
         if record.curve is None or record.score is None:
             continue
         curve, kept = record.curve, record.score.epoch
         epochs, train, val = _series(curve)
         losses += [*train, *val]
-        name, group = f"trial {record.number}", {"legendgroup": str(record.number)}
+        name, group = f"trial {record.number}", {"legendgroup": str(record.number), "legendrank": place}
         width = 3 if record is best else 1.5
         quiet = {**group, "showlegend": False}
         traces.append(line(epochs, val, name + (" (chosen)" if record is best else ""), colour,
@@ -90,14 +91,14 @@ def leading(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> 
 
 
 def small(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Plot | None:
-    """Draw the six best trials and, of the others, the three with the largest gaps beyond noise, on one scale."""
+    """Draw the six best trials and, of the others, the three worst of those that are overfit, on one scale."""
     best = best_records(records.values(), SMALL_BEST, document["score"]["form"])
     there = {record.number for record in best}
-    rest = [r for r in _drawable(records) if r.number not in there and beyond_noise(r)]
-    worst = sorted(rest, key=lambda record: -record.score.gap if record.score else 0.0)[:SMALL_WORST]
+    rest = [record for record in _drawable(records) if record.number not in there]
+    overfit = overfitters(rest)
+    worst = overfit[:SMALL_WORST]
     panels = [(record, f"{place}. trial {record.number}") for place, record in enumerate(best, start=1)]
-    panels += [(record, f"gap {number(record.score.gap if record.score else None)}: trial {record.number}")
-               for record in worst]  # fmt: skip
+    panels += [(records[fit.trial], f"gap {number(fit.gap)}: trial {fit.trial}") for fit in worst]
     if len(panels) < 2:
         return None
     rows = -(-len(panels) // COLUMNS)
@@ -118,18 +119,26 @@ def small(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Pl
         kept = record.score.epoch
         alone = {**axes, "showlegend": False}
         traces.append(_star([kept], [_at(record.curve, kept)], f"kept: epoch {kept}", VAL, **alone))
-        layout |= {f"xaxis{end}": {"domain": x, "anchor": f"y{end}"},
-                   f"yaxis{end}": {"domain": y, "anchor": f"x{end}"} | ({"matches": "y"} if i else {})}  # fmt: skip
+        # one scale for all: numbers beside every panel would be printed over the panel left of it
+        same = {"matches": "y"} if i else {}
+        layout |= {f"xaxis{end}": {"domain": x, "anchor": f"y{end}", "nticks": 5},
+                   f"yaxis{end}": {"domain": y, "anchor": f"x{end}", "showticklabels": column == 0} | same}  # fmt: skip
         titles.append({"text": said(title), "x": x[0], "y": y[1], "xref": "paper", "yref": "paper", "xanchor": "left",
                        "yanchor": "bottom", "showarrow": False})  # fmt: skip
-    kind = spread(losses)
-    layout |= {name: {**value, "type": kind} for name, value in layout.items() if name.startswith("yaxis")}
+    scale: dict[str, Any] = {"type": spread(losses)}
+    if scale["type"] == "log":  # a panel is too low for every digit between two powers of ten
+        scale |= {"dtick": "D2" if max(losses) < FEW_POWERS * min(losses) else 1}
+    layout |= {name: value | scale for name, value in layout.items() if name.startswith("yaxis")}
     drawn = figure(traces, **layout, annotations=titles, height=200 * rows + 60)
-    sentence = (
-        f"The {len(best)} best trials by score"
-        + (f" and, of the others, the {len(worst)} with the largest gap beyond noise" if worst else "")
-        + ", all on one scale: the shaded band is what doesn't carry over to other data."
-    )
+    first = f"The {len(best)} best trials by score" if len(best) > 1 else "The best trial by score"
+    others = ""
+    if len(overfit) > len(worst):
+        others = f" and, of the {len(overfit)} others that are overfit, the {len(worst)} with the largest gaps"
+    elif worst:
+        others = " and the only other one that is overfit" if len(worst) == 1 else \
+                 f" and the {len(worst)} others that are overfit"  # fmt: skip
+    none = "; of the others none is overfit" if rest and not worst else ""
+    sentence = f"{first}{others}, all on one scale: the shaded band is what doesn't carry over to other data{none}."
     title = "The best trials and the worst overfitters" if worst else "The best trials"
     return Plot("small", title, sentence, drawn)
 

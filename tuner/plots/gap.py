@@ -26,6 +26,7 @@ from tuner.plots.curves import LOSS_NAME
 from tuner.record import TrialRecord
 from tuner.rescoring import front
 from tuner.scoring import LOWER_IS_BETTER
+from tuner.telling import counted
 
 OWN = "regularization."  # which a panel of the regularizers needn't say
 REGULARIZING = (OWN, "augmentation.")
@@ -68,7 +69,8 @@ def against_validation(document: Mapping[str, Any], records: Mapping[int, TrialR
                             marker={"symbol": "star", "size": 15}))  # fmt: skip
     drawn = figure(traces, xaxis="gap: train better than validation by", yaxis=skill)
     ends = " (1 is perfect, 0 knows nothing)" if loss else ""
-    sentence = f"Up is better{ends}, left is more honest; of {len(there)} complete trials {len(ahead)} are on the front"
+    front_is = f"{len(ahead)} {'is' if len(ahead) == 1 else 'are'} on the front"
+    sentence = f"Up is better{ends}, left is more honest; of {counted(len(there), 'complete trial')} {front_is}"
     if free is not None and searched is not None and priced:
         sentence += f"; validation alone would have chosen trial {free.number}, not {searched.number}"
     if best is not None and searched is not None and overruled:
@@ -97,7 +99,7 @@ def regularizers(_: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Pl
         return None
     rows = -(-len(names) // PANELS)
     columns = min(PANELS, len(names))
-    traces, layout, steepest = list[dict[str, Any]](), dict[str, Any](), list[tuple[float, str, float, float]]()
+    traces, layout, steepest = list[dict[str, Any]](), dict[str, Any](), list[tuple[float, str, float, float, bool]]()
     for i, name in enumerate(names):
         end, column, row = "" if i == 0 else str(i + 1), i % columns, i // columns
         axes = {"xaxis": f"x{end}", "yaxis": f"y{end}", "showlegend": False}
@@ -106,22 +108,27 @@ def regularizers(_: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Pl
         gaps = [_short(_gap(record)) for record in known]
         x, ticks = _off_scale(values)
         traces.append(marks(x, gaps, said(name), OTHER, text=[hover(record) for record in known], **axes))
-        middles, medians = binned(x, gaps)
+        off = dict(zip(values, x, strict=True)).get(0.0)
+        middles, medians = binned(x, gaps, off)
         if middles:
             traces.append(line(middles, medians, "median", VAL, line={"width": 3}, hoverinfo="skip", **axes))
-            steepest.append((abs(medians[-1] - medians[0]), name, medians[0], medians[-1]))
+            steepest.append((abs(medians[-1] - medians[0]), name, medians[0], medians[-1], middles[0] == off))
         layout[f"xaxis{end}"] = {"title": {"text": said(name.removeprefix(OWN))}, "anchor": f"y{end}", **ticks,
                                  "domain": [column / columns + 0.04, (column + 1) / columns - 0.02]}  # fmt: skip
         layout[f"yaxis{end}"] = {"anchor": f"x{end}", "domain": [1 - (row + 0.78) / rows, 1 - (row + 0.02) / rows],
                                  **({"matches": "y"} if i else {})}  # fmt: skip
         if column == 0:
             layout[f"yaxis{end}"]["title"] = {"text": "gap"}
-    sentence = "Each point is a complete trial, the line a median over bins; other values differ between trials, too."
+    sentence = (
+        "Each point is a complete trial; they are too few for a median over bins, and other values differ between "
+        "them, too."
+    )
     if steepest:
-        name, first, last = max(steepest)[1:]
+        name, first, last, is_off = max(steepest)[1:]
         way = "falls" if last < first else "rises"
-        sentence = f"From its weakest to its strongest bin of {name} the median gap {way} from {number(first)} to " \
-                   f"{number(last)}; other values differ between the trials, too."  # fmt: skip
+        ends = f"From {name} off to its strongest bin" if is_off else f"From the weakest to the strongest bin of {name}"
+        sentence = f"{ends} the median gap {way} from {number(first)} to {number(last)}; other values differ between " \
+                   "the trials, too."  # fmt: skip
     drawn = figure(traces, **layout, height=280 * rows)
     return Plot("regularizers", "The gap against each regularizer", sentence, drawn)
 
@@ -180,7 +187,10 @@ def capacity(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) ->
         traces, xaxis={"title": {"text": "parameters"}, "type": spread(sizes)},
         yaxis={"title": {"text": LOSS_NAME[document["data"]["task"]]}, "type": kind},
     )  # fmt: skip
-    sentence = "Where train falls with size and validation doesn't, more parameters only memorize."
+    sentence = (
+        f"Two points for each of {len(there)} complete trials, its train and its validation loss: too few, or of too "
+        "few sizes, for a median over bins."
+    )
     if len(ends) == 2:
         train, val = ends["train"], ends["val"]
         sentence = f"From the smallest to the largest networks the median train loss goes from {number(train[0])} to " \

@@ -6,24 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.plots.base import FAINT, TRAIN, VAL, VERDICTS, Plot, figure, hover, said
-from tuner.record import TrialRecord
+from tuner.record import TrialRecord, epochs_of
 
 MOST_VALUES = 10
 WIDTH = 0.85  # of a bar: bars that lie apart would grow into each other
 
 
 def ended(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Plot | None:
-    """Draw how many epochs each trial ran of those that it might have, by what ended it."""
+    """Draw how many epochs each trial ran of those that it might have, over all its folds, by what ended it."""
     there = [record for record in records.values() if record.ended and record.curve is not None and len(record.curve)]
     if not there:
         return None
     numbers = [record.number for record in there]
-    caps = [record.curve.budget if record.curve else 0 for record in there]
+    folds = document["data"].get("folds", 1)
+    epochs = {record.number: epochs_of(record, folds) for record in there}
     traces: list[dict[str, Any]] = [
         {
             "type": "bar",
             "x": numbers,
-            "y": caps,
+            "y": [cap for _, cap in epochs.values()],
             "name": "saved",
             "width": WIDTH,
             "marker": {"color": FAINT},
@@ -34,16 +35,17 @@ def ended(document: Mapping[str, Any], records: Mapping[int, TrialRecord]) -> Pl
         its = [record for record in there if _kind(record) == kind]
         if its:
             traces.append({
-                "type": "bar", "x": [r.number for r in its], "y": [len(r.curve) if r.curve else 0 for r in its],
+                "type": "bar", "x": [r.number for r in its], "y": [epochs[r.number][0] for r in its],
                 "name": kind, "width": WIDTH, "marker": {"color": colour}, "text": [hover(r) for r in its],
                 "textposition": "none", "hovertemplate": "%{text}<extra></extra>",
             })  # fmt: skip
-    epochs = document["epochs"]
-    saved = 1 - epochs["run"] / epochs["budgeted"] if epochs["budgeted"] else 0.0
+    run, budgeted = document["epochs"]["run"], document["epochs"]["budgeted"]
+    saved = 1 - run / budgeted if budgeted else 0.0
     counts = {kind: sum(_kind(record) == kind for record in there) for kind in VERDICTS}
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    sentence = f"{epochs['run']} of {epochs['budgeted']} epochs were run, {saved:.0%} saved; trials ended as {told}."
-    drawn = figure(traces, xaxis="trial", yaxis="epochs", barmode="overlay", bargap=0.15)
+    sentence = f"{run} of {budgeted} epochs were run, {saved:.0%} saved; ended: {told}."
+    axis = f"epochs, over {folds} folds" if folds > 1 else "epochs"
+    drawn = figure(traces, xaxis="trial", yaxis=axis, barmode="overlay", bargap=0.15)
     return Plot("ended", "Where trials ended", sentence, drawn)
 
 
