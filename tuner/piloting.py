@@ -26,7 +26,7 @@ from tuner.planning import Plan, families, own_families
 from tuner.proposing import Proposer, trial_seed
 from tuner.record import BASELINE
 from tuner.space import Space
-from tuner.training import batch_size
+from tuner.updating import batch_size
 from tuner.workers import InProcess, Processes
 
 MOST_PILOTS = 8
