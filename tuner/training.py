@@ -1,8 +1,8 @@
 """train(): one run of one configuration, as a generator of epochs. The only training loop.
 
-Decides in what order the rows are learned from and how train and validation are measured: alike, in eval mode, on clean
-examples, with the very weights that would be exported. What a step does is `updating`'s. Never heard of trials, studies
-or verdicts: whoever iterates decides when to stop, and copies the weights it wants to keep.
+Decides how train and validation are measured: alike, in eval mode, on clean examples, with the very weights that would
+be exported. What is learned from is `feeding`'s, what a step does `updating`'s. Never heard of trials, studies or
+verdicts: whoever iterates decides when to stop, and copies the weights it wants to keep.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from tuner.config import RunConfig, min_epochs
 from tuner.curve import Epoch, Standing, rounded
 from tuner.data.splits import Splits
 from tuner.features import with_features
+from tuner.feeding import Batches
 from tuner.measuring import measure, training_probe
 from tuner.models import build_model
 from tuner.updating import Average, Step
@@ -47,8 +48,9 @@ def train(
     model, splits = feed.model, feed.splits
     _put_channels_last(model)
     generator = torch.Generator().manual_seed(seed)
-    step = Step(config, splits, model, generator, feed.fetch(config.augmentation.strength, generator))
-    average = Average(model, step.per_epoch, step.way.tensors) if config.training.ema else None
+    batches = Batches(config, splits, generator, feed.fetch(config.augmentation.strength, generator))
+    step = Step(config, splits, model, batches)
+    average = Average(model, batches.per_epoch, step.way.tensors) if config.training.ema else None
     network = average.network if average else model
     probe = training_probe(splits)
     best, standing = np.zeros(len(splits.val)), None
@@ -56,8 +58,8 @@ def train(
         started = time.perf_counter()
         with chance.lent():
             model.train()
-            for rows in _batches(len(splits.train), step.batch, generator):
-                step(rows)
+            for x, rows in batches.epoch():
+                step(x, rows)
                 if average:
                     average.update()
             if average:
@@ -97,14 +99,6 @@ class _Chance:
                 yield
             finally:
                 self.state = torch.get_rng_state()
-
-
-def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield each epoch's rows in random order; a last batch of one row is left out (it has no spread)."""
-    order = torch.randperm(n, generator=generator)
-    for rows in torch.split(order, size):
-        if len(rows) > 1 or size == 1:
-            yield rows
 
 
 def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tuner.augment import augmentation, mixing
+from tuner.augment import mixing
 from tuner.config import RunConfig
 from tuner.data.splits import Splits
-from tuner.measuring import input_of
+from tuner.feeding import Batches
 from tuner.models import decays, unfrozen
 from tuner.perceptron import Perceptron, lay_out
 
@@ -27,28 +27,17 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8  # AdamW's, as torch has them
 
 
 class Step:
-    """One optimization step, called with the numbers of a batch's rows."""
+    """One optimization step, called with a batch's examples (n, *input) and the numbers of its rows (n,)."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        splits: Splits,
-        model: nn.Module,
-        generator: torch.Generator,
-        fetch: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        self.fetch = fetch or _examples(config, splits, generator)
-        self.mix, self.generator = mixing(config, splits.shape), generator
-        self.batch = batch_size(config, len(splits.train))
-        self.per_epoch = steps_per_epoch(len(splits.train), self.batch)
-        self.rate = _schedule(config, self.per_epoch)
+    def __init__(self, config: RunConfig, splits: Splits, model: nn.Module, batches: Batches) -> None:
+        self.mix, self.generator = mixing(config, splits.shape), batches.generator
+        self.rate = _schedule(config, batches.per_epoch)
         self.l1, self.count, self.shrink = config.regularization.l1, 0, 0.0
-        self.way: _Way = _by_hand(config, splits, model, self.batch) or _ByAutograd(config, splits, model)
+        self.way: _Way = _by_hand(config, splits, model, batches.size) or _ByAutograd(config, splits, model)
 
-    def __call__(self, rows: Tensor) -> None:
+    def __call__(self, x: Tensor, rows: Tensor) -> None:
         self.count += 1
         rate = self.rate(self.count)
-        x = self.fetch(rows)
         if self.mix is None:
             self.way(x, [(1.0, rows)], rate)
         else:
@@ -195,30 +184,10 @@ def _targets(splits: Splits, smoothing: float, weights: Tensor | None) -> Tensor
     return targets if weights is None else targets.mul_(weights)
 
 
-def _examples(config: RunConfig, splits: Splits, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """Return rows -> training examples as the model takes them, changed at random if they are augmented."""
-    x, change = torch.from_numpy(splits.train.x), augmentation(config, splits.shape)
-    prepare = input_of(splits.encoder.standard, (lambda batch: change(batch, generator)) if change else None)
-    return lambda rows: prepare(x.index_select(0, rows))
-
-
 def _class_weights(splits: Splits) -> Tensor:
     """Return n / (classes * rows of the class) for each class of the training rows: each counts alike."""
     counts = np.bincount(splits.train.y, minlength=splits.shape.outputs)
     return torch.from_numpy(len(splits.train) / (len(counts) * np.maximum(counts, 1))).float()
-
-
-def batch_size(config: RunConfig, examples: int) -> int:
-    """Return the batch size; auto is 2^round(log2(clip(n/20, 16, 128))), at most the examples there are."""
-    wanted = config.training.batch_size
-    if wanted == "auto":
-        wanted = 2 ** round(math.log2(min(max(examples / 20, 16), 128)))
-    return min(wanted, examples)
-
-
-def steps_per_epoch(n: int, size: int) -> int:
-    """Return how many batches an epoch of n examples has, without a last one of one row."""
-    return n // size + (1 if n % size > 1 else 0)
 
 
 def soft_threshold(weights: Sequence[Tensor], shrink: float) -> None:
