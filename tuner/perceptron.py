@@ -122,6 +122,7 @@ class Perceptron:
         self.gradient = torch.zeros_like(self.block)
         for parameter, part in zip(shrunk + others, _parts(self.gradient, shrunk + others), strict=True):
             parameter.grad = part
+        self.embedded = isinstance(layers.front, Columns)
         self.linear = [_Linear(layer.linear) for layer in layers.hidden]
         self.head = _Linear(layers.head)
         self.chance = _Chance([layer for layer in layers.hidden if layer.dropped], batch, batches)
@@ -134,7 +135,7 @@ class Perceptron:
         that isn't 1.
         """
         places = self.places.get(len(x)) or self.places.setdefault(len(x), _Places(len(x), self.linear, self.head))
-        seen = x if self.front is None else self.front(x)
+        seen: Tensor = self.front(x) if self.embedded and self.front else x.flatten(1)
         inputs, scale, saved = [seen.detach()], 1.0, list[tuple[Tensor, ...]]()
         masks = iter(self.chance.masks(len(x)))
         for layer, linear, units in zip(self.hidden, self.linear, places.units, strict=True):
@@ -165,10 +166,10 @@ class Perceptron:
                 wrong = _normalize_back(layer.norm, wrong, *saved[i])
             linear = self.linear[i]
         linear.gradients(inputs[0], wrong, 1.0)
-        if seen.requires_grad:
-            self._front_back(seen, wrong @ linear.weight)
+        if self.embedded:
+            self._embedded_back(seen, wrong @ linear.weight)
 
-    def _front_back(self, seen: Tensor, wrong: Tensor) -> None:
+    def _embedded_back(self, seen: Tensor, wrong: Tensor) -> None:
         assert self.front is not None
         for parameter in self.front.parameters():
             assert parameter.grad is not None
