@@ -23,10 +23,10 @@ from tuner.engine import Again, Engine, Task, again
 from tuner.errors import UserCodeError
 from tuner.feeding import batch_size
 from tuner.forecast import Pilot
-from tuner.planning import Plan, families, own_families
+from tuner.planning import Plan
 from tuner.proposing import Proposer, trial_seed
 from tuner.record import BASELINE
-from tuner.space import Space
+from tuner.space import Space, families, own_families
 from tuner.workers import InProcess, Processes
 
 MOST_PILOTS = 8
