@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import sqlalchemy
@@ -688,3 +689,11 @@ def test_opening_a_database_asks_its_version_manager_for_nothing_but_the_check_o
         assert optuna.create_study(storage=opened).trials == []
         opened.engine.dispose()
     assert asked == ["check_table_schema_compatibility"]
+
+
+def test_tpe_takes_the_logarithm_of_the_normal_distribution_from_a_function_that_scipy_has_too() -> None:
+    from optuna.samplers._tpe import _truncnorm
+    from scipy.special import log_ndtr
+
+    values = np.concatenate((np.linspace(-40, 40, 1001), [-1e5, -6.0001, 0.0, 5.9999]))
+    assert np.allclose(_truncnorm._log_ndtr(values), log_ndtr(values), rtol=1e-9, atol=1e-15)

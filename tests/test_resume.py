@@ -43,14 +43,14 @@ def timeless(record: TrialRecord) -> TrialRecord:
 
 
 def workers_below(folder: Path) -> list[int]:
-    """Return the processes that train for a study below a folder."""
+    """Return the processes that train for a study that was started in a folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
+            words, place = (process / "cmdline").read_bytes().split(b"\0"), (process / "cwd").readlink()
         except OSError:
             continue
-        if b"tuner.workers" in words and any(word.startswith(bytes(folder)) for word in words):
+        if b"tuner.workers" in words and place == folder.resolve():
             found.append(int(process.name))
     return found
 

@@ -12,8 +12,7 @@ from command import call, write
 
 from tuner.config import AUTO, FAMILIES
 from tuner.grammar import read_space
-from tuner.planning import families
-from tuner.space import Range
+from tuner.space import Range, families
 
 FOLDER = Path(__file__).parent.parent / "search_spaces"
 SPACES = sorted(path for path in FOLDER.rglob("*") if path.suffix in (".yaml", ".yml"))

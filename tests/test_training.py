@@ -22,18 +22,12 @@ from tuner.config import RunConfig
 from tuner.curve import Epoch
 from tuner.data.splits import Part, Shape, Splits, Standard, Target
 from tuner.errors import DataError
+from tuner.feeding import Batches, batch_size
 from tuner.measuring import measure, predict, standardized, training_probe
 from tuner.models import build_model, decays
-from tuner.training import (
-    _Average,
-    _batches,
-    _Chance,
-    _schedule,
-    batch_size,
-    soft_threshold,
-    steps_per_epoch,
-    train,
-)
+from tuner.perceptron import Perceptron
+from tuner.training import _Chance, train
+from tuner.updating import Average, _schedule, soft_threshold
 from tuner.weights import read_weights, sparsity, write_weights
 
 
@@ -195,7 +189,7 @@ class TestSeed:
 class TestRegularizers:
     def test_augmentation_of_strength_zero_is_no_augmentation(self, monkeypatch: pytest.MonkeyPatch) -> None:
         weights = drain(config(augmentation__strength=0.0), classes())[2]
-        monkeypatch.setattr("tuner.training.augmentation", lambda *_: None)
+        monkeypatch.setattr("tuner.feeding.augmentation", lambda *_: None)
         assert drain(config(augmentation__strength=0.0), classes())[2] == weights
         monkeypatch.undo()
         assert drain(config(augmentation__strength=0.5), classes())[2] != weights
@@ -226,10 +220,12 @@ class TestRegularizers:
         for before, after in zip(decays(plain)[1], decays(shrunk)[1], strict=True):
             assert torch.equal(before, after)
 
+    @pytest.mark.parametrize("by_hand", [True, False])
     def test_l2_shrinks_weights_without_a_gradient_by_its_share_of_the_learning_rate_and_no_bias(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch, by_hand: bool
     ) -> None:
         monkeypatch.setattr(nn.functional, "cross_entropy", lambda outputs, *_, **__: outputs.sum() * 0)
+        monkeypatch.setattr(Perceptron, "learn" if by_hand else "of", lambda *_: None)
         still = {"training__warmup": 0.0, "training__ema": False}
         _, network, _ = drain(config(regularization__l2=0.5, **still), classes())
         with _Chance(0).lent():
@@ -249,7 +245,7 @@ class TestRegularizers:
 class TestAverage:
     def test_it_is_the_bias_corrected_exponential_average_of_the_weights_after_each_step(self) -> None:
         model, per_epoch = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), 4
-        average, decay, history = _Average(model, per_epoch), 1 - 1 / 8, []
+        average, decay, history = Average(model, per_epoch), 1 - 1 / 8, []
         for step in range(1, 12):
             with torch.no_grad():
                 for parameter in model.parameters():
@@ -273,7 +269,7 @@ class TestAverage:
 
     def test_its_small_weights_become_zero_as_those_of_the_network_do(self) -> None:
         model = nn.Linear(2, 1)
-        average = _Average(model, 1)
+        average = Average(model, 1)
         with torch.no_grad():
             average.network.weight.copy_(torch.tensor([[0.1, -0.3]]))
         average.threshold(0.2)
@@ -311,13 +307,24 @@ class TestSchedule:
     def test_a_batch_is_never_larger_than_the_data(self) -> None:
         assert batch_size(config(training__batch_size=64), 10) == 10
 
-    @given(st.integers(1, 200), st.integers(1, 40))
-    def test_every_row_is_seen_once_an_epoch_but_a_last_one_alone(self, n: int, size: int) -> None:
-        size = min(size, n)
-        batches = list(_batches(n, size, torch.Generator().manual_seed(0)))
-        assert len(batches) == steps_per_epoch(n, size) >= 1
-        rows = torch.cat(batches).tolist()
-        assert len(set(rows)) == len(rows) == (n - 1 if n % size == 1 and size > 1 else n)
+    @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 600))
+    def test_every_row_is_seen_once_an_epoch_but_a_last_one_alone(self, n: int, size: int, at_once: int) -> None:
+        splits = classes(n_train=n)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tuner.feeding.AT_ONCE", at_once)
+            batches = Batches(config(training__batch_size=size), splits, torch.Generator().manual_seed(0))
+        found = list(batches.epoch())
+        assert len(found) == batches.per_epoch >= 1
+        assert {len(rows) for _, rows in found[:-1]} <= {min(size, n)}
+        rows = torch.cat([rows for _, rows in found])
+        assert len(set(rows.tolist())) == len(rows) == (n - 1 if n % size == 1 and size > 1 and n > 1 else n)
+        assert torch.equal(torch.cat([x for x, _ in found]), torch.from_numpy(splits.train.x)[rows])
+
+    def test_each_epoch_has_another_order(self) -> None:
+        batches = Batches(config(), classes(), torch.Generator().manual_seed(0))
+        one, two = (torch.cat([rows for _, rows in batches.epoch()]).tolist() for _ in range(2))
+        assert one != two
+        assert sorted(one) == sorted(two)
 
     @pytest.mark.parametrize("normalization", ["none", "batch", "layer"])
     def test_a_last_batch_of_one_row_is_left_out(self, normalization: str) -> None:

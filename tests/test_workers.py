@@ -12,8 +12,9 @@ from command import SMALL, write
 import tuner.tuning
 from tuner.engine import Again, Ended, Failed, Task, Trained, Unsaved, retrain
 from tuner.planning import Plan, prepare
+from tuner.space import Space
 from tuner.tuning import conduct, tune
-from tuner.workers import InProcess, Processes
+from tuner.workers import InProcess, Processes, early
 
 
 @pytest.fixture
@@ -153,3 +154,28 @@ def test_the_test_rows_are_never_given_to_what_trains(plan: Plan, monkeypatch: p
         pass
     assert plan.splits.test is not None
     assert seen == [None] * 3
+
+
+def test_workers_that_started_early_train_the_same_and_end_where_they_are_not_needed(
+    plan: Plan, tmp_path: Path
+) -> None:
+    space = plan.space
+    assert [len(early(replace_workers(space, count)).workers) for count in (1,)] == [0], "this process trains itself"
+    with early(replace_workers(space, 3)) as spares:
+        started = [worker.process for worker in spares.workers]
+        assert len(started) == 3
+        engine = Processes(2, tmp_path / "data", tmp_path / "features", spares)
+        assert {worker.process for worker in engine.workers} < set(started)
+        engine.take(plan.splits)
+        list(retrain(engine, [Again(first_task(plan), 2, tmp_path / "early")]))
+        engine.close()
+    assert all(process.poll() is not None for process in started)
+    alone = InProcess()
+    alone.take(plan.splits)
+    list(retrain(alone, [Again(first_task(plan), 2, tmp_path / "alone")]))
+    alone.close()
+    assert (tmp_path / "early").read_bytes() == (tmp_path / "alone").read_bytes()
+
+
+def replace_workers(space: Space, count: int) -> Space:
+    return replace(space, config=space.config.replace({"budget.workers": count}))

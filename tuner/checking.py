@@ -12,9 +12,9 @@ from typing import Any
 from tuner.confirmation import ROUNDS, SHARE, TOP
 from tuner.forecast import Forecast, forecast, run_share
 from tuner.grammar import Override, plain_domain, read_space
-from tuner.planning import Plan, own_families, plan_of, total_trials
+from tuner.planning import Plan, plan_of, total_trials
 from tuner.reporting import formula
-from tuner.space import Range, Space
+from tuner.space import Range, Space, own_families
 from tuner.telling import clean, counted
 from tuner.terminal import roughly, rows_of, table
 

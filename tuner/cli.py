@@ -15,8 +15,8 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from tuner.grammar import Override
     from tuner.live import Screen
     from tuner.planning import Plan
+    from tuner.space import Space
     from tuner.study import Study
+    from tuner.workers import Spares
 
 app = typer.Typer(
     name="tuner",
@@ -175,31 +177,33 @@ def run(
     }  # fmt: skip
     overrides = _overrides(settings, given)
     from tuner import showing
-    from tuner.planning import prepare
+    from tuner.grammar import read_space
 
     with stoppable(), apart():
-        study = _watched(lambda: prepare(space, overrides=overrides, storage=storage, studies_dir=studies_dir), quiet)
+        study = _watched(read_space(space, overrides), storage, studies_dir, quiet)
     _emit(_document(study.document) if as_json else "\n".join(showing.study_text(study.document)))
 
 
-def _watched(prepared: Callable[[], Plan], quiet: bool) -> Study:
+def _watched(space: Space, storage: str | None, studies_dir: Path, quiet: bool) -> Study:
     """Run a study to its end, telling of it on stderr: drawn on a terminal, else a line a trial."""
     from tuner import live
+    from tuner.workers import early
 
-    if quiet or not live.wanted():
-        return _drain(prepared(), quiet)
-    with live.Screen() as screen:
-        return _drain(prepared(), False, screen)
+    screen = live.Screen() if not quiet and live.wanted() else None
+    with screen or nullcontext(), early(space) as spares:
+        from tuner.planning import plan_of
+
+        return _drain(plan_of(space, storage, studies_dir), spares, quiet, screen)
 
 
-def _drain(plan: Plan, quiet: bool, screen: Screen | None = None) -> Study:
+def _drain(plan: Plan, spares: Spares, quiet: bool, screen: Screen | None = None) -> Study:
     """Run a study to its end, telling of each trial."""
     from tuner import terminal
     from tuner.confirmation import Repeating
     from tuner.record import TrialRecord
     from tuner.tuning import conduct, pace_of
 
-    conducting, pace, told = conduct(plan), pace_of(plan), quiet
+    conducting, pace, told = conduct(plan, spares), pace_of(plan), quiet
     try:
         while True:
             news = next(conducting)

@@ -56,7 +56,8 @@ def measure(
 def predict(network: nn.Module, x: NDArray[np.generic], standard: Standard, task: str) -> NDArray[np.float32]:
     """Return log-probabilities (n, classes), or standardized predictions (n, 1), in eval mode."""
     was_training = network.training
-    network.eval()
+    if was_training:  # modes are set module by module, which takes longer than a small network's outputs
+        network.eval()
     prepare, found = input_of(standard), list[Tensor]()
     rows = _by_length(x)
     size = _evaluated_at_once(x)
@@ -65,7 +66,8 @@ def predict(network: nn.Module, x: NDArray[np.generic], standard: Standard, task
             batch = x[i : i + size] if rows is None else x[rows[i : i + size]]
             outputs = network(prepare(torch.from_numpy(batch))).float()
             found.append(outputs.log_softmax(1) if task == "classification" else outputs)
-    network.train(was_training)
+    if was_training:
+        network.train()
     together = torch.cat(found).numpy()
     return together if rows is None else np.asarray(together[np.argsort(rows)])
 

@@ -21,12 +21,12 @@ from tuner.config import PRETRAINED, RunConfig
 from tuner.data.splits import Part, Splits
 from tuner.engine import Again, Done, Engine, Task, again
 from tuner.errors import UserCodeError
+from tuner.feeding import batch_size
 from tuner.forecast import Pilot
-from tuner.planning import Plan, families, own_families
+from tuner.planning import Plan
 from tuner.proposing import Proposer, trial_seed
 from tuner.record import BASELINE
-from tuner.space import Space
-from tuner.training import batch_size
+from tuner.space import Space, families, own_families
 from tuner.workers import InProcess, Processes
 
 MOST_PILOTS = 8

@@ -30,7 +30,7 @@ from tuner.proposing import first_trials
 from tuner.ranking import BY_EXAMPLE
 from tuner.record import StudyRecord
 from tuner.scoring import metric_of
-from tuner.space import Range, Space
+from tuner.space import Range, Space, families, own_families
 
 VERSIONS = ("torch", "optuna", "numpy", "scikit-learn", "pandas")
 
@@ -306,17 +306,6 @@ def _is_set(space: Space, name: str) -> bool:
     section, key = name.split(".")
     default = type(getattr(space.config, section)).model_fields[key].default
     return name in space.domains or space.config[name] != default
-
-
-def families(space: Space) -> list[str]:
-    """Return every model family that a trial of the space may have."""
-    domain = space.domains.get("model.family")
-    return list(domain.to_json()["choices"]) if domain is not None else [space.config.model.family]
-
-
-def own_families(space: Space) -> list[str]:
-    """Return the families that are the user's own code."""
-    return [family for family in families(space) if ":" in family]
 
 
 def _most(space: Space, name: str) -> int:

@@ -163,10 +163,11 @@ class Proposer:
             return proposal, suggested
         self.study.sampler = self._sampler(trial_seed(self.seed + 1, number))
         values: dict[str, Any] = {}
-        trial = self.study.ask()
-        for name, domain in self.space.domains.items():
-            if self.space.active(name, values):
-                values[name] = _suggest(trial, name, domain)
+        with _quick_normal():
+            trial = self.study.ask()
+            for name, domain in self.space.domains.items():
+                if self.space.active(name, values):
+                    values[name] = _suggest(trial, name, domain)
         return Proposal(values), self.suggested(values)
 
     def tell(self, record: TrialRecord) -> None:
@@ -206,6 +207,23 @@ class Proposer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return TPESampler(seed=seed, group=True)
+
+
+@contextmanager
+def _quick_normal() -> Iterator[None]:
+    """Let TPE take the logarithm of the normal distribution function from SciPy.
+
+    Optuna's own is the same function written in Python, called thousands of times: a third of what a proposal costs.
+    """
+    from optuna.samplers._tpe import _truncnorm
+    from scipy.special import log_ndtr
+
+    own = _truncnorm._log_ndtr
+    _truncnorm._log_ndtr = log_ndtr
+    try:
+        yield
+    finally:
+        _truncnorm._log_ndtr = own
 
 
 @contextmanager

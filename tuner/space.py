@@ -213,3 +213,14 @@ def _show(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {_show(item)}" for key, item in value.items()) + "}"
     text = "none" if value is None else str(value)
     return text if text.isprintable() else repr(text)
+
+
+def families(space: Space) -> list[str]:
+    """Return every model family that a trial of the space may have."""
+    domain = space.domains.get("model.family")
+    return list(domain.to_json()["choices"]) if domain is not None else [space.config.model.family]
+
+
+def own_families(space: Space) -> list[str]:
+    """Return the families that are the user's own code."""
+    return [family for family in families(space) if ":" in family]

@@ -29,18 +29,19 @@ from tuner.engine import Again, Engine, retrain
 from tuner.errors import DataError, UsageError
 from tuner.files import refuse_foreign, writing
 from tuner.forecast import Pace
-from tuner.grammar import Override
-from tuner.planning import Plan, blank_curve, own_families, prepare
+from tuner.grammar import Override, read_space
+from tuner.planning import Plan, blank_curve, plan_of
 from tuner.posting import Board
 from tuner.proposing import NONE, SMOOTHING
 from tuner.record import TrialRecord
 from tuner.search import Setting, final_seconds, refuse_failures, search
-from tuner.space import Space, differences
+from tuner.space import Space, differences, own_families
 from tuner.storage import database_file, open_storage
 from tuner.store import Store
 from tuner.study import PROGRESS, Study, study_of
-from tuner.workers import InProcess, Processes
+from tuner.workers import InProcess, Processes, Spares, early, processes
 
+TRIES, INSTANT = 5, 0.05  # to lock a study, and seconds between them
 KEEP_TIME = 5.0  # seconds between two times that the time taken so far is kept
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ if TYPE_CHECKING:
 News = TrialRecord | Repeat | Repeating
 
 
-def conduct(plan: Plan) -> Generator[News, None, Study]:
+def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, Study]:
     """Run or resume a study; yield trial records as `search` does and the repeats of its confirmation, as they go and
-    when they have ended; return it.
+    when they have ended; return it. `spares` are workers that were started `early`.
 
     Whoever closes the generator early leaves a study that the same call resumes.
 
@@ -71,7 +72,7 @@ def conduct(plan: Plan) -> Generator[News, None, Study]:
         try:
             if not _is_over(plan, store, setting):
                 store.put(PROGRESS, {"state": "running", "trials": setting.trials})
-                with _engine(plan) as engine:
+                with _engine(plan, spares) as engine:
                     yield from _watched(search(setting, engine), plan, store, setting, keep_time)
                     engine.clear()
                     yield from _watched(_confirm(plan, store, setting, engine), plan, store, setting, keep_time)
@@ -162,7 +163,7 @@ def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat | Repeating
         values = {name: config[name] for name in NONE if config[name] != 0 and name not in idle}
         runs = ablations(best, values, ablations_of(store)) if values else []
         if runs:
-            with _engine(plan, count=len(runs)) as engine:
+            with _engine(plan, most=len(runs)) as engine:
                 yield from repeat_each(plan, store, engine, runs, kind=ABLATION)
             forget_features(plan, setting)
         rows = plan.study.data
@@ -209,13 +210,18 @@ def _lock(path: Path, study: str) -> Iterator[None]:
     with writing(path):
         lock = open(path, "a+")  # noqa: SIM115
     with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            process = file.read().strip() or "?"
-            message = f"study {study!r} is being run by process {process}; wait, or choose --study-name"
-            raise UsageError(message) from None
+        for tries in reversed(range(TRIES)):  # who looks whether a study still runs holds it for an instant
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if tries:
+                    time.sleep(INSTANT)
+                    continue
+                file.seek(0)
+                process = file.read().strip() or "?"
+                message = f"study {study!r} is being run by process {process}; wait, or choose --study-name"
+                raise UsageError(message) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -260,16 +266,12 @@ def _setting(plan: Plan, store: Store) -> Setting:
 
 
 @contextmanager
-def _engine(plan: Plan, count: int | None = None) -> Iterator[Engine]:
-    """Hold an engine. Code of the user's own trains in a process of its own, where it can end nothing but a trial."""
-    most = max(1, plan.trials if count is None else count)
-    workers = min(plan.space.config.budget.workers, most)
+def _engine(plan: Plan, spares: Spares | None = None, most: int | None = None) -> Iterator[Engine]:
+    """Hold an engine for `most` trials."""
+    workers = processes(plan.space, plan.trials if most is None else most)
     shared, cache = plan.folder / ".data", plan.folder / FEATURES
     shutil.rmtree(shared, ignore_errors=True)  # of a run that was killed
-    if workers == 1 and not own_families(plan.space):
-        engine: Engine = InProcess(cache)
-    else:
-        engine = Processes(workers, shared, cache)
+    engine: Engine = Processes(workers, shared, cache, spares) if workers else InProcess(cache)
     try:
         with writing(plan.folder):
             for splits in plan.divisions:
@@ -312,12 +314,14 @@ def tune(
     }
     values = {**{name: value for name, value in given.items() if value is not None}, **(overrides or {})}
     listed = [Override(name, json.dumps(value), "tune()") for name, value in values.items()]
-    run = conduct(prepare(space, overrides=listed, storage=storage, studies_dir=studies_dir))
-    try:
-        while True:
-            next(run)
-    except StopIteration as end:
-        study: Study = end.value
-        return study
-    finally:
-        run.close()
+    known = space if isinstance(space, Space) else read_space(Path(space), listed)
+    with early(known) as spares:
+        run = conduct(plan_of(known, storage, studies_dir), spares)
+        try:
+            while True:
+                next(run)
+        except StopIteration as end:
+            study: Study = end.value
+            return study
+        finally:
+            run.close()

@@ -12,13 +12,13 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache as remembered
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from safetensors import SafetensorError
 
@@ -28,6 +28,7 @@ from tuner.data.splits import Splits
 from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError
 from tuner.own_code import one_line
+from tuner.space import Space, own_families
 
 
 class _Run:
@@ -155,27 +156,71 @@ class _Worker:
     served: int = 0
 
 
+def _spawn() -> _Worker:
+    ours, theirs = Pipe()
+    handle = theirs.fileno()
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "tuner.workers", str(handle), str(os.getpid())],
+        pass_fds=[handle], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+    )  # fmt: skip
+    theirs.close()
+    return _Worker(process, ours)
+
+
+class Spares:
+    """Worker processes that start before it is known on which data: starting takes as long as reading these does."""
+
+    def __init__(self, count: int = 0) -> None:
+        self.workers = [_spawn() for _ in range(count)]
+
+    def take(self) -> _Worker:
+        """Return one of them, or a new one."""
+        return self.workers.pop() if self.workers else _spawn()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _end(self.workers)
+
+
+def processes(space: Space, trials: int) -> int:
+    """Return how many processes train so many trials; none, if the one that judges does. Code of the user's own trains
+    in a process of its own, where it can end nothing but a trial.
+    """
+    count = min(space.config.budget.workers, max(1, trials))
+    return 0 if count == 1 and not own_families(space) else count
+
+
+def early(space: Space) -> Spares:
+    """Start the workers of a study before its data are read; hold them in a `with` statement until it has ended."""
+    return Spares(processes(space, space.config.budget.trials))
+
+
+def _end(workers: Sequence[_Worker]) -> None:
+    for worker in workers:
+        worker.process.kill()
+    for worker in workers:
+        worker.process.wait()
+        worker.pipe.close()
+
+
 class Processes:
     """Trains in `slots` worker processes that map the data in one folder; a worker that died is replaced.
 
-    Features are kept in `cache`, for all of them.
+    Features are kept in `cache`, for all of them. The first workers are taken from `spares`.
     """
 
-    def __init__(self, slots: int, data: Path, cache: Path) -> None:
+    def __init__(self, slots: int, data: Path, cache: Path, spares: Spares | None = None) -> None:
         self.slots, self.data, self.cache = slots, data.absolute(), cache.absolute()
-        self.count = 0
-        self.workers = [self._spawn() for _ in range(slots)]
+        self.count, self.spares = 0, spares or Spares()
+        self.workers = [self._hired() for _ in range(slots)]
 
-    def _spawn(self) -> _Worker:
-        ours, theirs = Pipe()
-        handle = theirs.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tuner.workers", *map(str, (handle, self.data, self.cache, os.getpid()))],
-            pass_fds=[handle], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        )  # fmt: skip
-        theirs.close()
-        return _Worker(process, ours)
+    def _hired(self) -> _Worker:
+        worker = self.spares.take()
+        self._send(worker, (self.data, self.cache))
+        return worker
 
     def take(self, splits: Splits) -> int:
         write_shared(splits, place_of(self.data, self.count))
@@ -214,7 +259,7 @@ class Processes:
     def _replace(self, worker: _Worker) -> None:
         worker.process.wait()
         worker.pipe.close()
-        self.workers[self.workers.index(worker)] = self._spawn()
+        self.workers[self.workers.index(worker)] = self._hired()
 
     def clear(self) -> None:
         for worker in [worker for worker in self.workers if worker.task is not None]:
@@ -236,11 +281,7 @@ class Processes:
             worker.pipe.send(message)
 
     def close(self) -> None:
-        for worker in self.workers:
-            worker.process.kill()
-        for worker in self.workers:
-            worker.process.wait()
-            worker.pipe.close()
+        _end(self.workers)
 
 
 def serve(pipe: Connection, splits_of: Callable[[int], Splits], cache: Path | None = None) -> None:
@@ -277,16 +318,21 @@ def _die_with(parent: int) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Run one worker: the pipe's handle, the folders of the shared data and of features, the parent's process."""
-    _die_with(int(argv[3]))
+    """Run one worker, told the pipe's handle and the parent's process. The first thing that comes over the pipe are the
+    folders of the shared data and of features.
+    """
+    _die_with(int(argv[1]))
     os.set_inheritable(int(argv[0]), False)  # a program that the user's code starts must not hold the pipe open
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
+    import tuner.training  # noqa: F401  # before there is anything to do: it takes a second
+
     torch.set_num_threads(1)
+    pipe = Connection(int(argv[0]))
     with suppress(EOFError, ConnectionError):  # whoever judges is gone
-        splits_of = remembered(lambda number: open_shared(place_of(Path(argv[1]), number)))
-        serve(Connection(int(argv[0])), splits_of, Path(argv[2]))
+        data, cache = pipe.recv()
+        serve(pipe, remembered(lambda number: open_shared(place_of(data, number))), cache)
 
 
 if __name__ == "__main__":

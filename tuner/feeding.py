@@ -1,0 +1,71 @@
+"""What a run learns from, batch by batch: its training rows in random order, as the model takes them.
+
+Decides how large a batch is and how many rows are fetched, augmented and standardized at once: many batches of small
+examples, since on few numbers an operation costs as much as on many. Knows nothing of what is learned from them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from tuner.augment import augmentation
+from tuner.config import RunConfig
+from tuner.data.splits import Splits
+from tuner.measuring import input_of
+
+AT_ONCE = 1 << 18  # numbers: few enough to stay near the processor
+
+
+class Batches:
+    """The batches of a run, each epoch in another order.
+
+    `fetch` turns row numbers into examples; by itself, those of `splits` are taken and augmented.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        splits: Splits,
+        generator: torch.Generator,
+        fetch: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.rows, self.generator = len(splits.train), generator
+        self.size = batch_size(config, self.rows)
+        self.per_epoch = steps_per_epoch(self.rows, self.size)
+        self.fetch = fetch or _examples(config, splits, generator)
+        numbers = self.size * max(1, math.prod(splits.train.x.shape[1:]))
+        self.at_once = self.size * max(1, AT_ONCE // numbers)
+
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each batch's examples (n, *input) and the numbers of its rows (n,); a last batch of one row is left out
+        (it has no spread).
+        """
+        order = torch.randperm(self.rows, generator=self.generator)
+        for rows in torch.split(order, self.at_once):
+            for x, those in zip(torch.split(self.fetch(rows), self.size), torch.split(rows, self.size), strict=True):
+                if len(those) > 1 or self.size == 1:
+                    yield x, those
+
+
+def _examples(config: RunConfig, splits: Splits, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Return rows -> training examples as the model takes them, changed at random if they are augmented."""
+    x, change = torch.from_numpy(splits.train.x), augmentation(config, splits.shape)
+    prepare = input_of(splits.encoder.standard, (lambda batch: change(batch, generator)) if change else None)
+    return lambda rows: prepare(x.index_select(0, rows))
+
+
+def batch_size(config: RunConfig, examples: int) -> int:
+    """Return the batch size; auto is 2^round(log2(clip(n/20, 16, 128))), at most the examples there are."""
+    wanted = config.training.batch_size
+    if wanted == "auto":
+        wanted = 2 ** round(math.log2(min(max(examples / 20, 16), 128)))
+    return min(wanted, examples)
+
+
+def steps_per_epoch(n: int, size: int) -> int:
+    """Return how many batches an epoch of n examples has, without a last one of one row."""
+    return n // size + (1 if n % size > 1 else 0)
