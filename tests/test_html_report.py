@@ -83,7 +83,7 @@ def test_the_table_is_in_the_order_of_the_choice(study: Study) -> None:
     found = ranked(study.trials.values())[0]
     assert found.score is not None
     leader = replace(found, score=replace(found.score, gap=1.0))
-    smaller = replace(found, number=100, score=replace(found.score, gap=0.5))
+    smaller = replace(found, number=100, score=replace(found.score, gap=0.0))
     trials = {**study.trials, leader.number: leader, 100: smaller}
     for form, first in (("penalty", leader.number), ("tiebreak", 100)):
         document = {**study.document, "score": {**study.document["score"], "form": form}}
