@@ -21,7 +21,7 @@ from tuner.drawing import drawn
 from tuner.record import TrialRecord
 from tuner.reporting import figures
 from tuner.telling import clean, counted, number
-from tuner.terminal import duration, note, rows_of, table, width
+from tuner.terminal import duration, note, room, rows_of, table, width
 
 HEADLINE = {
     "classification": ("log_loss", "accuracy", "balanced_accuracy", "f1"),
@@ -42,7 +42,7 @@ def study_text(document: Mapping[str, Any]) -> list[str]:
     searched = table([(name, number(value)) for name, value in best["params"].items()])
     lines += [f"  {line}" for line in searched or ["nothing was searched: the configuration is the space file's"]]
     lines += [f"  {facts}"] if (facts := telling.size(best)) else []
-    shown = table(figures_table(document), frozenset(range(1, 8)), width())
+    shown = table(figures_table(document), frozenset(range(1, 8)), room())
     return [*lines, "", *shown, *_classes(document), *_said(document), "", *_places(document)]
 
 

@@ -63,6 +63,11 @@ def width() -> int:
     return min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
 
 
+def room() -> int | None:
+    """Return the columns of a terminal; None where the output goes elsewhere, and may be as wide as it is."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else None
+
+
 def run_head(study: StudyRecord, space: Space, trials: int, narrow: bool = False) -> list[str]:
     """Return what is said before the first trial: what runs, how to stop it, and the head of the trials' columns."""
     counts = f"{counted(trials, 'trial')}, {counted(space.config.budget.workers, 'worker')}"
