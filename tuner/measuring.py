@@ -22,6 +22,7 @@ from tuner.scoring import LOSS, PER_NULL_LOSS
 
 EVAL_ELEMENTS = 2_000_000  # numbers in one batch of an evaluation: large enough to be fast, small in memory
 WIDENED = 64  # by so much a token, or a step of a sequence, widens in a network
+PICTURES, PICTURE_WIDENED = 64, 20  # a convolution's outputs are large: beyond so many pictures they leave the caches
 
 
 def training_probe(splits: Splits, seed: int = 0) -> Part:
@@ -74,7 +75,8 @@ def predict(network: nn.Module, x: NDArray[np.generic], standard: Standard, task
 
 def _evaluated_at_once(x: NDArray[np.generic]) -> int:
     widened = WIDENED if (x.ndim == 3 and x.dtype != np.float16) or x.dtype == np.int32 else 1  # float16: features
-    return max(1, EVAL_ELEMENTS // max(1, math.prod(x.shape[1:]) * widened))
+    rows = max(1, EVAL_ELEMENTS // max(1, math.prod(x.shape[1:]) * widened))
+    return rows if x.ndim != 4 or x.dtype == np.float16 else max(min(PICTURES, rows), rows // PICTURE_WIDENED)
 
 
 def _by_length(x: NDArray[np.generic]) -> NDArray[np.int64] | None:
