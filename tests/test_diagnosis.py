@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tuner.curve import Curve
-from tuner.diagnosis import at_bounds, diagnose
+from tuner.diagnosis import _outer_share, at_bounds, diagnose
 from tuner.grammar import parse_space
 from tuner.record import TrialRecord
 from tuner.scoring import Score
+from tuner.space import Range
 
 Make = Callable[..., Curve]
 
@@ -147,6 +148,19 @@ def test_what_chance_puts_at_a_bound_is_no_reason_to_widen_a_range() -> None:
         best = [{"model.depth": depth} for depth in depths]
         found = at_bounds(space, trials(best, others=5 * len(best)))
         assert ("model.depth" in [bound.name for bound in found]) is told
+
+
+@pytest.mark.parametrize(
+    ("written", "share"),
+    [
+        ("{low: 1, high: 2}", 1 / 2), ("{low: 100, high: 300, step: 100}", 1 / 3), ("{low: 1, high: 1000}", 1 / 10),
+        ("{low: 1, high: 128, log: true}", 0.2), ("{low: 1, high: 5}", 1 / 5),
+    ],
+)  # fmt: skip
+def test_the_outer_tenth_of_few_values_is_as_likely_as_they_are(written: str, share: float) -> None:
+    domain = parse_space(f"data: {{source: sklearn:wine}}\nmodel: {{width: {written}}}", Path()).domains["model.width"]
+    assert isinstance(domain, Range)
+    assert _outer_share(domain, "low") == pytest.approx(share, abs=0.03)
 
 
 def test_a_bound_beyond_which_nothing_is_allowed_or_values_outside_a_range_are_no_reason() -> None:

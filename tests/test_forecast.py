@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ from tuner.curve import Curve
 from tuner.forecast import KEPT_SHARE, PER_TRIAL, RUN_SHARE, Pace, Pilot, forecast, run_share
 from tuner.piloting import pilot
 from tuner.planning import prepare
-from tuner.record import TrialRecord
-from tuner.scoring import score
+from tuner.record import BASELINE, TrialRecord, seconds_kept
+from tuner.scoring import Score, score
+from tuner.search import final_seconds
 
 PILOTS = st.lists(st.builds(Pilot, st.floats(1e-4, 10), st.integers(1, 200), st.floats(0, 1)), min_size=1, max_size=5)
 
@@ -40,12 +42,33 @@ def test_a_study_that_runs_every_trial_to_its_cap_takes_trials_times_epochs_time
     assert ruled.most == pytest.approx(found.most)
 
 
-def test_folds_multiply_the_search_alone_and_the_last_training_is_counted() -> None:
+def test_folds_multiply_the_search_and_the_last_training_is_counted() -> None:
     pilots = [Pilot(1.0, 20, 0.0)]
     one, five = told(pilots, share=1.0), told(pilots, share=1.0, folds=5)
-    assert five.most - one.most == pytest.approx(4 * 10 * 20 / 2)
+    again = 5 * 20 * KEPT_SHARE  # of the chosen one in each fold, to tell its mistakes
+    assert five.most - one.most == pytest.approx((4 * 10 * 20 + again) / 2)
     assert told(pilots, refit=1.5).most - one.most == pytest.approx(2 * 1.5 * 20 * KEPT_SHARE / 2)
     assert told(pilots, loading=3.0).most - one.most == pytest.approx(3 * 3.0), "a division for each round"
+
+
+def test_what_is_set_aside_for_the_end_is_what_is_trained_there(make_curve: Any) -> None:
+    curve = make_curve([1.0, 0.8, 0.9, 0.95])
+    trials = [
+        TrialRecord(n, "complete", {}, 0, label=label, curve=curve, score=Score(v, 2, "log_loss", v, 0, 0, 0))
+        for n, label, v in ((0, BASELINE, 0.1), (1, "", 0.5))
+    ]
+    once = seconds_kept(trials[1])
+    assert once > 0
+
+    def aside(records: list[TrialRecord], folds: int, slots: int) -> float:
+        found = SimpleNamespace(records={r.number: r for r in records}, refit=1.25, blanks=[curve] * folds)
+        return final_seconds(found, slots) / once  # type: ignore[arg-type]
+
+    assert aside(trials, 1, 1) == pytest.approx(2.5)
+    assert aside(trials, 5, 1) == pytest.approx(2.5 + 5)
+    assert aside(trials, 5, 2) == pytest.approx((2.5 + 5) / 2)
+    assert aside(trials[:1], 5, 1) == pytest.approx(1.25 + 5), "the baseline was chosen, and is trained once"
+    assert aside(trials, 1, 8) == pytest.approx(1.25)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,10 @@ def test_every_event_of_a_study_can_be_drawn_and_a_name_steers_no_terminal(tmp_p
         screen.tell(evil, 3.0)
         console.print(screen.drawn())
     said = console.export_text()
+    counts = [line for line in said.splitlines() if " confirmations, " in line]
+    assert f"0/{3 * 3} confirmations" in counts[0]
+    assert f"{3 * 3}/{3 * 3} confirmations" in counts[-1]
+    assert not screen.repeating, "what has ended is no longer under way"
     under_way = [line for line in said.splitlines() if "▁" in line or "/4 " in line]
     assert any("confirm 3/3" in line for line in under_way), "what the confirmation trains is seen as it goes"
     assert any("on all rows" in line for line in under_way), "and what is trained in the end"

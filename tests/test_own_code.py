@@ -80,11 +80,15 @@ def test_trials_that_fail_leave_the_others_alone(run: Any, capfd: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_ends_with_the_users_code_takes_nothing_along(run: Any) -> None:
+def test_a_process_that_ends_with_the_users_code_takes_nothing_along(run: Any, capfd: Any) -> None:
     said = run("os._exit(9)", "--trials", "1")
     assert (said.code, said.out) == (5, "")
     reason = "every trial failed (1 of 1), the first with: the worker process died (exit code 9)"
     assert said.err.splitlines()[-1] == f"tuner: {reason}"
+    shown = call(capfd, "show", "small").out
+    assert f"The study came to nothing: {reason}." in " ".join(shown.split())
+    assert "was stopped" not in shown
+    assert "No trial is complete, so there is no best configuration." in shown
 
 
 @pytest.mark.slow

@@ -148,3 +148,13 @@ def test_what_is_learned_lies_in_one_block_and_is_the_networks_own() -> None:
     assert all((each == 0).all() for each in model.parameters() if each.ndim == 2)
     assert any((each != 0).any() for each in model.parameters() if each.ndim == 1)
     assert found.block.numel() == sum(each.numel() for each in model.parameters())
+
+
+def test_layers_that_share_their_weights_are_left_to_autograd() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    model[2].weight = model[0].weight
+    assert Perceptron.of(model, True, 16, 3) is None
+    model[2].weight = nn.Parameter(model[0].weight.detach())
+    assert Perceptron.of(model, True, 16, 3) is None, "the same memory"
+    model[2].weight = nn.Parameter(model[0].weight.detach().clone())
+    assert Perceptron.of(model, True, 16, 3) is not None

@@ -107,3 +107,12 @@ def test_a_table_that_is_too_wide_goes_on_below_with_its_first_column_once_more(
         "          train", "log_loss  0.1", "", "          validation", "log_loss  0.2", "", "          test",
         "log_loss  0.3",
     ]  # fmt: skip
+
+
+def test_no_sentence_of_a_study_is_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch, study: Study) -> None:
+    monkeypatch.setattr("tuner.showing.width", lambda: 60)
+    progress = {"state": "stopped", "trials": 30}
+    lines = study_text({**study.document, "progress": progress})
+    assert any("was stopped" in line for line in lines)
+    sentences = lines[: next(i for i, line in enumerate(lines) if "contender" in line or "model." in line)]
+    assert max(map(len, sentences)) <= 60

@@ -220,6 +220,7 @@ def test_a_column_that_is_dropped_for_an_id_is_not_told_to_be_left_out(here: Pat
         ({"updated": pd.date_range("2024-01-01", periods=200).strftime("%Y-%m-%d")}, "kind"),
         ({"Unnamed: 9": np.arange(200)}, "kind"),
         ({"empty": [None] * 200}, "kind"),
+        ({"constant": ["k"] * 200}, "kind"),
         ({"size": np.random.default_rng(5).normal(size=200)}, "size"),
         ({"comment": [f"text {n}" for n in range(200)], "class": [0, 1] * 100, "last": [1.5] * 200}, "class"),
     ],

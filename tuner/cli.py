@@ -210,7 +210,8 @@ def _drain(plan: Plan, spares: Spares, quiet: bool, screen: Screen | None = None
             if not told:  # not before a trial runs, so that what refuses the study is told alone
                 told = True
                 if screen is not None:
-                    screen.begin(plan.study, plan.space, plan.trials, list(pace.ended.values()))
+                    earlier = list(pace.ended.values())
+                    screen.begin(plan.study, plan.space, plan.trials, earlier, len(pace.repeats))
                 else:
                     _say(terminal.run_head(plan.study, plan.space, plan.trials))
             now = time.monotonic()

@@ -68,7 +68,8 @@ class Repeat:
 @dataclass(frozen=True, slots=True)
 class Repeating:
     """A trial's configuration that is being trained again: up to the epoch `kept`, with its curve so far, in a round of
-    the confirmation or, without one, on all the rows that its network is to be made of or on a fold of the search.
+    the confirmation or, without one, on all the rows that its network is to be made of or on a fold of the search. It
+    is `over` when it has ended. `of` are the runs that the confirmation has in all.
     """
 
     trial: int
@@ -77,6 +78,8 @@ class Repeating:
     curve: Curve
     without: str = ""
     fold: int | None = None
+    over: bool = False
+    of: int = 0
 
 
 @dataclass(frozen=True, slots=True)

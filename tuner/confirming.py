@@ -111,7 +111,7 @@ def repeat_each(
     """
     if not runs or (deadline is not None and time.monotonic() >= deadline):
         return
-    divided = load_fresh(data_of(plan.space), plan.space.folder)
+    divided, of = load_fresh(data_of(plan.space), plan.space.folder), len(runs) + len(store.found(kind))
     divisions: dict[int, tuple[int, Splits, int]] = {}
 
     def jobs() -> Iterator[Again]:
@@ -131,7 +131,7 @@ def repeat_each(
         run = runs[done.job.task.number]
         if isinstance(done, Going):
             curve = replace(blank_curve(done.job.task.config, divisions[run.round][1]), epochs=done.epochs)
-            yield Repeating(run.record.number, run.round, done.job.kept, curve, run.without)
+            yield Repeating(run.record.number, run.round, done.job.kept, curve, run.without, of=of)
             continue
         repeat = _repeat(plan, done, run, *divisions[run.round][1:])
         store.put(f"{kind}{run.record.number}:{run.round}:{run.without}", repeat.to_json())

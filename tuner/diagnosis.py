@@ -30,7 +30,7 @@ OF_NULL = "of the loss of knowing nothing"
 NO_GAP = f"no gap beyond noise ({NOISE:g} SE)"  # the score's penalty may begin at another multiple, and so says its own
 LITTLE = 0.02  # of the loss of knowing nothing: below it an improvement is none to wait for
 BEST_SHARE, FEWEST_BEST, AT_BOUND = 0.2, 4, 0.1
-CHANCE, MANY = 0.05, 100  # the chance of an accident that is told for none; of more whole numbers none weighs much
+CHANCE, MANY = 0.05, 10_000  # the chance of an accident that is told for none; values beyond which each weighs little
 EPOCHS = "training.epochs"
 
 
@@ -164,13 +164,15 @@ def _at_bound(name: str, domain: Range, best: Sequence[TrialRecord]) -> AtBound 
 
 
 def _outer_share(domain: Range, side: str) -> float:
-    """Return how likely a value of a range lies in its outer tenth: of few whole numbers one may be a half of all."""
-    if not domain.integer or domain.high - domain.low > MANY:
+    """Return how likely a value of a range lies in its outer tenth: of few values one may be a half of all."""
+    step = domain.step or (1 if domain.integer else 0)
+    count = int((domain.top - domain.low) / step + 1.5) if step else MANY + 1
+    if count > MANY:
         return AT_BOUND
-    scale, step = (math.log if domain.log else float), int(domain.step or 1)
+    scale = math.log if domain.log else float
     low, high = scale(domain.low), scale(domain.top)
     outer = whole = 0.0
-    for value in range(int(domain.low), int(domain.top) + 1, step):
+    for value in (domain.low + step * i for i in range(count)):
         weight = scale(value + step / 2) - scale(value - step / 2)
         place = (scale(value) - low) / (high - low)
         whole += weight

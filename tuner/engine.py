@@ -180,15 +180,15 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
         yield Done(job, tuple(epochs), "" if isinstance(event, Ended) else event.error)
 
 
-def retrain(engine: Engine, jobs: Iterable[Again]) -> Iterator[Going]:
-    """Train tasks again and save their weights: on the same rows the same weights, byte for byte. Yield how they go.
+def retrain(engine: Engine, jobs: Iterable[Again]) -> Iterator[Going | Done]:
+    """Train tasks again and save their weights: on the same rows the same weights, byte for byte. Yield how they go, as
+    `again` does.
 
     Raises:
         TunerError: one can't be trained.
         StorageError: its weights can't be saved.
     """
     for each in again(engine, jobs):
-        if isinstance(each, Going):
-            yield each
-        elif each.error:
+        if isinstance(each, Done) and each.error:
             raise TunerError(f"{each.job.name} can't be trained again: {each.error}")
+        yield each

@@ -13,7 +13,8 @@ from statistics import fmean
 
 from tuner.config import Stopping
 from tuner.confirmation import ROUNDS, TOP, Repeat, contenders, fewest_seconds
-from tuner.record import TrialRecord, seconds_kept
+from tuner.ranking import best_record
+from tuner.record import TrialRecord, seconds_kept, seconds_of
 
 RUN_SHARE = 0.4  # of the epochs of its cap a trial runs, in the mean, with the rules on
 ALONE_SHARE = 0.9  # with the rules that ask no other trial alone
@@ -53,8 +54,8 @@ def forecast(
 
     A trial runs, in the mean, a `share` of its cap (see `run_share`). `start` are the seconds before the first trial,
     `loading` those of dividing the rows once more, `once` those that are spent once for all trials, on features of a
-    frozen network. In the end two configurations are trained again on `refit` times as many rows, unless that is 0. A
-    study with a timeout takes no longer than that.
+    frozen network. In the end two configurations are trained again on `refit` times as many rows, unless that is 0, and
+    of a cross-validation the chosen one on its folds. A study with a timeout takes no longer than that.
     """
     at_once = max(1, min(workers, cores, trials))
     again = min(TOP, trials) * ROUNDS if confirm and trials > 1 else 0
@@ -64,7 +65,8 @@ def forecast(
 
     def whole(share: float) -> float:
         kept = run(min(share, KEPT_SHARE))
-        search, repeats, last = trials * folds * run(share), again * kept, 2 * refit * kept
+        search, repeats = trials * folds * run(share), again * kept
+        last = (2 * refit + (folds if folds > 1 else 0)) * kept
         divided = ROUNDS * loading if again else 0.0
         return start + divided + (once + search + repeats + last) / at_once + trials * PER_TRIAL
 
@@ -88,6 +90,8 @@ class Pace:
     confirm: bool
     form: str
     deadline: float | None = None
+    refit: float = 0.0
+    folds: int = 1
     ended: dict[int, TrialRecord] = field(default_factory=dict)
     repeats: list[Repeat] = field(default_factory=list)
     told: tuple[float, float] | None = None  # what was left when it was last told, and when that was
@@ -103,7 +107,7 @@ class Pace:
             self.ended[news.number] = news
         else:
             self.repeats.append(news)
-        left = self._of_search() + self._of_confirmation()
+        left = self._of_search() + self._of_confirmation() + self._of_last()
         left = left if self.deadline is None else max(0.0, min(left, self.deadline - now))
         self.told = left, now
         return left
@@ -122,3 +126,11 @@ class Pace:
         done = {(repeat.trial, repeat.round) for repeat in self.repeats}
         missing = [record for record in top for n in range(ROUNDS) if (record.number, n) not in done]
         return sum(map(seconds_kept, missing)) / self.workers
+
+    def _of_last(self) -> float:
+        """Return the seconds of what is trained in the end: two networks of more rows, and one on its folds."""
+        best = best_record(self.ended)
+        if best is None or not self.refit:
+            return 0.0
+        kept = seconds_kept(best)
+        return seconds_of([self.refit * kept] * 2 + [kept] * (self.folds if self.folds > 1 else 0), self.workers)

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import terminal
-from tuner.confirmation import ROUNDS, TOP, Repeat, Repeating
+from tuner.confirmation import ROUNDS, Repeat, Repeating
 from tuner.curve import Curve
 from tuner.record import BASELINE, StudyRecord, TrialRecord
 from tuner.reporting import epochs, figures
@@ -56,7 +56,7 @@ class Screen:
         self.running: dict[int, TrialRecord] = {}
         self.repeating: dict[tuple[int | None, ...], Repeating] = {}
         self.ended: dict[int, TrialRecord] = {}
-        self.repeats = 0
+        self.repeats = self.confirmations = 0
         self.leader: TrialRecord | None = None
         self.left: float | None = None
         self.told = 0.0
@@ -74,8 +74,11 @@ class Screen:
     ) -> None:
         self.live.__exit__(kind, value, trace)
 
-    def begin(self, study: StudyRecord, space: Space, trials: int, earlier: Sequence[TrialRecord] = ()) -> None:
-        """Say which study runs, with what ended in an earlier run."""
+    def begin(
+        self, study: StudyRecord, space: Space, trials: int, earlier: Sequence[TrialRecord] = (), repeats: int = 0
+    ) -> None:
+        """Say which study runs, with what ended in an earlier run: trials, and so many repeats of its confirmation."""
+        self.repeats = repeats
         self.study, self.trials, self.workers = study, trials, space.config.budget.workers
         self.ended = {record.number: record for record in earlier}
         complete = [record for record in earlier if record.state == "complete" and record.score is not None]
@@ -87,8 +90,10 @@ class Screen:
         """Take in an event."""
         self.left, self.told = left, time.monotonic()
         if isinstance(news, Repeating):
-            self.running, ended = {}, self.repeating if news.round is not None else {}
-            self.repeating = {**ended, (news.trial, news.round, news.fold): news}
+            self.running, self.confirmations = {}, news.of or self.confirmations
+            self.repeating = {**self.repeating, (news.trial, news.round, news.fold): news}
+            if news.over:
+                del self.repeating[news.trial, news.round, news.fold]
         elif isinstance(news, Repeat):
             self.repeats += 1
             self.repeating.pop((news.trial, news.round, None), None)
@@ -156,7 +161,7 @@ class Screen:
     def _standing(self) -> list[Text]:
         assert self.study is not None
         ended = list(self.ended.values())
-        repeats = f", {self.repeats}/{self._confirming()} confirmations" if self.repeats or self.repeating else ""
+        repeats = f", {self.repeats}/{self.confirmations} confirmations" if self.confirmations else ""
         said = f"{len(ended)}/{self.trials} trials{repeats}, {self._saved(ended)}; {self._times()}"
         lines = [Text(said, style="bold")]
         if self.leader is not None:
@@ -164,12 +169,8 @@ class Screen:
         kinds = Counter(record.verdict.kind if record.verdict else "failed" for record in ended)
         if kinds:
             last, counts = ended[-1], ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-            lines.append(Text(f"{counts}; trial {last.number} {clean(last.reason)}", style="dim"))
+            lines.append(Text(f"{counts}; trial {last.number}: {clean(last.reason)}", style="dim"))
         return lines
-
-    def _confirming(self) -> int:
-        complete = sum(record.state == "complete" for record in self.ended.values())
-        return ROUNDS * min(TOP, complete)
 
     def _saved(self, ended: Sequence[TrialRecord]) -> str:
         assert self.study is not None

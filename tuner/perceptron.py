@@ -48,9 +48,12 @@ class _Layers:
 
 def _layers(model: nn.Module) -> _Layers | None:
     """Return the parts of a perceptron whose layers are known and all learn; None of any other network."""
-    if type(model) is not nn.Sequential or len(set(model)) < len(model) or any(map(_is_hooked, model.modules())):
+    if type(model) is not nn.Sequential or any(map(_is_hooked, model.modules())):
         return None
-    if not all(each.requires_grad and each.dtype == torch.float32 for each in model.parameters()):
+    own = [each for module in model for each in module.parameters()]
+    if not all(each.requires_grad and each.dtype == torch.float32 for each in own):
+        return None
+    if len({each.data_ptr() for each in own}) < len(own):  # what two layers share learns from both
         return None
     modules, hidden = list[nn.Module](model), list[_Hidden]()
     front = modules.pop(0) if modules and isinstance(modules[0], Columns | nn.Flatten) else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -110,6 +110,11 @@ def seconds_kept(record: TrialRecord) -> float:
         return 0.0
     runs = record.folds or (record.curve,)
     return sum(epoch.seconds for run in runs for epoch in run.epochs[: record.score.epoch]) / len(runs)
+
+
+def seconds_of(trainings: Sequence[float], slots: int) -> float:
+    """Return the seconds that trainings of so many seconds each take, so many at once."""
+    return max(*trainings, sum(trainings) / slots) if trainings else 0.0
 
 
 def shown(record: TrialRecord) -> dict[str, object]:

@@ -20,7 +20,7 @@ from tuner.errors import StorageError, TunerError, UserCodeError
 from tuner.metrics import EXAMPLES, packed, unpacked
 from tuner.proposing import Proposer, trial_seed
 from tuner.ranking import best_record, best_records
-from tuner.record import BASELINE, TrialRecord, seconds_kept, shown
+from tuner.record import BASELINE, TrialRecord, seconds_kept, seconds_of, shown
 from tuner.scoring import metric_of, score, score_at
 from tuner.space import Space
 from tuner.stopping import Peer, Verdict, alone, finished, judge, judge_folds, over_folds, peer, timed_out
@@ -376,9 +376,11 @@ def final_seconds(setting: Setting, slots: int) -> float:
     if not setting.refit:
         lost = setting.space.config.score.form == "tiebreak"
         return seconds_kept(best) if best is not None and setting.confirming and lost else 0.0
-    last = [setting.refit * seconds_kept(record) for record in (best, baseline) if record is not None]
-    folds = seconds_kept(best) if best is not None and len(setting.blanks) > 1 else 0.0
-    return max(*last, 0.0, (sum(last) + folds) / slots)
+    finalists = {record.number: record for record in (best, baseline) if record is not None}
+    last = [setting.refit * seconds_kept(record) for record in finalists.values()]
+    if best is not None and len(setting.blanks) > 1:
+        last += [seconds_kept(best)] * len(setting.blanks)
+    return seconds_of(last, slots)
 
 
 def _is_kept_baseline(record: TrialRecord) -> bool:

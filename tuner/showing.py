@@ -32,12 +32,12 @@ MOST_CLASSES = 6
 
 def study_text(document: Mapping[str, Any]) -> list[str]:
     """Return a study as people want to know it: counts, the best configuration, its figures, where things are."""
-    lines = [*_counts(document), *(f"  {said}" for said in telling.unfinished(document)), ""]
+    lines = [*_counts(document), *_indented(telling.unfinished(document)), ""]
     best = document["best"]
     if best is None:
-        return [*lines, _nothing(document)]
+        return [*lines, telling.nothing(document)]
     lines += [f"Best configuration: trial {best['trial']}, epoch {best['epoch']}, score {number(best['score'])}"]
-    lines += wrap(f"({document['formula']})", width(), initial_indent="  ", subsequent_indent="   ")
+    lines += _indented([f"({document['formula']})"])
     lines += _confirmed(document)
     searched = table([(name, number(value)) for name, value in best["params"].items()])
     lines += [f"  {line}" for line in searched or ["nothing was searched: the configuration is the space file's"]]
@@ -46,18 +46,9 @@ def study_text(document: Mapping[str, Any]) -> list[str]:
     return [*lines, "", *shown, *_classes(document), *_said(document), "", *_places(document)]
 
 
-def _nothing(document: Mapping[str, Any]) -> str:
-    """Return that there is no best configuration, and whether there will be one."""
-    said, waiting = "No trial is complete, so there is no best configuration yet", document["trials"]["waiting"]
-    return (
-        f"{said}; {counted(waiting, 'trial')} had no time to end: the same command goes on" if waiting else f"{said}."
-    )
-
-
 def _confirmed(document: Mapping[str, Any]) -> list[str]:
     """Return what the confirmation found, and every contender's score."""
-    lines = [line for said in telling.confirmation(document)
-             for line in wrap(said, width(), initial_indent="  ", subsequent_indent="    ")]  # fmt: skip
+    lines = _indented(telling.confirmation(document))
     if document["confirmed"] is None:
         return lines
     head = ["contender", "in the search", "confirmed", "SE"]
@@ -89,15 +80,18 @@ def _counts(document: Mapping[str, Any]) -> list[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in document["verdicts"].items() if count)
     saved = 1 - epochs["run"] / epochs["budgeted"] if epochs["budgeted"] else 0.0
     shape = " x ".join(str(side) for side in data["input"])
-    lines = [
-        f"Study {document['study']}: {counted(trials['total'], 'trial')}{f' ({states})' if states else ''} in "
-        f"{duration(document['seconds'])}",
-        f"  data: {data['kind']} {shape}, {data['task']}; rows: {rows_of(data)}",
-    ]
-    lines += (
-        [f"  ended: {kinds}; {epochs['run']} of {epochs['budgeted']} epochs run, {saved:.0%} saved"] if kinds else []
-    )
-    return lines + [line for text in data["notes"] for line in note(text, "  note: ")]
+    counts = f"{counted(trials['total'], 'trial')}{f' ({states})' if states else ''}"
+    said = [f"data: {data['kind']} {shape}, {data['task']}; rows: {rows_of(data)}"]
+    if kinds:
+        said += [f"ended: {kinds}; {epochs['run']} of {epochs['budgeted']} epochs run, {saved:.0%} saved"]
+    lines = wrap(f"Study {document['study']}: {counts} in {duration(document['seconds'])}", width())
+    return [*lines, *_indented(said), *(line for text in data["notes"] for line in note(text, "  note: "))]
+
+
+def _indented(sentences: Sequence[str]) -> list[str]:
+    """Return sentences as lines, a bit to the right of what they belong to."""
+    indent: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "    ", "break_on_hyphens": False}
+    return [line for said in sentences for line in wrap(said, width(), **indent)]
 
 
 def figures_table(document: Mapping[str, Any]) -> list[list[str]]:

@@ -108,12 +108,13 @@ def _proposed(source: str) -> tuple[str | None, str]:
 
 
 def _may_be_predicted(column: pd.Series[Any]) -> bool:
-    """Tell whether a column may be what people want to know: no date, nothing that names its row, no text of its own.
+    """Tell whether a column may be what people want to know: no date, nothing that names its row, no text of its own,
+    and not one value only.
 
     What is there twice or more in the mean is a class.
     """
     known = column.dropna()
-    if not len(known) or str(column.name).startswith("Unnamed: ") or is_id(column, np.arange(len(column))):
+    if known.nunique() < 2 or str(column.name).startswith("Unnamed: ") or is_id(column, np.arange(len(column))):
         return False
     role = role_of(known)
     return role == "number" or (role == "category" and known.nunique() * 2 <= len(known))

@@ -169,6 +169,8 @@ def unfinished(document: Mapping[str, Any]) -> list[str]:
     progress, trials = document["progress"], document["trials"]
     if progress is None or progress["state"] == "over":
         return []
+    if progress["state"] == "failed":
+        return [f"The study came to nothing: {clean(progress['why'])}."]
     first = "still runs" if progress["state"] == "running" else "was stopped (the same command goes on)"
     there = trials["total"] - trials["running"] - trials["waiting"]
     far = f"{ended(document)} {'has' if there == 1 else 'have'} ended"
@@ -177,11 +179,21 @@ def unfinished(document: Mapping[str, Any]) -> list[str]:
     return [f"The study {first}: {far}. What follows is its state so far."]
 
 
+def nothing(document: Mapping[str, Any]) -> str:
+    """Return that there is no best configuration, and whether there will be one."""
+    said, waiting = "No trial is complete, so there is no best configuration", document["trials"]["waiting"]
+    if document["progress"] is not None and document["progress"]["state"] in ("failed", "over"):
+        return f"{said}."
+    return f"{said} yet" + (
+        f"; {counted(waiting, 'trial')} had no time to end: the same command goes on." if waiting else "."
+    )
+
+
 def answer(document: Mapping[str, Any]) -> list[str]:
     """Return what someone who is handed the report wants to know first, in words."""
     best, metric, so_far = document["best"], document["metric"], unfinished(document)
     if best is None:
-        return [*so_far, "No trial is complete, so there is no best configuration yet."]
+        return [*so_far, nothing(document)]
     test = document["test"] if document["test"] and not document["test"]["stale"] else None
     reached = f"train {metric} {number(best['train'][metric])}, validation {number(best['val'][metric])}"
     if test and metric in test:

@@ -25,8 +25,8 @@ from tuner.concluding import choice, conclude, forget_features, leave_early, mis
 from tuner.config import RunConfig
 from tuner.confirmation import ABLATION, ROUNDS, SHARE, Repeat, Repeating, bought
 from tuner.confirming import ablations, ablations_of, pending, repeat_each, repeats_of, why_not
-from tuner.engine import Again, Engine, retrain
-from tuner.errors import DataError, UsageError
+from tuner.engine import Again, Done, Engine, retrain
+from tuner.errors import DataError, StorageError, TunerError, UsageError
 from tuner.files import refuse_foreign, writing
 from tuner.forecast import Pace
 from tuner.grammar import Override, read_space
@@ -78,12 +78,17 @@ def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, S
                     yield from _watched(_confirm(plan, store, setting, engine), plan, store, setting, keep_time)
                     engine.clear()
                     yield from _finally(plan, engine, missing(plan, store, setting))
+            refuse_failures(setting.records.values(), bool(own_families(plan.space)))
         except (GeneratorExit, KeyboardInterrupt, DataError):
             leave_early(plan, store, setting)
             raise
+        except StorageError:
+            raise
+        except TunerError as error:
+            store.put(PROGRESS, {"state": "failed", "trials": setting.trials, "why": str(error)})
+            raise
         finally:
             keep_time()
-        refuse_failures(setting.records.values(), bool(own_families(plan.space)))
         return conclude(plan, store, setting)
 
 
@@ -94,7 +99,7 @@ def _finally(plan: Plan, engine: Engine, jobs: Sequence[Again]) -> Iterator[Repe
         assert trial is not None
         curve = replace(blank_curve(task.config, plan.divisions[task.splits]), epochs=each.epochs)
         fold = task.splits if len(plan.folds) > 1 and task.splits < len(plan.folds) else None
-        yield Repeating(trial, None, each.job.kept, curve, fold=fold)
+        yield Repeating(trial, None, each.job.kept, curve, fold=fold, over=isinstance(each, Done))
 
 
 def _confirm(plan: Plan, store: Store, setting: Setting, engine: Engine) -> Generator[Repeat | Repeating, None, None]:
@@ -136,7 +141,9 @@ def pace_of(plan: Plan) -> Pace:
         store = Store.load(rdb, plan.study.name)
         there = [record for record in store.records() if record.ended] if store else []
         repeats = [repeat for repeat in repeats_of(store) if not repeat.without] if store else []
-    pace = Pace(plan.trials, budget.workers, budget.confirm, plan.space.config.score.form, plan.deadline)
+    refit = len(plan.splits.train) / len(plan.folds[0].train) if plan.refit else 0.0
+    form = plan.space.config.score.form
+    pace = Pace(plan.trials, budget.workers, budget.confirm, form, plan.deadline, refit, len(plan.folds))
     pace.earlier(there, repeats)
     return pace
 

@@ -459,9 +459,9 @@ def test_what_names_a_column_or_another_kind_is_refused_before_images_are_read(m
     damage(make())
     cases: list[tuple[dict[str, Any], str]] = [
         ({"target": "label"}, "d: data.target 'label' names a column, but this source brings its own target; leave"),
-        ({"drop": ("a",)}, "d: drop ('a',) names a column, and images have none; leave it out"),
-        ({"split": {"groups": "g"}}, "d: groups 'g' names a column, and images have none; leave it out"),
-        ({"split": {"time": "t"}}, "d: time 't' names a column, and images have none; leave it out"),
+        ({"drop": ("a",)}, "d: data.drop 'a' names a column, and images have none; leave it out"),
+        ({"split": {"groups": "g"}}, "d: data.split.groups 'g' names a column, and images have none; leave it out"),
+        ({"split": {"time": "t"}}, "d: data.split.time 't' names a column, and images have none; leave it out"),
         ({"kind": "table"}, "d: data.kind table can't be read from a folder, which holds images; name a file"),
     ]
     for data, start in cases:

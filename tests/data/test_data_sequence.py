@@ -464,7 +464,7 @@ def test_what_arrays_are_to_be_divided_by_must_be_there_for_each_row(read: Read)
         said = told(lambda k=key, v=value, s=short: read(s, "d.npz", split={k: v}))
         assert said == "d.npz: X has 40 rows and g has 39; they must be as many"
     said = told(lambda: read({"X": walks(), "y": Y}, "d.npz", split={"groups": "X"}))
-    assert said == "d.npz: groups 'X' names a column, and sequences have none; leave it out"
+    assert said == "d.npz: data.split.groups 'X' names a column, and sequences have none; leave it out"
 
 
 @pytest.mark.parametrize("kind", ["sequence", "image", "table"])

@@ -394,7 +394,10 @@ def test_kind_text_needs_a_column_of_that_name_or_another_that_is_named(read: Re
     told = said(read, renamed, "d.csv", target="y", kind="text")
     assert told == "d.csv: data.text: no column 'text'; columns: body, y"
     arrays = {"X": np.ones((40, 6, 5), dtype=np.uint8), "y": np.arange(40) % 2}
-    assert said(read, arrays, "d.npz", text="a") == "d.npz: text 'a' names a column, and images have none; leave it out"
+    assert (
+        said(read, arrays, "d.npz", text="a")
+        == "d.npz: data.text 'a' names a column, and images have none; leave it out"
+    )
     assert "data.kind text needs a column of text" in said(read, arrays, "d.npz", kind="text")
 
 

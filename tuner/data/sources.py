@@ -121,12 +121,11 @@ def _without_target(raw: Raw, data: Data, names: tuple[str, ...]) -> Raw:
         problems = check_columns(data.model_copy(update={"target": raw.target}), names_there)
         refuse(data.source, problems)
         return _without_split(replace(raw, x=_kept(raw.x, data)), data)
-    asked = {"groups": data.split.groups, "time": data.split.time, "drop": data.drop or None}
-    asked["text"] = data.text
-    for key, value in asked.items():
+    asked = [("split.groups", data.split.groups), ("split.time", data.split.time), ("text", data.text)]
+    for key, value in (*asked, *(("drop", name) for name in data.drop)):
         if value is not None and (raw.aside is None or value not in raw.aside):
             noun = f"{infer_kind(data, raw)}s"
-            raise DataError(f"{data.source}: {key} {value!r} names a column, and {noun} have none; leave it out")
+            raise DataError(f"{data.source}: data.{key} {value!r} names a column, and {noun} have none; leave it out")
     return raw
 
 
