@@ -23,11 +23,11 @@ from tuner.curve import Epoch
 from tuner.data.splits import Part, Shape, Splits, Standard, Target
 from tuner.errors import DataError
 from tuner.feeding import Batches, batch_size
-from tuner.measuring import measure, predict, standardized, training_probe
+from tuner.measuring import input_of, measure, predict, standardized, training_probe
 from tuner.models import build_model, decays
 from tuner.perceptron import Perceptron
 from tuner.training import _Chance, train
-from tuner.updating import Average, _schedule, soft_threshold
+from tuner.updating import Average, _AdamW, _schedule, soft_threshold
 from tuner.weights import read_weights, sparsity, write_weights
 
 
@@ -242,6 +242,31 @@ class TestRegularizers:
         assert drain(config(regularization__dropout=0.1), classes())[2] != plain
 
 
+class TestAdamW:
+    @pytest.mark.parametrize("decay", [0.0, 0.3])
+    def test_it_takes_the_steps_of_torchs_own(self, decay: float) -> None:
+        torch.manual_seed(0)
+        mine = [nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(2))]
+        theirs = [nn.Parameter(each.detach().clone()) for each in mine]
+        one, two = _AdamW(mine, decay), torch.optim.AdamW(theirs, lr=0.01, weight_decay=decay, fused=True)
+        for step in range(20):
+            for a, b in zip(mine, theirs, strict=True):
+                used = a is not mine[2] or step % 3 == 0  # one that isn't used in every step
+                a.grad = torch.randn_like(a) if used else None
+                b.grad = a.grad.clone() if a.grad is not None else None
+            rate = 0.01 * (1 + step % 4)
+            one.step(rate)
+            two.param_groups[0]["lr"] = rate
+            two.step()
+            assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+    def test_training_loads_no_compiler(self) -> None:
+        code = FRESH.format(folder=str(Path(__file__).parent)) + "assert 'torch._dynamo' not in sys.modules\n"
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        code = code.replace("drain(config(**EVERYTHING)", "drain(config(**EVERYTHING, training__precision='bfloat16')")
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
 class TestAverage:
     def test_it_is_the_bias_corrected_exponential_average_of_the_weights_after_each_step(self) -> None:
         model, per_epoch = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), 4
@@ -411,6 +436,14 @@ class TestMeasure:
                 assert epoch.rise == pytest.approx((losses - best).mean(), rel=1e-6)
                 assert epoch.rise_se == pytest.approx((losses - best).std(ddof=1) / math.sqrt(len(best)), rel=1e-6)
         assert seen > 5
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_pictures_are_laid_out_so_that_convolutions_keep_it(self, channels: int) -> None:
+        x = torch.arange(4 * channels * 6 * 5, dtype=torch.uint8).view(4, channels, 6, 5)
+        prepare = input_of(Standard(1 / 255, (0.5,) * channels, (0.25,) * channels))
+        found, layer = prepare(x), nn.Conv2d(channels, 8, 3)
+        assert torch.allclose(found, (x / 255 - 0.5) / 0.25)
+        assert layer(found).stride(1) == layer(found[2:]).stride(1) == 1
 
     def test_predictions_do_not_depend_on_how_they_are_cut_into_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
         splits = classes()

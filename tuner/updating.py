@@ -67,7 +67,7 @@ class _Way(Protocol):
 
 
 class _ByAutograd:
-    """For any network: gradients by autograd, AdamW as torch has it."""
+    """For any network: gradients by autograd."""
 
     def __init__(self, config: RunConfig, splits: Splits, model: nn.Module) -> None:
         self.model, self.task = model, splits.shape.task
@@ -79,28 +79,17 @@ class _ByAutograd:
         slow = unfrozen(model)
         slowly = {id(parameter) for parameter in slow}
         rest = [parameter for parameter in others if id(parameter) not in slowly]
-        groups: list[dict[str, Any]] = [
-            {"params": self.weights, "weight_decay": config.regularization.l2, "share": 1.0},
-            {"params": rest, "weight_decay": 0.0, "share": 1.0},
-            {"params": slow, "weight_decay": 0.0, "share": config.training.backbone_rate},
-        ]
-        self.optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=config.training.learning_rate,
-            betas=BETAS,
-            eps=EPSILON,
-            weight_decay=0.0,
-            fused=True,
-        )
+        decay, slower = config.regularization.l2, config.training.backbone_rate
+        self.groups = [(_AdamW(self.weights, decay), 1.0), (_AdamW(rest), 1.0), (_AdamW(slow), slower)]
 
     def __call__(self, x: Tensor, targets: Sequence[tuple[float, Tensor]], rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["share"]
         outputs = self.outputs(x)
         losses = [share * self.loss(outputs, self.y[rows]) for share, rows in targets]
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.model.parameters():
+            parameter.grad = None
         sum(losses[1:], losses[0]).backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        for group, share in self.groups:
+            group.step(rate * share)
 
     def outputs(self, x: Tensor) -> Tensor:
         """Return what the model makes of a batch; in bfloat16 where that is wanted, though no weight is kept so."""
@@ -124,6 +113,34 @@ def _tensors(model: nn.Module) -> list[Tensor]:
     return [*(parameter.data for parameter in model.parameters()), *model.buffers()]
 
 
+class _AdamW:
+    """AdamW on some parameters: what torch.optim.AdamW calls in the end, without what it does before.
+
+    That takes longer than a small network's step, and loads torch's compiler, which takes a second.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float = 0.0) -> None:
+        self.parameters, self.decay = parameters, decay
+        self.means, self.squares = ([torch.zeros_like(each) for each in parameters] for _ in range(2))
+        self.counts = [torch.zeros(()) for _ in parameters]
+
+    def step(self, rate: float) -> None:
+        """Change the parameters that have a gradient."""
+        there = [i for i, each in enumerate(self.parameters) if each.grad is not None]
+        if not there:
+            return
+        values, means, squares, counts = (
+            [of[i] for i in there] for of in (self.parameters, self.means, self.squares, self.counts)
+        )
+        gradients: Any = [each.grad for each in values]
+        with torch.no_grad():
+            torch._foreach_add_(counts, 1)
+            torch._fused_adamw_(
+                values, gradients, means, squares, [], counts, lr=rate, beta1=BETAS[0], beta2=BETAS[1],
+                weight_decay=self.decay, eps=EPSILON, amsgrad=False, maximize=False,
+            )  # fmt: skip
+
+
 def _by_hand(config: RunConfig, splits: Splits, model: nn.Module, batch: int) -> _ByHand | None:
     """Return the way of a plain perceptron, or None if the model is none."""
     if config.training.precision == "bfloat16" or batch == 1:
@@ -133,7 +150,7 @@ def _by_hand(config: RunConfig, splits: Splits, model: nn.Module, batch: int) ->
 
 
 class _ByHand:
-    """For a plain perceptron: the same gradients by hand, the same AdamW over one block of weights."""
+    """For a plain perceptron: the same gradients by hand, AdamW over one block of weights."""
 
     def __init__(self, config: RunConfig, splits: Splits, model: Perceptron) -> None:
         self.model, self.weights = model, [model.weights]
@@ -141,22 +158,17 @@ class _ByHand:
         self.targets = _targets(splits, config.regularization.label_smoothing, weights)
         self.sums = self.targets.sum(1, keepdim=True) if weights is not None else None
         self.counts = weights[torch.from_numpy(splits.train.y)] if weights is not None else None
-        self.decay = config.regularization.l2
-        self.mean, self.square = torch.zeros_like(model.block), torch.zeros_like(model.block)
-        self.count = torch.zeros(())
+        block = nn.Parameter(model.block)
+        block.grad = model.gradient
+        self.decay, self.adam = config.regularization.l2, _AdamW([block])
 
     def __call__(self, x: Tensor, targets: Sequence[tuple[float, Tensor]], rate: float) -> None:
         rows = targets[0][1]
         total = len(rows) if self.counts is None else float(self.counts[rows].sum())
         self.model.learn(x, _mixed(self.targets, targets), total, _mixed(self.sums, targets))
-        self.count += 1
         if self.decay:
             self.model.weights.mul_(1 - rate * self.decay)
-        # what torch.optim.AdamW calls, without what it looks at before: that takes longer than this
-        torch._fused_adamw_(
-            [self.model.block], [self.model.gradient], [self.mean], [self.square], [], [self.count], lr=rate,
-            beta1=BETAS[0], beta2=BETAS[1], weight_decay=0.0, eps=EPSILON, amsgrad=False, maximize=False,
-        )  # fmt: skip
+        self.adam.step(rate)
 
     def tensors(self, model: nn.Module) -> list[Tensor]:
         return [self.model.block if model is self.model.network else lay_out(model), *model.buffers()]
