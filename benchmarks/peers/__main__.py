@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -50,7 +51,7 @@ WAYS = {
     "optuna": Way("Optuna, a plain PyTorch loop", "with_optuna", ("optuna", "pillow", "scikit-learn", "mlxtend")),
     "lightning": Way(
         "PyTorch Lightning in Optuna", "with_lightning",
-        ("lightning", "optuna", "optuna-integration[pytorch_lightning]", "pillow"),
+        ("lightning", "optuna", "optuna-integration", "pillow"),
     ),
     "keras-tuner": Way(  # the last three are what it imports and doesn't name
         "Keras Tuner on torch", "with_keras_tuner", ("keras", "keras-tuner", "six", "protobuf", "grpcio")
@@ -66,7 +67,9 @@ HEAD = """\
 
 {date}; {cores} cores, one thread for every library, one way after the other, {rounds}. Every way trains the same
 configurations (width and depth, or channels; dropout, learning rate, L1, L2, strength of the augmentation) of the same
-networks for the same epochs on the same rows; nothing is stopped, nothing is proposed. {works}.
+networks for the same epochs on the same rows; nothing is stopped, nothing is proposed.
+
+{works}
 
 CPU seconds are user and system of the process and of all that it starts, after one configuration for one epoch, so that
 imports and data are outside; memory is the most of all its processes together. Accuracy is that of the validation rows
@@ -128,11 +131,10 @@ Found = dict[tuple[str, str], list[dict[str, Any]]]  # (work, way) -> what each 
 
 def section(found: Found, rounds: int) -> str:
     """Return the Markdown that tells all of it."""
-    works = "; ".join(_described(name, found) for name in WORKS if any(work == name for work, _ in found))
-    counted = f"{rounds} rounds" if rounds > 1 else "one round"
+    works = "\n".join(_described(name, found) for name in WORKS if any(work == name for work, _ in found))
     head = HEAD.format(
-        command=f"python -m benchmarks.peers --rounds {rounds}", date=time.strftime("%Y-%m-%d"),
-        cores=os.cpu_count(), rounds=counted, works=works,
+        command=f"python -m benchmarks.peers {shlex.join(sys.argv[1:])}", date=time.strftime("%Y-%m-%d"),
+        cores=os.cpu_count(), rounds=f"{rounds} rounds" if rounds > 1 else "one round", works=works,
     )  # fmt: skip
     versions = {name: number for results in found.values() for name, number in results[-1]["versions"].items()}
     told = ", ".join(f"{name} {number}" for name, number in versions.items())
@@ -142,7 +144,7 @@ def section(found: Found, rounds: int) -> str:
 def _described(name: str, found: Found) -> str:
     work = WORKS[name]
     count = next(results[0]["configurations"] for (other, _), results in found.items() if other == name)
-    return f"{name}: {count} {work.what}, {work.epochs} epochs, batches of {work.batch}"
+    return f"- {name}: {count} {work.what}; {work.epochs} epochs, batches of {work.batch}"
 
 
 def table(found: Found) -> list[str]:
