@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import shutil
 import statistics
 import subprocess
@@ -78,11 +77,13 @@ after the last epoch, the mean over the configurations; each round has another s
 TAIL = """\
 Not equal: after each epoch `tuner` measures loss and five metrics on the validation rows and on as many training rows,
 the others validation accuracy alone. Inside the clock it reads and checks the data, keeps trials and weights, and
-writes a report. It leaves constant columns out and limits outliers. Its L1 is decoupled (of about the same strength),
-its L1 and L2 spare biases. Its augmentation is of the same kind, but not the same: a shift of whole pixels for every
-picture, and one change of seven for some; Keras turns and shifts batches in the model, and draws first weights
-otherwise. For a network of one's own `tuner` starts a worker process, whose start and imports are inside, and so are
-those of Ray and its workers. Progress bars, loggers and checkpoints are off where they can be.
+writes a report (all its trials are complete, else the command fails); of its defaults the warm-up, the running average
+of the weights and the confirmation are off. It leaves constant columns out and limits outliers. Its L1 is decoupled, of
+about the same strength; its L1 and L2 spare biases. Its augmentation is of the same kind, but not the same: a shift of
+whole pixels for every picture, and one change of seven for some; Keras turns and shifts batches in the model, and draws
+first weights otherwise. For a network of one's own `tuner` starts a worker process, whose start and imports are inside,
+and so are those of Ray and its two processes, which serve trial after trial (by default each trial has its own, which
+costs far more). Progress bars, loggers and checkpoints are off where they can be.
 """
 
 
@@ -129,12 +130,13 @@ def say(text: str) -> None:
 Found = dict[tuple[str, str], list[dict[str, Any]]]  # (work, way) -> what each round told
 
 
-def section(found: Found, rounds: int) -> str:
+def section(found: Found, command: str) -> str:
     """Return the Markdown that tells all of it."""
+    rounds = max(map(len, found.values()))
     works = "\n".join(_described(name, found) for name in WORKS if any(work == name for work, _ in found))
     head = HEAD.format(
-        command=f"python -m benchmarks.peers {shlex.join(sys.argv[1:])}", date=time.strftime("%Y-%m-%d"),
-        cores=os.cpu_count(), rounds=f"{rounds} rounds" if rounds > 1 else "one round", works=works,
+        command=command, date=time.strftime("%Y-%m-%d"), cores=os.cpu_count(),
+        rounds=f"{rounds} rounds" if rounds > 1 else "one round", works=works,
     )  # fmt: skip
     versions = {name: number for results in found.values() for name, number in results[-1]["versions"].items()}
     told = ", ".join(f"{name} {number}" for name, number in versions.items())
@@ -182,6 +184,15 @@ def told(values: Sequence[float], form: Callable[[float], str]) -> str:
     return f"{middle} ({form(min(values))} to {form(max(values))})" if len(values) > 1 else middle
 
 
+def command_of(given: argparse.Namespace) -> str:
+    """Return the command, without what changes no figure."""
+    words = ["python -m benchmarks.peers", f"--rounds {given.rounds}"]
+    words += ["--work", *given.work] if given.work != list(WORKS) else []
+    words += ["--only", *given.only] if given.only != list(WAYS) else []
+    words += [f"--configurations {given.configurations}"] if given.configurations else []
+    return " ".join(words)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
@@ -207,7 +218,7 @@ def main() -> None:
     finally:  # also of what was stopped
         there = {key: results for key, results in found.items() if results}
         if there:
-            text = section(there, max(map(len, there.values())))
+            text = section(there, command_of(given))
             print(text)
             if given.out:
                 given.out.write_text(text, encoding="utf-8")

@@ -47,8 +47,17 @@ WORKS = {
     work.name: work
     for work in (
         Work("W1", "perceptrons on scikit-learn's digits, 1,437 training rows", 8, 20, 64, 360, (64,), 10),
-        Work("W2", "convolutions on 5,000 augmented digits of MNIST", 4, 5, 128, 1000, (1, 28, 28), 10),
-        Work("W3", "perceptrons on a table of 10,000 x 20", 8, 20, 256, 2000, (20,), 4),
+        Work(
+            "W2",
+            "convolutional networks on augmented digits of MNIST, 4,000 training rows",
+            4,
+            5,
+            128,
+            1000,
+            (1, 28, 28),
+            10,
+        ),
+        Work("W3", "perceptrons on a table of 20 columns, 8,000 training rows", 8, 20, 256, 2000, (20,), 4),
     )
 }
 
