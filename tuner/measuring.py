@@ -107,7 +107,7 @@ def input_of(standard: Standard, change: Callable[[Tensor], Tensor] | None = Non
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Return pictures (n, channels, height, width) with their channels side by side: on a CPU convolutions are faster so.
+    """Return pictures (n, channels, height, width) with their channels side by side, which convolutions prefer.
 
     Of a single channel torch can't tell that they are, and takes the slow way (pooling took five times as long), unless
     the strides say so.
