@@ -113,7 +113,7 @@ def test_a_study_of_nothing_but_failures_has_a_report(study: Study) -> None:
         "diagnosis": {"best": None, "baseline": None, "bounds": []},
     }  # fmt: skip
     failed = {n: replace(r, state="failed", score=None, verdict=None, error="no") for n, r in study.trials.items()}
-    assert "there is no best configuration yet" in report(replace(study, document=document, trials=failed))
+    assert "there is no best configuration." in report(replace(study, document=document, trials=failed))
 
 
 def test_a_large_study_has_a_report_that_can_be_mailed(study: Study) -> None:
