@@ -41,10 +41,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SPACE = ROOT / "search_spaces" / "digits.yaml"
 TUNER = [sys.executable, "-m", "tuner"]
 FIGURES = re.compile(rb"\d+/\d+\s.*\d\.\d")  # an epoch of a trial and its losses
+ENDED = re.compile(rb"(complete|pruned): ")
 
 
-def until_seen(folder: Path) -> tuple[float, float]:
-    """Return the seconds until a run says anything, and until it shows a first trial's figures."""
+def until_seen(folder: Path) -> tuple[float, float, float]:
+    """Return the seconds until a run says anything, until it shows a first trial's figures, until a trial has ended."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
     words = [*TUNER, "run", str(SPACE), "--trials", "3", "--studies-dir", str(folder)]
@@ -55,17 +56,18 @@ def until_seen(folder: Path) -> tuple[float, float]:
         start_new_session=True,
     )  # fmt: skip
     os.close(theirs)
-    first = figures = 0.0
+    first = figures = ended = 0.0
     said = b""
-    while not figures:
+    while not ended:
         said += os.read(ours, 65536)
-        first = first or time.perf_counter() - began
-        if FIGURES.search(re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", said)):
-            figures = time.perf_counter() - began
+        now, plain = time.perf_counter() - began, re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", said)
+        first = first or now
+        figures = figures or (now if FIGURES.search(plain) else 0.0)
+        ended = now if ENDED.search(plain) else 0.0
     process.kill()
     process.wait()
     os.close(ours)
-    return first, figures
+    return first, figures or ended, ended
 
 
 def fill(folder: Path, space: Space, count: int) -> None:
@@ -139,8 +141,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         seen = [until_seen(Path(temporary) / str(n)) for n in range(rounds + 1)][1:]  # the first one warms the disk
         print("seconds by the clock: median (min to max)")
-        print(f"  tuner run, first output                   {told([first for first, _ in seen])}")
-        print(f"  tuner run, figures of a first trial       {told([figures for _, figures in seen])}")
+        for what, times in zip(("output", "trial's figures", "trial that ended"), zip(*seen, strict=True), strict=True):
+            print(f"  tuner run, first {what:<25}{told(times)}")
         spent = [0.0]
         post = posting.Board.post
 
