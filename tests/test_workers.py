@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,3 +181,28 @@ def test_workers_that_started_early_train_the_same_and_end_where_they_are_not_ne
 
 def replace_workers(space: Space, count: int) -> Space:
     return replace(space, config=space.config.replace({"budget.workers": count}))
+
+
+FAULTS = """
+import resource, torch
+from tuner.workers import keep_memory
+{call}
+def step():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        held = [torch.ones(12_000_000) for _ in range(3)]  # as a forward pass makes them
+        while held:
+            held.pop()  # and a backward pass lets them go
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+step()
+print(step())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library is another one")
+def test_memory_that_is_freed_in_a_step_is_there_for_the_next() -> None:
+    faults = [
+        int(subprocess.run([sys.executable, "-c", FAULTS.format(call=call)], capture_output=True, check=True).stdout)
+        for call in ("", "keep_memory()")
+    ]
+    assert faults[0] > 20 * max(1, faults[1]), faults

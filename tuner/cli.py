@@ -187,8 +187,9 @@ def run(
 def _watched(space: Space, storage: str | None, studies_dir: Path, quiet: bool) -> Study:
     """Run a study to its end, telling of it on stderr: drawn on a terminal, else a line a trial."""
     from tuner import live
-    from tuner.workers import early
+    from tuner.workers import early, keep_memory
 
+    keep_memory()
     screen = live.Screen() if not quiet and live.wanted() else None
     with screen or nullcontext(), early(space) as spares:
         from tuner.planning import plan_of
