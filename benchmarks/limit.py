@@ -27,6 +27,7 @@ from tuner.data.splits import Part, Shape, Splits, Standard, Target
 from tuner.feeding import Batches
 from tuner.models import build_model
 from tuner.training import train
+from tuner.workers import keep_memory
 
 SIDE = 2048
 
@@ -150,6 +151,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
     given = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()  # as the command does
     most = limit()
     print(f"float32, one thread: {most:.0f} GF/s at most (torch {torch.__version__})\n")
     print("| network | rows | an epoch, s | GF/s | of the limit |\n|---|---|---|---|---|")

@@ -7,9 +7,10 @@ storage: it asks an in-memory copy of the study, which costs milliseconds where 
 
 from __future__ import annotations
 
-import heapq
+import bisect
+import copy
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,20 +123,43 @@ class _Copy(InMemoryStorage):
     """The in-memory copy of a study. Of more than 300 finished trials the sampler sees the 60 best and the 240 newest.
 
     What a proposal costs grows with what the sampler sees. TPE models the best 25 trials against all others, so the
-    best ones are all there, and the newest stand for the others.
+    best ones are all there, and the newest stand for the others. Which ones these are is kept as trials end: to look
+    through ten thousand costs more than to propose.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.best, self.ended, self.open = list[tuple[float, int]](), list[int](), set[int]()
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        return self._placed(super().create_new_trial(study_id, template_trial))
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        changed = super().set_trial_state_values(trial_id, state, values)
+        self._placed(trial_id)
+        return changed
+
+    def _placed(self, trial_id: int) -> int:
+        trial = self.get_trial(trial_id)  # the numbers of the only study's trials rise as their ids do
+        if not trial.state.is_finished():
+            self.open.add(trial_id)
+            return trial_id
+        self.open.discard(trial_id)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            bisect.insort(self.ended, trial_id)
+        if trial.state == TrialState.COMPLETE:
+            bisect.insort(self.best, (-(trial.value or 0.0), trial_id))
+        return trial_id
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        trials = super().get_all_trials(study_id, deepcopy, states)
-        if len(trials) <= BEST + NEWEST:
-            return trials
-        ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
-        best = heapq.nlargest(BEST, complete, key=lambda trial: (trial.value or 0.0, -trial.number))
-        kept = {trial.number for trial in (*best, *ended[-NEWEST:])}
-        return [trial for trial in trials if trial.number in kept or not trial.state.is_finished()]
+        if len(self.ended) + len(self.open) <= BEST + NEWEST or states == (TrialState.WAITING,):
+            return super().get_all_trials(study_id, deepcopy, states)
+        kept = {*(trial_id for _, trial_id in self.best[:BEST]), *self.ended[-NEWEST:], *self.open}
+        trials = [self.get_trial(trial_id) for trial_id in sorted(kept)]
+        found = [trial for trial in trials if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
 
 
 class Proposer:
