@@ -216,16 +216,18 @@ def _drain(plan: Plan, spares: Spares, quiet: bool, screen: Screen | None = None
                 else:
                     _say(terminal.run_head(plan.study, plan.space, plan.trials))
             now = time.monotonic()
-            going = isinstance(news, Repeating) or (isinstance(news, TrialRecord) and not news.ended)
-            left = pace.left(now) if isinstance(news, Repeating) or going else pace.after(news, now)
+            if isinstance(news, Repeating) or (isinstance(news, TrialRecord) and not news.ended):
+                left, line = pace.left(now), ""
+            else:
+                left = pace.after(news, now)
+                if isinstance(news, TrialRecord):
+                    line = terminal.trial_line(news, plan.study, left)
+                else:
+                    line = terminal.repeat_line(news, left)
             if screen is not None:
                 screen.tell(news, left)
-            elif isinstance(news, Repeating) or quiet or going:
-                continue
-            elif isinstance(news, TrialRecord):
-                _say([terminal.trial_line(news, plan.study, left)])
-            else:
-                _say([terminal.repeat_line(news, left)])
+            elif line and not quiet:
+                _say([line])
     except StopIteration as end:
         study: Study = end.value
         return study

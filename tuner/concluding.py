@@ -168,11 +168,8 @@ def missing(plan: Plan, store: Store, setting: Setting) -> list[Again]:
     """Return what is to be trained in the end: the finalists whose weights aren't there, as they are lost or are to be
     of more rows than a trial's; and of a cross-validation the chosen trial's folds, to tell its mistakes.
     """
-    last, finalists, found = (
-        len(plan.divisions) - 1 if plan.refit else 0,
-        _finalists(plan, store, setting),
-        list[Again](),
-    )
+    finalists, found = _finalists(plan, store, setting), list[Again]()
+    last = len(plan.divisions) - 1 if plan.refit else 0
     wanted = {_final(plan, setting, record.number): (record, last) for record in finalists}
     if finalists and len(plan.folds) > 1 and not _is_told(store, finalists[0]):
         folds = _own(plan, setting, finalists[0].number)

@@ -85,8 +85,7 @@ class _ByAutograd:
     def __call__(self, x: Tensor, targets: Sequence[tuple[float, Tensor]], rate: float) -> None:
         outputs = self.outputs(x)
         losses = [share * self.loss(outputs, self.y[rows]) for share, rows in targets]
-        for parameter in self.model.parameters():
-            parameter.grad = None
+        self.model.zero_grad()
         sum(losses[1:], losses[0]).backward()  # type: ignore[no-untyped-call]
         for group, share in self.groups:
             group.step(rate * share)
