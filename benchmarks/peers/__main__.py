@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,37 +25,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environments import OWN, ROOT, python_of, say, variables
 from benchmarks.peers.work import HOME, WORKS
 
-ROOT = HOME.parent
-CONSTRAINTS = (ROOT / "constraints.txt", Path(__file__).with_name("constraints.txt"))
 BASE, HALVED = "tuner", "tuner-bfloat16"
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to do the work: what it is called, its file, and what its environment holds besides torch."""
+    """A way to do the work: what it is called, its file, its environment and its options."""
 
     title: str
     module: str
-    packages: tuple[str, ...] = ()
+    environment: str
     options: tuple[str, ...] = ()
     works: tuple[str, ...] = tuple(WORKS)
 
 
 WAYS = {
-    BASE: Way("tuner", "with_tuner"),
-    HALVED: Way("tuner, `training.precision: bfloat16`", "with_tuner", (), ("--bfloat16",), ("W2",)),
-    "optuna": Way("Optuna, a plain PyTorch loop", "with_optuna", ("optuna", "pillow", "scikit-learn", "mlxtend")),
-    "lightning": Way(
-        "PyTorch Lightning in Optuna", "with_lightning",
-        ("lightning", "optuna", "optuna-integration", "pillow"),
-    ),
-    "keras-tuner": Way(  # the last three are what it imports and doesn't name
-        "Keras Tuner on torch", "with_keras_tuner", ("keras", "keras-tuner", "six", "protobuf", "grpcio")
-    ),
-    "ray": Way("Ray Tune, two at a time", "with_ray", ("ray[tune]", "pillow")),
-}  # fmt: skip
+    BASE: Way("tuner", "with_tuner", OWN),
+    HALVED: Way("tuner, `training.precision: bfloat16`", "with_tuner", OWN, ("--bfloat16",), ("W2",)),
+    "optuna": Way("Optuna, a plain PyTorch loop", "with_optuna", "optuna"),
+    "lightning": Way("PyTorch Lightning in Optuna", "with_lightning", "lightning"),
+    "keras-tuner": Way("Keras Tuner on torch", "with_keras_tuner", "keras-tuner"),
+    "ray": Way("Ray Tune, two at a time", "with_ray", "ray"),
+}
 MAKES_DATA = "optuna"  # the environment that has what the data come from
 
 HEAD = """\
@@ -87,44 +80,25 @@ costs far more). Progress bars, loggers and checkpoints are off where they can b
 """
 
 
-def python_of(name: str) -> str:
-    """Return the interpreter of a way's environment, which is made if it isn't there or has other packages."""
-    packages = WAYS[name].packages
-    if not packages:
-        return sys.executable
-    folder, mark = HOME / name, HOME / name / ".ready"
-    python = str(folder / "bin" / "python")
-    wanted = "\n".join([*packages, *(path.read_text(encoding="utf-8") for path in CONSTRAINTS)])
-    if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
-        say(f"makes {folder}")
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        held = [word for path in CONSTRAINTS for word in ("-c", str(path))]
-        words = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *held, "torch", *packages]
-        subprocess.run(words, check=True)
-        mark.write_text(wanted, encoding="utf-8")
-    return python
-
-
 def run(name: str, work: str, seed: int, options: Sequence[str]) -> dict[str, Any]:
     """Do a work in one way; return what it tells."""
     way = WAYS[name]
-    words = [python_of(name), "-m", f"benchmarks.peers.{way.module}", work, f"--seed={seed}", *way.options, *options]
-    done = subprocess.run(words, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
+    words = [
+        python_of(way.environment),
+        "-m",
+        f"benchmarks.peers.{way.module}",
+        work,
+        f"--seed={seed}",
+        *way.options,
+        *options,
+    ]
+    done = subprocess.run(words, cwd=ROOT, env=variables(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name}, {work}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     told = done.stdout.strip().splitlines()[-1]
     say(f"{name} {told}")
     result: dict[str, Any] = json.loads(told)
     return result
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}  # also for workers that are started elsewhere
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 Found = dict[tuple[str, str], list[dict[str, Any]]]  # (work, way) -> what each round told
@@ -202,7 +176,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the section there, too")
     given = parser.parse_args()
     for name in given.only:
-        python_of(name)
+        python_of(WAYS[name].environment)
     if not all((HOME / f"{work}.npz").exists() for work in WORKS):
         words = [python_of(MAKES_DATA), "-m", "benchmarks.peers.work"]
         subprocess.run(words, cwd=ROOT, check=True, stdout=sys.stderr)

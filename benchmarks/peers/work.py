@@ -10,16 +10,16 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.environments import HOME
+
 if TYPE_CHECKING:
     from torch import nn
 
-HOME = Path(__file__).resolve().parents[2] / ".benchmarks"
 
 Configuration = dict[str, Any]
 
