@@ -64,6 +64,7 @@ def train(
                     average.update()
             if average:
                 average.threshold(step.shrink)
+            network.eval()
             train_measure, train_losses, _ = measure(network, probe, splits, config)
             val_measure, val_losses, counted = measure(network, splits.val, splits, config)
         standing = Standing.after(standing, number, val_measure.loss, min_epochs(config.training.epochs))
