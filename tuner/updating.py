@@ -121,7 +121,8 @@ class _AdamW:
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float = 0.0) -> None:
         self.decay = decay
         self.states = [
-            (each, each.detach(), torch.zeros_like(each), torch.zeros_like(each), torch.zeros(())) for each in parameters
+            (each, each.detach(), torch.zeros_like(each), torch.zeros_like(each), torch.zeros(()))
+            for each in parameters
         ]
 
     def step(self, rate: float) -> None:
