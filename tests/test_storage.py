@@ -325,6 +325,18 @@ def test_a_database_whose_making_was_killed_is_made_by_the_next_run(
     assert path.exists()
 
 
+def test_a_database_is_made_as_optuna_itself_makes_one(tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "mine.db", tmp_path / "theirs.db"
+    open_storage(f"sqlite:///{mine}", create=True).engine.dispose()
+    optuna.storages.RDBStorage(f"sqlite:///{theirs}").engine.dispose()
+
+    def dump(path: Path) -> list[str]:
+        with closing(sqlite3.connect(path)) as connection:
+            return sorted(re.sub(r"\s+", "", line) for line in connection.iterdump())
+
+    assert dump(mine) == dump(theirs)
+
+
 @pytest.mark.parametrize("name", ["with space.db", "a%20b.db", "ünï.db", "a#b.db"])
 def test_any_file_name_can_be_a_database(tmp_path: Path, name: str) -> None:
     url = sqlalchemy.engine.URL.create("sqlite", database=str(tmp_path / name)).render_as_string(hide_password=False)

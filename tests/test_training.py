@@ -178,6 +178,26 @@ class TestSeed:
         torch.manual_seed(5)
         assert torch.equal(torch.cat(drawn), torch.rand(3))
 
+    @pytest.mark.parametrize("flushed", [True, False])
+    def test_denormal_numbers_are_zero_in_a_run_and_as_before_after_it(self, flushed: bool) -> None:
+        tiny, seen = torch.tensor(1e-40), []
+
+        class Watched(Perceptron):
+            def learn(self, *given: Any) -> None:
+                seen.append(bool(tiny + tiny == 0))
+                super().learn(*given)
+
+        torch.set_flush_denormal(flushed)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("tuner.updating.Perceptron", Watched)
+                drain(config(), classes())
+            assert bool(tiny + tiny == 0) == flushed
+        finally:
+            torch.set_flush_denormal(False)
+        assert seen
+        assert all(seen)
+
     def test_a_run_that_raises_gives_the_generator_back(self) -> None:
         state = torch.get_rng_state()
         broken = replace(classes(), val=part(np.zeros((2, 9), np.float32), np.zeros(2, np.int64)))

@@ -47,7 +47,7 @@ class Batches:
         order = torch.randperm(self.rows, generator=self.generator)
         for rows in torch.split(order, self.at_once):
             for x, those in zip(torch.split(self.fetch(rows), self.size), torch.split(rows, self.size), strict=True):
-                if len(those) > 1 or self.size == 1:
+                if those.shape[0] > 1 or self.size == 1:
                     yield x, those
 
 

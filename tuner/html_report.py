@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuner import telling
 from tuner.errors import SpaceError
@@ -23,9 +24,13 @@ from tuner.record import TrialRecord
 from tuner.reporting import figures
 from tuner.scoring import LOWER_IS_BETTER
 from tuner.showing import figures_table, where
+from tuner.space import Space
 from tuner.study import Study
 from tuner.telling import clean, counted, number
 from tuner.terminal import duration, rows_of
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 REPORT = "report.html"
 MOST_TRIALS, GAP = 1000, "gap"  # in the table
@@ -34,26 +39,41 @@ AGAIN, MOST_OF_A_NAME = "-again", 64
 
 def report(study: Study) -> str:
     """Return the report of a study as HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     document, drawn = study.document, plots(study.document, study.trials)
-    page = Environment(loader=PackageLoader("tuner", "."), autoescape=True, undefined=StrictUndefined,
-                       keep_trailing_newline=True)  # fmt: skip
-    best = document["best"]
-    return page.get_template("report.html").render(
+    best, space = document["best"], _space(study)
+    return _page().render(
         doc=document, rows=rows_of(document["data"]), took=duration(document["seconds"]),
         created=study.record.created[:10], answer=[telling.typeset(said) for said in telling.answer(document)],
         verdict=telling.typeset(clean(document["test"]["verdict"])) if document["test"] else None, best=best,
         ended=telling.ended(document), chosen=best["trial"] if best else None,
         figures=[[telling.typeset(cell) for cell in row] for row in figures_table(document)] if best else [],
-        values=_values(study) if best else [], size=telling.size(best) if best else "", plots=drawn,
+        values=_values(study, space) if best else [], size=telling.size(best) if best else "", plots=drawn,
         classes=_classes(document), part="test" if (document["per_class"] or {}).get("test") else "validation",
         mistakes=[_mistake(each) for each in study.mistakes], shown_of=_shown_of(document, study.mistakes),
         trials=_trials(study), commands=_commands(study), rising=_rising(document["metric"]),
-        facts=_facts(study), notes=document["data"]["notes"],
+        facts=_facts(study, space), notes=document["data"]["notes"],
         plotly=Markup(_plotly()) if drawn else "", drawn=Markup(_inline(drawn)),
     )  # fmt: skip
+
+
+@cache
+def _page() -> Template:
+    """Return the page's template; to compile it takes as long as to fill it in."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    page = Environment(loader=PackageLoader("tuner", "."), autoescape=True, undefined=StrictUndefined,
+                       keep_trailing_newline=True)  # fmt: skip
+    return page.get_template("report.html")
+
+
+def _space(study: Study) -> Space | None:
+    """Return the space that was searched; None of a version with other keys."""
+    try:
+        return parse_space(study.record.space, Path(study.record.folder))
+    except SpaceError:
+        return None
 
 
 def _plotly() -> str:
@@ -66,14 +86,10 @@ def _inline(drawn: Sequence[Plot]) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _values(study: Study) -> list[tuple[str, str, str, str]]:
+def _values(study: Study, space: Space | None) -> list[tuple[str, str, str, str]]:
     """Return each value that was searched: of the chosen trial, of the baseline, and what it was searched in."""
     document = study.document
-    try:
-        space = parse_space(study.record.space, Path(study.record.folder))
-        searched = {name: plain_domain(domain) for name, domain in space.domains.items()}
-    except SpaceError:  # of a version with other keys
-        searched = {}
+    searched = {name: plain_domain(domain) for name, domain in space.domains.items()} if space else {}
     best, base = document["best"]["params"], (document["baseline"] or {"params": {}})["params"]
     return [
         (clean(name), number(value), number(base.get(name)), clean(searched.get(name, "")))
@@ -161,15 +177,9 @@ def _commands(study: Study) -> list[str]:
     return [*commands, f"tuner show {study.name}{options}"]
 
 
-def _facts(study: Study) -> list[tuple[str, str]]:
+def _facts(study: Study, space: Space | None) -> list[tuple[str, str]]:
     document, record = study.document, study.record
-    told = [("seed", str(record.seed)), ("workers", str(_workers(study))),
+    workers = space.config.budget.workers if space else 1
+    told = [("seed", str(record.seed)), ("workers", str(workers)),
             ("data", f"SHA-256 {record.fingerprint}"), ("test rows", f"SHA-256 {record.test_hash or '-'}")]  # fmt: skip
     return [*told, *((clean(name), clean(value)) for name, value in document["versions"].items())]
-
-
-def _workers(study: Study) -> int:
-    try:
-        return parse_space(study.record.space, Path(study.record.folder)).config.budget.workers
-    except SpaceError:
-        return 1

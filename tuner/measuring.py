@@ -22,6 +22,7 @@ from tuner.scoring import LOSS, PER_NULL_LOSS
 
 EVAL_ELEMENTS = 2_000_000  # numbers in one batch of an evaluation: large enough to be fast, small in memory
 WIDENED = 64  # by so much a token, or a step of a sequence, widens in a network
+ROWS = 1000  # of a table: of more, what a hidden layer makes leaves the caches
 PICTURES, PICTURE_WIDENED = 64, 20  # a convolution's outputs are large: beyond so many pictures they leave the caches
 
 
@@ -66,16 +67,25 @@ def predict(network: nn.Module, x: NDArray[np.generic], standard: Standard, task
         for i in range(0, len(x), size):
             batch = x[i : i + size] if rows is None else x[rows[i : i + size]]
             outputs = network(prepare(torch.from_numpy(batch))).float()
-            found.append(outputs.log_softmax(1) if task == "classification" else outputs)
+            found.append(_log_probabilities(outputs) if task == "classification" else outputs)
     if was_training:
         network.train()
     together = torch.cat(found).numpy()
     return together if rows is None else np.asarray(together[np.argsort(rows)])
 
 
+def _log_probabilities(outputs: Tensor) -> Tensor:
+    """Return the logarithm of the softmax over the classes (n, classes): down the columns of a matrix it takes a tenth
+    of the time of one along its rows.
+    """
+    return outputs.t().contiguous().log_softmax(0).t()
+
+
 def _evaluated_at_once(x: NDArray[np.generic]) -> int:
     widened = WIDENED if (x.ndim == 3 and x.dtype != np.float16) or x.dtype == np.int32 else 1  # float16: features
     rows = max(1, EVAL_ELEMENTS // max(1, math.prod(x.shape[1:]) * widened))
+    if x.ndim == 2 and x.dtype == np.float32:
+        return min(ROWS, rows)
     return rows if x.ndim != 4 or x.dtype == np.float16 else max(min(PICTURES, rows), rows // PICTURE_WIDENED)
 
 

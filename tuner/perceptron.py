@@ -20,6 +20,7 @@ from tuner.models.layers import WORDS, Dropout
 from tuner.models.mlp import Columns
 
 AHEAD = 1 << 18  # words of dropout that are drawn at once, so that they stay near the processor
+CUT_OFF = torch.ops.aten.threshold_backward.grad_input  # ReLU's gradient, written where one wants it
 Norm = nn.BatchNorm1d | nn.LayerNorm
 
 
@@ -137,10 +138,11 @@ class Perceptron:
         The loss is the sum over the rows divided by `total`; `weights` (n, 1) are what targets of classes sum to, if
         that isn't 1.
         """
-        places = self.places.get(len(x)) or self.places.setdefault(len(x), _Places(len(x), self.linear, self.head))
+        n = x.shape[0]  # len() of a tensor takes as long as a small operation
+        places = self.places.get(n) or self.places.setdefault(n, _Places(n, self.linear, self.head))
         seen: Tensor = self.front(x) if self.embedded and self.front else x.flatten(1)
-        inputs, scale, saved = [seen.detach()], 1.0, list[tuple[Tensor, ...]]()
-        masks = iter(self.chance.masks(len(x)))
+        inputs, scale, saved = [seen.detach() if self.embedded else seen], 1.0, list[tuple[Tensor, ...]]()
+        masks = iter(self.chance.masks(n))
         for layer, linear, units in zip(self.hidden, self.linear, places.units, strict=True):
             linear.forward(inputs[-1], scale, units)
             if layer.norm is not None:
@@ -164,7 +166,7 @@ class Perceptron:
             linear.gradients(units, wrong, layer.scale)
             wrong = torch.addmm(back, wrong, linear.weight, beta=0, alpha=layer.scale, out=back)
             # a unit that was dropped is 0, as one is that ReLU cut off: neither learns
-            torch.ops.aten.threshold_backward.grad_input(wrong, units, 0, grad_input=wrong)
+            CUT_OFF(wrong, units, 0, grad_input=wrong)
             if layer.norm is not None:
                 wrong = _normalize_back(layer.norm, wrong, *saved[i])
             linear = self.linear[i]
@@ -188,6 +190,7 @@ class _Linear:
         self.weight, self.slope, self.units = layer.weight.data, layer.weight.grad, layer.out_features
         self.turned = self.weight.t()
         self.bias = layer.bias.data if layer.bias is not None else None
+        self.column = self.bias[:, None] if self.bias is not None else None
         self.bias_slope = layer.bias.grad if layer.bias is not None else None
 
     def forward(self, x: Tensor, scale: float, place: Tensor) -> None:
@@ -199,8 +202,8 @@ class _Linear:
 
     def outputs(self, x: Tensor, scale: float, place: Tensor) -> Tensor:
         """Return the outputs as (units, n)."""
-        assert self.bias is not None
-        return torch.addmm(self.bias[:, None], self.weight, x.t(), alpha=scale, out=place)
+        assert self.column is not None
+        return torch.addmm(self.column, self.weight, x.t(), alpha=scale, out=place)
 
     def gradients(self, x: Tensor, wrong: Tensor, scale: float) -> None:
         """Put the gradients where they belong, `wrong` being those of the outputs."""

@@ -25,6 +25,10 @@ from tuner.errors import StorageError, UsageError, nearest
 models: Any = _models  # its columns are typed for SQLAlchemy 1, not for the 2 that is installed
 BUSY_SECONDS = 30.0
 SCHEMA = "SELECT schema_version FROM version_info"
+REVISION_TABLE = (  # alembic's
+    "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+    "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+)
 OTHER_SCHEMA = "its tables were made by another version of Optuna; use that version"
 TABLES = set(models.BaseModel.metadata.tables)
 DRIVERS = {
@@ -112,12 +116,24 @@ def _make_file(path: Path) -> None:
     try:
         part.unlink(missing_ok=True)
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        rdb = RDBStorage(_url(part))
-        rdb.scoped_session.remove()
-        rdb.engine.dispose()
+        _make_tables(_url(part))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _make_tables(url: str) -> None:
+    """Make Optuna's tables in an empty database, and say of which version they are, as Optuna itself would: it loads
+    all that migrates a database before it does.
+    """
+    engine = sqlalchemy.engine.create_engine(url)
+    models.BaseModel.metadata.create_all(engine)
+    with engine.begin() as connection:
+        versions = {"schema_version": models.SCHEMA_VERSION, "library_version": optuna.__version__}
+        connection.execute(sqlalchemy.insert(models.VersionInfoModel), versions)
+        connection.exec_driver_sql(REVISION_TABLE)
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (newest_revision(),))
+    engine.dispose()
 
 
 def _url(path: Path) -> str:

@@ -119,25 +119,24 @@ class _AdamW:
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float = 0.0) -> None:
-        self.parameters, self.decay = parameters, decay
-        self.means, self.squares = ([torch.zeros_like(each) for each in parameters] for _ in range(2))
-        self.counts = [torch.zeros(()) for _ in parameters]
+        self.decay = decay
+        self.states = [
+            (each, each.detach(), torch.zeros_like(each), torch.zeros_like(each), torch.zeros(()))
+            for each in parameters
+        ]
 
     def step(self, rate: float) -> None:
         """Change the parameters that have a gradient."""
-        there = [i for i, each in enumerate(self.parameters) if each.grad is not None]
+        there = [state for state in self.states if state[0].grad is not None]
         if not there:
             return
-        values, means, squares, counts = (
-            [of[i] for i in there] for of in (self.parameters, self.means, self.squares, self.counts)
-        )
-        gradients: Any = [each.grad for each in values]
-        with torch.no_grad():
-            torch._foreach_add_(counts, 1)
-            torch._fused_adamw_(
-                values, gradients, means, squares, [], counts, lr=rate, beta1=BETAS[0], beta2=BETAS[1],
-                weight_decay=self.decay, eps=EPSILON, amsgrad=False, maximize=False,
-            )  # fmt: skip
+        parameters, values, means, squares, counts = zip(*there, strict=True)
+        gradients: Any = [each.grad for each in parameters]
+        torch._foreach_add_(counts, 1)
+        torch._fused_adamw_(
+            values, gradients, means, squares, [], counts, lr=rate, beta1=BETAS[0], beta2=BETAS[1],
+            weight_decay=self.decay, eps=EPSILON, amsgrad=False, maximize=False,
+        )  # fmt: skip
 
 
 def _by_hand(config: RunConfig, splits: Splits, model: nn.Module, batch: int) -> _ByHand | None:
@@ -163,7 +162,7 @@ class _ByHand:
 
     def __call__(self, x: Tensor, targets: Sequence[tuple[float, Tensor]], rate: float) -> None:
         rows = targets[0][1]
-        total = len(rows) if self.counts is None else float(self.counts[rows].sum())
+        total = rows.shape[0] if self.counts is None else float(self.counts[rows].sum())
         self.model.learn(x, _mixed(self.targets, targets), total, _mixed(self.sums, targets))
         if self.decay:
             self.model.weights.mul_(1 - rate * self.decay)
@@ -176,8 +175,8 @@ class _ByHand:
 def _mixed(values: Tensor | None, shares: Sequence[tuple[float, Tensor]]) -> Any:
     if values is None:
         return None
-    first, *others = (_of(values, rows, share) for share, rows in shares)
-    return sum(others, first)
+    found, *others = [_of(values, rows, share) for share, rows in shares]
+    return sum(others, found) if others else found
 
 
 def _of(values: Tensor, rows: Tensor, share: float) -> Tensor:
