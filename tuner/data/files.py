@@ -22,6 +22,7 @@ import pyarrow
 from numpy.typing import NDArray
 
 from tuner.data.jsonl import read_objects
+from tuner.data.memory import give_back
 from tuner.data.npz import read_member
 from tuner.data.raw import listed
 from tuner.errors import DataError, nearest
@@ -230,9 +231,9 @@ def _read_parquet(path: Path, where: str) -> pd.DataFrame:
 
 
 def _parquet_of(file: IO[bytes], where: str) -> pd.DataFrame:
+    # Arrow's own memory keeps what is freed, as much again as the table; the system's takes it back when told. Without
+    # a buffer, what was read of the file doesn't stay beside what was made of it.
     usual = pyarrow.default_memory_pool()
-    # Arrow's own memory keeps what is freed, as much again as the table; the system's takes it back at once.
-    # Without a buffer, what was read of the file doesn't stay beside what was made of it.
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     try:
         return pd.read_parquet(file, engine="pyarrow", pre_buffer=False)
@@ -240,6 +241,7 @@ def _parquet_of(file: IO[bytes], where: str) -> pd.DataFrame:
         raise DataError(f"{where}: damaged or not a Parquet file ({_one_line(error)})") from error
     finally:
         pyarrow.set_memory_pool(usual)
+        give_back()
 
 
 def _one_line(error: BaseException) -> str:
