@@ -261,6 +261,16 @@ class TestStudy:
         assert f"Of the {len(means)} configurations that were confirmed this" in text
         assert f"trial {free['confirmed']['trial']} (" in text
 
+    def test_rows_of_a_round_that_is_over_take_no_more_room(self, tmp_path: Path) -> None:
+        two = CONFIRMED.replace("confirm: true", "confirm: true, workers: 2")
+        plan = prepare(write(tmp_path / "small.yaml", two), studies_dir=tmp_path / "studies")
+        there = set[tuple[str, ...]]()
+        for news in conduct(plan):
+            if isinstance(news, Repeat):
+                there.add(tuple(sorted(place.name for place in (plan.folder / ".data").iterdir())))
+        assert {name for names in there for name in names} == {f"splits-{n}" for n in range(1 + ROUNDS)}
+        assert all("splits-0" in names and len(names) <= 3 for names in there), "the search's, and two workers' rounds"
+
     @pytest.mark.parametrize("runs", [1, 4])
     def test_one_that_was_stopped_in_the_confirmation_goes_on_there(
         self, study: Any, tmp_path: Path, runs: int

@@ -391,28 +391,26 @@ class TestProbe:
         splits = replace(classes(n_train, n_val), train=part(np.arange(n_train, dtype=np.float32)[:, None], y))
         probe = training_probe(splits, seed)
         m = min(n_train, n_val)
-        assert len(probe) == len(set(probe.rows.tolist())) == m
-        assert (probe.x[:, 0] == probe.rows).all()
-        assert (probe.y == y[probe.rows]).all()
+        assert len(probe) == len(set(probe.tolist())) == m
         share = np.bincount(y, minlength=k) * m / n_train
-        assert (abs(np.bincount(probe.y, minlength=k) - share) < 1 + 1e-9).all()
+        assert (abs(np.bincount(y[probe], minlength=k) - share) < 1 + 1e-9).all()
 
     def test_it_is_one_for_all_trials_of_a_study_and_another_for_another_seed(self) -> None:
         splits = classes(200, 40)
-        rows = [training_probe(splits, seed).rows.tolist() for seed in (0, 0, 1)]
+        rows = [training_probe(splits, seed).tolist() for seed in (0, 0, 1)]
         assert rows[0] == rows[1] != rows[2]
 
     def test_every_row_has_the_same_chance_to_be_in_it(self) -> None:
         splits = classes(50, 10)
         counts = np.zeros(50)
         for seed in range(2000):
-            counts[training_probe(splits, seed).rows] += 1
+            counts[training_probe(splits, seed)] += 1
         assert abs(counts / 2000 - 0.2).max() < 0.05  # 5.6 standard errors
 
     def test_the_train_series_is_measured_on_it_and_in_the_studys_seed_alone(self) -> None:
         splits = classes(200, 40)
         epoch, network, _ = next(iter(train(config(seed=7), splits, 123)))
-        assert measure(network, training_probe(splits), splits, config())[0] == epoch.train
+        assert measure(network, splits.train, splits, config(), training_probe(splits))[0] == epoch.train
 
 
 class TestMeasure:
@@ -435,7 +433,8 @@ class TestMeasure:
         epoch, network, _ = next(iter(train(config(), splits, 0)))
         probe = training_probe(splits, 0)
         (val, val_losses, _), (on_train, train_losses, _) = (
-            measure(network, p, splits, config()) for p in (splits.val, probe)
+            measure(network, *each)
+            for each in ((splits.val, splits, config()), (splits.train, splits, config(), probe))
         )
         assert (epoch.val, epoch.train) == (val, on_train)
         squares = [np.var(losses, ddof=1) / len(losses) for losses in (val_losses, train_losses)]
@@ -473,6 +472,17 @@ class TestMeasure:
         cut = predict(network, splits.train.x, Standard(), "classification")
         assert np.allclose(whole, cut, atol=1e-6)
         assert np.allclose(np.exp(whole).sum(1), 1, atol=1e-5)
+
+    def test_some_rows_are_measured_as_if_they_were_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        splits, rows = classes(), np.array([3, 4, 9, 30])
+        network = build_model(config(), splits.shape)
+        alone = Part(splits.train.x[rows], splits.train.y[rows], splits.train.rows[rows])
+        monkeypatch.setattr("tuner.measuring.EVAL_ELEMENTS", 8)
+        (one, *ones), (two, *twos) = (
+            measure(network, part, splits, config(), some) for part, some in ((alone, None), (splits.train, rows))
+        )
+        assert one == two
+        assert all(np.array_equal(a, b) for a, b in zip(ones, twos, strict=True))
 
     def test_the_area_under_the_roc_curve_is_measured_each_epoch_only_if_it_is_the_score(self) -> None:
         for metric, there in ((None, False), ("roc_auc", True)):
@@ -628,3 +638,37 @@ def test_texts_are_evaluated_by_length_and_answered_in_their_own_order():
     for row, length in zip(x, rng.integers(1, 8, 200), strict=True):
         row[length:] = 0
     assert np.array_equal(predict(FirstToken(), x, Standard(), "classification").argmax(1), x[:, 0])
+    rows = np.array([190, 3, 4, 77])
+    assert np.array_equal(predict(FirstToken(), x, Standard(), "classification", rows).argmax(1), x[rows, 0])
+
+
+EVALUATION = """
+from pathlib import Path
+import numpy as np, torch
+from tuner.data.splits import Standard
+from tuner.measuring import predict
+from tuner.workers import keep_memory
+
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+keep_memory()
+torch.set_num_threads(1)
+network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
+x = np.zeros((12_000, 3, 32, 32), np.uint8)
+x[:] = 1
+standard = Standard(1 / 255, (0.5,) * 3, (0.25,) * 3)
+predict(network, x[:256], standard, "classification")
+before = anonymous()
+predict(network, x, standard, "classification", np.arange(12_000))
+print((anonymous() - before) / (4 * x.nbytes))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
+def test_an_evaluation_takes_the_memory_of_some_batches_however_many_examples_there_are() -> None:
+    done = subprocess.run([sys.executable, "-c", EVALUATION], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.25, "of what all examples take as numbers"

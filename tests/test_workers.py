@@ -85,6 +85,50 @@ def test_an_engine_that_was_cleared_in_the_middle_of_trials_takes_others(plan: P
     assert len({job.save.read_bytes() for job in jobs}) == 1
 
 
+def files_of(process: int) -> set[str]:
+    """Return the files of shared data that a process maps, as folder/file."""
+    lines = Path(f"/proc/{process}/maps").read_text().splitlines()
+    return {"/".join(line.split()[-1].split("/")[-2:]) for line in lines if line.endswith(".npy")}
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's account of memory")
+def test_workers_map_one_copy_of_the_rows_and_only_of_those_that_they_train_on(plan: Plan, tmp_path: Path) -> None:
+    engine = Processes(2, tmp_path / "data", tmp_path / "features")
+    try:
+        for number in (0, 1):
+            assert engine.take(plan.splits) == number
+        for splits in (0, 1):
+            for number in (0, 1):
+                engine.start(replace(first_task(plan), number=number, splits=splits))
+            assert all(isinstance(engine.next(), Trained) for _ in range(2))
+            for worker in engine.workers:
+                there = files_of(worker.process.pid)
+                assert {f"splits-{splits}/train.x.npy", f"splits-{splits}/val.x.npy"} <= there
+                assert {name.split("/")[0] for name in there} == {f"splits-{splits}"}
+            for number in (0, 1):
+                engine.stop(number, None)
+                engine.next()
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+def test_rows_that_are_let_go_leave_nothing_and_others_stay(plan: Plan, tmp_path: Path, in_process: bool) -> None:
+    data = tmp_path / "data"
+    engine = InProcess() if in_process else Processes(1, data, tmp_path / "features")
+    try:
+        for _ in range(2):
+            engine.take(plan.splits)
+        engine.drop(0)
+        assert in_process or [place.name for place in data.iterdir()] == ["splits-1"]
+        assert engine.take(plan.splits) == 2
+        engine.drop(2)
+        list(retrain(engine, [Again(replace(first_task(plan), splits=1), 2, tmp_path / "w")]))
+    finally:
+        engine.close()
+    assert (tmp_path / "w").exists()
+
+
 def test_torchs_settings_are_put_back_when_an_engine_closes(plan: Plan) -> None:
     import torch
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -113,14 +114,12 @@ def repeat_each(
         return
     divided, of = load_fresh(data_of(plan.space), plan.space.folder), len(runs) + len(store.found(kind))
     divisions: dict[int, tuple[int, Splits, int]] = {}
+    undone = Counter(run.round for run in runs)
 
     def jobs() -> Iterator[Again]:
         for number, run in enumerate(runs):
             if run.round not in divisions:
-                splits, seed = _division(plan, divided, run.round, kind)
-                _refuse_other_data(plan, splits)
-                with writing(plan.folder):
-                    divisions[run.round] = engine.take(splits), splits, seed
+                divisions[run.round] = _take(plan, engine, *_division(plan, divided, run.round, kind))
             assert run.record.score is not None
             config = plan.space.at(run.record.all_values)
             config = config.replace({run.without: 0.0}) if run.without else config
@@ -135,7 +134,21 @@ def repeat_each(
             continue
         repeat = _repeat(plan, done, run, *divisions[run.round][1:])
         store.put(f"{kind}{run.record.number}:{run.round}:{run.without}", repeat.to_json())
+        undone[run.round] -= 1
+        if not undone[run.round]:
+            engine.drop(divisions[run.round][0])
         yield repeat
+
+
+def _take(plan: Plan, engine: Engine, splits: Splits, seed: int) -> tuple[int, Splits, int]:
+    """Give splits to the engine; return their number there, themselves without examples, which are large and no longer
+    needed here, and the seed that they are by.
+    """
+    _refuse_other_data(plan, splits)
+    with writing(plan.folder):
+        number = engine.take(splits)
+    train, val = (replace(part, x=part.x[:0].copy()) for part in (splits.train, splits.val))
+    return number, replace(splits, train=train, val=val, test=None), seed
 
 
 def _split(plan: Plan, n: int, attempt: int = 0) -> int:

@@ -81,6 +81,10 @@ class Engine(Protocol):
         """Take in rows to train on; return the number that a task calls them by. The test rows are left out."""
         ...
 
+    def drop(self, splits: int) -> None:
+        """Let go of rows that no task is to be trained on any more, by their number."""
+        ...
+
     def start(self, task: Task) -> None:
         """Begin a task; there must be a free slot."""
         ...

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tuner.config import RunConfig
 from tuner.curve import Measure, rounded
+from tuner.data.memory import pieces
 from tuner.data.splits import Part, Splits, Standard
 from tuner.metrics import metrics, per_example_hit, per_example_loss
 from tuner.scoring import LOSS, PER_NULL_LOSS
@@ -26,9 +27,9 @@ ROWS = 1000  # of a table: of more, what a hidden layer makes leaves the caches
 PICTURES, PICTURE_WIDENED = 64, 20  # a convolution's outputs are large: beyond so many pictures they leave the caches
 
 
-def training_probe(splits: Splits, seed: int = 0) -> Part:
-    """Return the training rows that the train series is measured on: min(n_train, n_val), the same ones
-    whatever the seed of a run.
+def training_probe(splits: Splits, seed: int = 0) -> NDArray[np.int64]:
+    """Return which training rows the train series is measured on, as their places (n,), ascending, in the training
+    part: n = min(n_train, n_val), the same ones whatever the seed of a run.
 
     Evenly spaced from a random start along the sorted target, equal targets in random order: every class has its
     share to within one row, and every row the same chance.
@@ -37,41 +38,57 @@ def training_probe(splits: Splits, seed: int = 0) -> Part:
     random = np.random.default_rng(seed)
     order = np.lexsort((random.random(len(y)), y))
     places = ((np.arange(n) + random.random()) * (len(y) / n)).astype(np.int64)
-    rows = np.sort(order[np.minimum(places, len(y) - 1)])
-    return Part(splits.train.x[rows], y[rows], splits.train.rows[rows])
+    return np.sort(order[np.minimum(places, len(y) - 1)])
 
 
 def measure(
-    network: nn.Module, part: Part, splits: Splits, config: RunConfig
+    network: nn.Module, part: Part, splits: Splits, config: RunConfig, rows: NDArray[np.int64] | None = None
 ) -> tuple[Measure, NDArray[np.float64], NDArray[np.float64]]:
-    """Return the measure of a part, its per-example losses (n,) and what each example counts in the score (n,)."""
-    task = splits.shape.task
-    outputs = predict(network, part.x, splits.encoder.standard, task)
-    losses = per_example_loss(outputs, part.y, task)
+    """Return the measure of a part, or of those `rows` of it (their places in the part, (n,)), its per-example losses
+    (n,) and what each example counts in the score (n,).
+    """
+    task, y = splits.shape.task, part.y if rows is None else part.y[rows]
+    outputs = predict(network, part.x, splits.encoder.standard, task, rows)
+    losses = per_example_loss(outputs, y, task)
     metric, restore = config.score.metric or LOSS[task], splits.encoder.target.restore
-    found = metrics(outputs, part.y, task, restore, metric == "roc_auc")
+    found = metrics(outputs, y, task, restore, metric == "roc_auc")
     whole = Measure(rounded(float(losses.mean())), {name: rounded(value) for name, value in found.items()})
-    counted = losses if metric in PER_NULL_LOSS else per_example_hit(outputs, part.y, task, restore)
+    counted = losses if metric in PER_NULL_LOSS else per_example_hit(outputs, y, task, restore)
     return whole, losses, counted
 
 
-def predict(network: nn.Module, x: NDArray[np.generic], standard: Standard, task: str) -> NDArray[np.float32]:
-    """Return log-probabilities (n, classes), or standardized predictions (n, 1), in eval mode."""
+def predict(
+    network: nn.Module,
+    x: NDArray[np.generic],
+    standard: Standard,
+    task: str,
+    rows: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
+    """Return log-probabilities (n, classes), or standardized predictions (n, 1), in eval mode: of all examples, or of
+    those in some rows (n,), which are fetched batch by batch, as together they may be large.
+    """
     was_training = network.training
     if was_training:  # modes are set module by module, which takes longer than a small network's outputs
         network.eval()
-    prepare, found = input_of(standard), list[Tensor]()
-    rows = _by_length(x)
-    size = _evaluated_at_once(x)
+    prepare = input_of(standard)
+    order = _by_length(x, rows)
+    if order is not None:
+        rows = order if rows is None else rows[order]
+    count, size = len(x) if rows is None else len(rows), _evaluated_at_once(x)
+    # What stays of a batch goes where there is room for all of it: a result kept for each would lie between the large
+    # ones that are freed, and no later one of these fits into the room of an earlier one.
+    together: NDArray[np.float32] | None = None
     with torch.inference_mode():
-        for i in range(0, len(x), size):
+        for i in range(0, count, size):
             batch = x[i : i + size] if rows is None else x[rows[i : i + size]]
             outputs = network(prepare(torch.from_numpy(batch))).float()
-            found.append(_log_probabilities(outputs) if task == "classification" else outputs)
+            outputs = _log_probabilities(outputs) if task == "classification" else outputs
+            together = np.empty((count, *outputs.shape[1:]), np.float32) if together is None else together
+            together[i : i + size] = outputs.numpy()
     if was_training:
         network.train()
-    together = torch.cat(found).numpy()
-    return together if rows is None else np.asarray(together[np.argsort(rows)])
+    assert together is not None, "there are rows"
+    return together if order is None else np.asarray(together[np.argsort(order)])
 
 
 def _log_probabilities(outputs: Tensor) -> Tensor:
@@ -89,9 +106,14 @@ def _evaluated_at_once(x: NDArray[np.generic]) -> int:
     return rows if x.ndim != 4 or x.dtype == np.float16 else max(min(PICTURES, rows), rows // PICTURE_WIDENED)
 
 
-def _by_length(x: NDArray[np.generic]) -> NDArray[np.int64] | None:
-    """Return texts' rows with those of like length together, as a network trims what is padding in all; else None."""
-    return np.argsort((x != 0).sum(1), kind="stable") if x.dtype == np.int32 else None
+def _by_length(x: NDArray[np.generic], rows: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    """Return an order of texts, or of some of them, in which those of like length are together, as a network trims what
+    is padding in all; None of other examples.
+    """
+    if x.dtype != np.int32:
+        return None
+    lengths = [(some != 0).sum(1) for some in pieces(x, rows)]
+    return np.argsort(np.concatenate(lengths), kind="stable") if lengths else np.zeros(0, np.int64)
 
 
 def standardized(x: NDArray[np.generic], standard: Standard) -> NDArray[np.float32]:
@@ -111,7 +133,7 @@ def input_of(standard: Standard, change: Callable[[Tensor], Tensor] | None = Non
     def prepare(x: Tensor) -> Tensor:
         x = x.float().mul_(standard.unit) if x.dtype != torch.float32 else x * standard.unit
         x = change(x) if change else x
-        return channels_last((x - center) / scale)
+        return channels_last((x - center).div_(scale))
 
     return prepare
 

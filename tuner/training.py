@@ -65,7 +65,7 @@ def train(
             if average:
                 average.threshold(step.shrink)
             network.eval()
-            train_measure, train_losses, _ = measure(network, probe, splits, config)
+            train_measure, train_losses, _ = measure(network, splits.train, splits, config, probe)
             val_measure, val_losses, counted = measure(network, splits.val, splits, config)
         standing = Standing.after(standing, number, val_measure.loss, min_epochs(config.training.epochs))
         best = val_losses if standing.best == number else best

@@ -189,7 +189,7 @@ def _targets(splits: Splits, smoothing: float, weights: Tensor | None) -> Tensor
     y = torch.from_numpy(splits.train.y)
     if splits.shape.task == "regression":
         return y[:, None]
-    targets = nn.functional.one_hot(y, splits.shape.outputs).float().mul_(1 - smoothing)
+    targets = torch.zeros(len(y), splits.shape.outputs).scatter_(1, y[:, None], 1.0).mul_(1 - smoothing)
     targets += smoothing / splits.shape.outputs
     return targets if weights is None else targets.mul_(weights)
 

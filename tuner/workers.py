@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache as remembered
+from functools import lru_cache
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any, Self
@@ -109,7 +110,8 @@ class InProcess:
     def __init__(self, cache: Path | None = None) -> None:
         import torch
 
-        self.splits: list[Splits] = []
+        self.splits: dict[int, Splits] = {}
+        self.count = 0
         self.cache = cache
         self.threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -117,8 +119,12 @@ class InProcess:
         self.events: deque[Event] = deque()
 
     def take(self, splits: Splits) -> int:
-        self.splits.append(replace(splits, test=None))
-        return len(self.splits) - 1
+        self.splits[self.count] = replace(splits, test=None)
+        self.count += 1
+        return self.count - 1
+
+    def drop(self, splits: int) -> None:
+        del self.splits[splits]
 
     def start(self, task: Task) -> None:
         def first() -> Epoch:
@@ -228,6 +234,10 @@ class Processes:
         write_shared(splits, place_of(self.data, self.count))
         self.count += 1
         return self.count - 1
+
+    def drop(self, splits: int) -> None:
+        # workers that still map the files keep them until they open others
+        shutil.rmtree(place_of(self.data, splits), ignore_errors=True)
 
     def start(self, task: Task) -> None:
         worker = next(worker for worker in self.workers if worker.task is None)
@@ -347,7 +357,9 @@ def main(argv: list[str]) -> None:
     pipe = Connection(int(argv[0]))
     with suppress(EOFError, ConnectionError):  # whoever judges is gone
         data, cache = pipe.recv()
-        serve(pipe, remembered(lambda number: open_shared(place_of(data, number))), cache)
+        # Only the newest are kept open: what all that came before has been read of would stay in memory.
+        newest = lru_cache(maxsize=1)(lambda number: open_shared(place_of(data, number)))
+        serve(pipe, newest, cache)
 
 
 if __name__ == "__main__":

@@ -226,6 +226,14 @@ def test_every_problem_of_a_table_is_named_at_once(read: Read, table: Make) -> N
     ]
 
 
+def test_a_long_column_is_compared_with_the_target_to_its_end(read: Read, table: Make) -> None:
+    whole = table(rows=3000)
+    assert "copy equals the target 't'" in said(read, whole.assign(copy=whole["t"]))
+    other = whole["t"].to_numpy(copy=True)
+    other[-1] = "yes" if other[-1] == "no" else "no"
+    assert read(whole.assign(copy=other)).shape.input == (4,)
+
+
 def test_dropping_what_is_wrong_mends_it(read: Read, table: Make) -> None:
     frame = table(far=np.inf, t2=table()["t"])
     assert read(frame, drop=("far", "t2")).shape.input == (3,)
@@ -274,6 +282,14 @@ def test_rows_shared_between_parts_are_counted_and_never_an_error(read: Read, ta
 def test_a_column_that_tells_the_class_is_noted(read: Read, table: Make) -> None:
     notes = read(table(code=np.arange(60) % 2)).notes
     assert "code tells the class of every row; drop it if it is made from the target" in notes
+
+
+def test_a_long_column_tells_the_class_if_it_does_in_every_row(read: Read, table: Make) -> None:
+    whole = table(rows=3000)
+    code = np.where(whole["t"] == "yes", 7.5, 2.5)
+    assert any("code tells the class" in note for note in read(whole.assign(code=code)).notes)
+    code[-1] = 8.5
+    assert not any("code tells the class" in note for note in read(whole.assign(code=code)).notes)
 
 
 def test_control_characters_in_names_never_reach_the_terminal(read: Read, table: Make) -> None:

@@ -167,6 +167,14 @@ def test_a_regression_target_is_standardized_and_restored(read: Read, table: Mak
         assert splits.encoder.target.restore(splits.val.y) == pytest.approx(t[splits.val.rows], rel=1e-4)
 
 
+def test_the_folders_of_a_parquet_file_are_no_columns(tmp_path: Path, table: Callable[..., pd.DataFrame]) -> None:
+    folder = tmp_path / "year=2020"
+    folder.mkdir()
+    table().to_parquet(folder / "d.parquet")
+    splits = load(Data(source="year=2020/d.parquet", target="t"), tmp_path)
+    assert "year" not in splits.encoder.columns
+
+
 @pytest.mark.parametrize("name", ["d.csv", "d.parquet", "d.csv.gz", "semicolon.csv", "bom.csv"])
 def test_a_table_means_the_same_in_every_file_format(read: Read, table: Make, name: str) -> None:
     frame = table()

@@ -16,18 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from tuner.config import Data, Split
 from tuner.data import Splits, load, memory
 from tuner.data.fingerprint import fingerprint, hash_each, hash_rows
+from tuner.data.ragged import ragged_of
 from tuner.data.raw import series_of
 from tuner.data.shared import open_shared, write_shared
 from tuner.errors import DataError
 
 Y = np.arange(60) % 3
 LITTLE = 4000
+DAYS = [f"{1 + i % 28:02}" for i in range(200)]
 
 
 @pytest.fixture
@@ -127,6 +130,37 @@ def test_sequences_beyond_the_limit_are_mapped_and_the_same(
     assert (whole.fingerprint, whole.test_hash, whole.notes) == (files.fingerprint, files.test_hash, files.notes)
     assert np.allclose(whole.train.x, files.train.x, atol=1e-5)
     assert whole.shape == files.shape
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.parquet"])
+def test_tables_beyond_the_limit_are_mapped_and_the_same(tmp_path: Path, little: Callable[[], None], name: str) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "a": rng.normal(size=200), "b": rng.exponential(size=200) ** 3, "many": rng.permutation(200).astype(str),
+            "color": rng.choice(["red", "green", "blue", None], 200), "day": "2024-01-" + pd.Series(DAYS).astype(str),
+            "gap": np.where(rng.random(200) < 0.2, np.nan, rng.normal(size=200)), "t": np.arange(200) % 2,
+        }
+    )  # fmt: skip
+    table.to_csv(tmp_path / name, index=False) if name == "d.csv" else table.to_parquet(tmp_path / name)
+    data = Data(source=name, target="t")
+    whole = load(data, tmp_path)
+    little()
+    pieces = load(data, tmp_path)
+    same(whole, pieces)
+    assert whole.encoder == pieces.encoder
+    assert mapped(pieces) == [True] * 3
+
+
+def test_sequences_that_are_as_they_should_be_are_not_copied() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 5, 2)).astype(np.float32)
+    assert np.shares_memory(ragged_of(x).x, x)
+    for wrong in (-0.0, -np.float32(np.nan)):
+        x[3, 2, 1] = wrong
+        found = ragged_of(x).x
+        assert not np.shares_memory(found, x)
+        assert not np.signbit(found[3, 2, 1])
+    assert not np.shares_memory(ragged_of(x.astype(np.float64).astype(">f8")).x, x)
 
 
 def test_folders_beyond_the_limit_are_mapped_and_the_same(tmp_path: Path, little: Callable[[], None]) -> None:

@@ -34,6 +34,7 @@ from tuner.data.targets import infer_task
 from tuner.errors import DataError, nearest
 
 FEWEST_ROWS = 10
+FIRST = 1000  # rows that tell most columns from the target
 EXACT = 2**53
 BEYOND = (
     "holds integers beyond 2**53, which would be rounded; write them as text or leave the column out with data.drop"
@@ -245,6 +246,11 @@ def _same(column: pd.Series[Any], y: pd.Series[Any]) -> bool:
         return False
     if is_number(y):
         return bool(np.array_equal(numbers_of(column), numbers_of(y)))
+    # Equal columns begin alike, and nearly all others don't; to write out millions of numbers takes minutes.
+    return _reads_alike(column[:FIRST], y[:FIRST]) and (len(y) <= FIRST or _reads_alike(column, y))
+
+
+def _reads_alike(column: pd.Series[Any], y: pd.Series[Any]) -> bool:
     (codes, texts), (y_codes, y_texts) = texts_of(column), texts_of(y)
     return texts == y_texts and bool(np.array_equal(codes, y_codes))
 
@@ -253,12 +259,12 @@ def is_id(column: pd.Series[Any], rows: NDArray[np.int64]) -> bool:
     """Return whether values name their row: all different texts, or all different whole numbers that are
     consecutive, called id or too big to be a quantity.
     """
+    if is_number(column) and column.dtype.kind not in "iu":
+        return False
     if len(column) < FEWEST_ROWS or not column.is_unique or column.isna().any():
         return False
     if not is_number(column):
         return role_of(column) == "category"
-    if column.dtype.kind not in "iu":
-        return False
     numbers = numbers_of(column)
     return bool((numbers - rows == numbers[0] - rows[0]).all()) or _is_called_id(str(column.name)) or _beyond(column)
 
@@ -277,11 +283,14 @@ def note_leaks(frame: pd.DataFrame, classes: NDArray[np.int64], task: Task) -> l
 
 def leaks(frame: pd.DataFrame, classes: NDArray[np.int64]) -> list[str]:
     """Return the columns whose values and the classes, numbers (n,), determine each other."""
-    return [str(name) for name in frame.columns if _one_to_one(np.asarray(pd.factorize(frame[name])[0]), classes)]
+    return [str(name) for name in frame.columns if _one_to_one(frame[name], classes)]
 
 
-def _one_to_one(codes: NDArray[np.int64], classes: NDArray[np.int64]) -> bool:
+def _one_to_one(column: pd.Series[Any], classes: NDArray[np.int64]) -> bool:
     different = int(classes.max()) + 1
+    if len(column) > FIRST and len(pd.factorize(column[:FIRST])[1]) > different:  # nearly all end here, at no cost
+        return False
+    codes = np.asarray(pd.factorize(column)[0])
     if int(codes.max(initial=-1)) + 1 != different or (codes < 0).any():
         return False
     return len(np.unique(codes * different + classes)) == different

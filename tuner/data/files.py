@@ -15,13 +15,14 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 import pyarrow
 from numpy.typing import NDArray
 
 from tuner.data.jsonl import read_objects
+from tuner.data.memory import give_back
 from tuner.data.npz import read_member
 from tuner.data.raw import listed
 from tuner.errors import DataError, nearest
@@ -88,6 +89,23 @@ def _neighbour(path: Path) -> str:
     return nearest(path.name, names) or f" in {path.parent.resolve()}"
 
 
+def _size_of(path: Path, where: str) -> int:
+    """Return the bytes of a file that isn't read as a whole.
+
+    Raises:
+        DataError: it is missing, a folder, unreadable or empty.
+    """
+    _refuse_absent(path, where)
+    try:
+        with path.open("rb"):
+            size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{where}: can't be read ({error.strerror or error})") from error
+    if not size:
+        raise DataError(f"{where}: the file is empty")
+    return size
+
+
 def _unzip(path: Path, where: str) -> bytes:
     limit = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
     chunks, size = [], 0
@@ -115,14 +133,14 @@ def read_table(
     Raises:
         DataError: the file can't be read as a table; the message says where and why.
     """
-    content = read_bytes(path, where)
+    _refuse_absent(path, where)
     kind = format_of(path)
     if kind == "csv":
-        frame = _read_csv(content, where, frozenset(texts), frozenset(whole))
+        frame = _read_csv(read_bytes(path, where), where, frozenset(texts), frozenset(whole))
     elif kind == "jsonl":
-        frame = read_objects(_decode(content, where), where, dict.fromkeys((*whole, *needed)))
+        frame = read_objects(_decode(read_bytes(path, where), where), where, dict.fromkeys((*whole, *needed)))
     else:
-        frame = _read_parquet(content, where)
+        frame = _read_parquet(path, where)
     frame.columns = pd.Index([str(name) for name in frame.columns], dtype=object)
     _refuse_duplicates(list(frame.columns), where)
     if frame.empty:
@@ -204,11 +222,26 @@ def _check_lines(text: str, separator: str, where: str) -> list[str]:
     return header
 
 
-def _read_parquet(content: bytes, where: str) -> pd.DataFrame:
+def _read_parquet(path: Path, where: str) -> pd.DataFrame:
+    if path.name.lower().endswith(".gz"):
+        return _parquet_of(io.BytesIO(read_bytes(path, where)), where)
+    _size_of(path, where)
+    with path.open("rb") as file:  # given a path, pyarrow takes folders such as year=2020 in it for columns
+        return _parquet_of(file, where)
+
+
+def _parquet_of(file: IO[bytes], where: str) -> pd.DataFrame:
+    # Arrow's own memory keeps what is freed, as much again as the table; the system's takes it back when told. Without
+    # a buffer, what was read of the file doesn't stay beside what was made of it.
+    usual = pyarrow.default_memory_pool()
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     try:
-        return pd.read_parquet(io.BytesIO(content), engine="pyarrow")
+        return pd.read_parquet(file, engine="pyarrow", pre_buffer=False)
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{where}: damaged or not a Parquet file ({_one_line(error)})") from error
+    finally:
+        pyarrow.set_memory_pool(usual)
+        give_back()
 
 
 def _one_line(error: BaseException) -> str:
@@ -222,14 +255,7 @@ def read_arrays(path: Path, where: str, more: Sequence[str] = ()) -> dict[str, N
     Raises:
         DataError: it is no npz file, is damaged, has no X, or an array holds Python objects.
     """
-    _refuse_absent(path, where)
-    try:
-        with path.open("rb"):
-            size = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{where}: can't be read ({error.strerror or error})") from error
-    if not size:
-        raise DataError(f"{where}: the file is empty")
+    size = _size_of(path, where)
     try:
         return _load_arrays(path, where, size, more)
     except DataError:

@@ -14,9 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tuner.data.columns import is_number, texts_of
-from tuner.data.memory import pieces
+from tuner.data.memory import pieces, slices
 from tuner.data.ragged import Ragged
 
+NUMBER = 8  # bytes of one, and of a code
 Rows = NDArray[np.int64]
 Examples = pd.DataFrame | NDArray[Any] | Ragged
 
@@ -35,9 +36,8 @@ def hash_rows(x: Examples, y: pd.Series[Any], rows: Rows) -> str:
     """Return the SHA-256 of some rows alone, whatever the others are."""
     digest = hashlib.sha256()
     if isinstance(x, pd.DataFrame):
-        _add_examples(digest, x.iloc[rows], y.iloc[rows])
-        return digest.hexdigest()
-    if isinstance(x, Ragged):
+        _add_table(digest, x, rows)
+    elif isinstance(x, Ragged):
         _add_sequences(digest, x, rows)
     else:
         _add_array(digest, x, rows)
@@ -49,8 +49,9 @@ def hash_each(x: Examples) -> NDArray[Any]:
     """Return a short hash of each row's features (n,), equal for equal rows."""
     if isinstance(x, pd.DataFrame):
         codes = [texts_of(x[name])[0] if not is_number(x[name]) else x[name] for name in x.columns]
-        plain = pd.DataFrame({i: np.asarray(column) for i, column in enumerate(codes)})
-        return np.asarray(pd.util.hash_pandas_object(plain, index=False))
+        plain = {i: np.asarray(column) for i, column in enumerate(codes)}
+        some = (pd.DataFrame({i: v[part] for i, v in plain.items()}) for part in slices(len(x), NUMBER * len(plain)))
+        return np.concatenate([np.asarray(pd.util.hash_pandas_object(piece, index=False)) for piece in some])
     if isinstance(x, Ragged):
         there = zip(x.x, x.lengths, strict=True)
         return np.array([hashlib.blake2b(row[:length].tobytes(), digest_size=16).digest() for row, length in there])
@@ -59,14 +60,18 @@ def hash_each(x: Examples) -> NDArray[Any]:
 
 def _add_examples(digest: Any, x: Examples, y: pd.Series[Any]) -> None:
     if isinstance(x, pd.DataFrame):
-        for name in x.columns:
-            _add_text(digest, str(name))
-            _add_column(digest, x[name])
+        _add_table(digest, x)
     elif isinstance(x, Ragged):
         _add_sequences(digest, x)
     else:
         _add_array(digest, x)
     _add_column(digest, y)
+
+
+def _add_table(digest: Any, x: pd.DataFrame, rows: Rows | None = None) -> None:
+    for name in x.columns:
+        _add_text(digest, str(name))
+        _add_column(digest, x[name] if rows is None else x[name].iloc[rows])
 
 
 def _add_sequences(digest: Any, x: Ragged, rows: Rows | None = None) -> None:

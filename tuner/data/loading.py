@@ -17,7 +17,7 @@ from tuner.data.columns import days_of, is_number, moments_of, numbers_of, role_
 from tuner.data.divide import By, Cut, Division, Unseen, divide
 from tuner.data.fingerprint import fingerprint, hash_rows
 from tuner.data.image import check_pixels, fit_images, layout_of
-from tuner.data.memory import gathered, joined
+from tuner.data.memory import gathered, joined, slices
 from tuner.data.ragged import Ragged
 from tuner.data.raw import Raw, counted
 from tuner.data.sequence import fit_sequences, note_constants, note_kind, read_sequences
@@ -26,6 +26,8 @@ from tuner.data.table import fit_table
 from tuner.data.targets import Goal, column, fit_target, read_goal, store
 from tuner.data.text import TEXT, fit_texts, tell_empty, tell_others, values_of
 from tuner.errors import DataError
+
+NUMBER = 8  # bytes of one, or of what points to a text
 
 
 def split_table(data: Data, raw: Raw, cut: Cut = None) -> Splits:
@@ -44,7 +46,7 @@ def split_table(data: Data, raw: Raw, cut: Cut = None) -> Splits:
     division = _divide(data, raw, by, goal, cut)
     target = _target(data, raw, goal, division)
     try:
-        encoder, notes = fit_table(frame.iloc[division.train], division.train, goal, target)
+        encoder, notes = fit_table(frame, division.train, goal, target)
     except DataError as error:
         raise DataError(f"{raw.where}: {error}") from error
     notes += checks.note_leaks(frame[used(encoder)], goal.values, goal.task)
@@ -203,8 +205,14 @@ def _encoded(encoder: Encoder, x: Any, division: Division) -> dict[str, NDArray[
         return {name: _of_sequences(encoder, x, rows) for name, rows in division.parts.items()}
     if isinstance(x, np.ndarray):
         return {name: gathered(x, encoder.encode, rows) for name, rows in division.parts.items()}
-    encoded = encoder.encode(x)
-    return {name: encoded[rows] for name, rows in division.parts.items()}
+    return {name: _of_table(encoder, x, rows) for name, rows in division.parts.items()}
+
+
+def _of_table(encoder: Encoder, x: pd.DataFrame, rows: NDArray[np.int64]) -> NDArray[Any]:
+    width = max(len(x.columns), *encoder.shape.input) * NUMBER  # a piece in either form is small
+    found = joined((encoder.encode(x.iloc[rows[some]]) for some in slices(len(rows), width)), len(rows))
+    assert found is not None, "a part has rows"
+    return found
 
 
 def _of_sequences(encoder: Encoder, x: Ragged, rows: NDArray[np.int64]) -> NDArray[Any]:

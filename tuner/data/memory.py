@@ -10,10 +10,12 @@ folder is itself in memory.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -59,6 +61,12 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     return held(np.empty(shape, dtype)) if size <= left() else _mapped(shape, dtype, size)
+
+
+def give_back() -> None:
+    """Have the C library give the system back what was freed in small pieces, which it would keep for later."""
+    with suppress(OSError, AttributeError):  # there is no such call but in glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _mapped(shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> NDArray[Any]:

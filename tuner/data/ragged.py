@@ -90,18 +90,32 @@ def ragged_of(x: NDArray[Any], lengths: Any = None, ids: tuple[str, ...] = ()) -
     def cleaned() -> Iterator[NDArray[Any]]:
         start = 0
         for piece in raw.pieces():
-            some: NDArray[Any] = np.array(piece.x, dtype=wanted)
-            some[~piece.present] = 0
-            some += 0.0  # -0.0 and 0.0 are one value, and a NaN has many bit patterns
-            some[np.isnan(some)] = np.nan
+            some = _clean(piece, wanted)
             infinite[start : start + len(some)] = np.isinf(some).any(axis=(1, 2))
             start += len(some)
             yield some
 
-    found = memory.joined(cleaned(), len(x))
-    sequences = replace(raw, x=raw.x.astype(wanted) if found is None else found)
+    if x.dtype == wanted and all(map(_same_bits, cleaned(), (piece.x for piece in raw.pieces()))):
+        sequences = raw  # as it should be: a copy would be as large
+    else:
+        found = memory.joined(cleaned(), len(x))
+        sequences = replace(raw, x=raw.x.astype(wanted) if found is None else found)
     _refuse(sequences, np.flatnonzero(infinite))
     return sequences
+
+
+def _clean(piece: Ragged, dtype: type[np.floating[Any]]) -> NDArray[Any]:
+    """Return sequences (n, steps, channels) as a new array of a type in which equal values have equal bits."""
+    some: NDArray[Any] = np.array(piece.x, dtype=dtype)
+    some[~piece.present] = 0
+    some += 0.0  # -0.0 and 0.0 are one value, and a NaN has many bit patterns
+    some[np.isnan(some)] = np.nan
+    return some
+
+
+def _same_bits(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    bits = f"u{one.itemsize}"
+    return bool(np.array_equal(one.view(bits), other.view(bits)))
 
 
 def _ends(x: NDArray[Any]) -> NDArray[np.int64]:

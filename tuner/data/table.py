@@ -143,17 +143,17 @@ def read_encoder(document: dict[str, Any]) -> TableEncoder:
 
 
 def fit_table(
-    train: pd.DataFrame, rows: NDArray[np.int64], goal: Goal, target: Target
+    frame: pd.DataFrame, rows: NDArray[np.int64], goal: Goal, target: Target
 ) -> tuple[TableEncoder, list[str]]:
-    """Return the encoder of the training rows, whose numbers in the source are `rows`, and notes.
+    """Return the encoder of a table whose training rows are `rows`, and notes.
 
     Raises:
         DataError: no column is of any use.
     """
     numbers, categories = list[Number](), list[Category]()
     dropped: dict[str, list[str]] = {"constant": [], "id-like": []}
-    for name in train.columns:
-        column = train[name]
+    for name in frame.columns:
+        column = frame[name].iloc[rows]  # one at a time: all of them are as large as the table
         if is_id(column, rows):
             dropped["id-like"].append(str(name))
         elif role_of(column) == "category":
@@ -166,7 +166,7 @@ def fit_table(
             dropped["constant"] += [] if found else [str(name)]
     if not numbers and not categories:
         raise DataError("no column is left to learn from: all are constant, empty or ids")
-    columns = tuple(map(str, train.columns))
+    columns = tuple(map(str, frame.columns))
     encoder = TableEncoder(columns, tuple(numbers), tuple(categories), goal.task, goal.classes, target)
     filled = [number.column for number in numbers if number.piece in ("missing", "undated")]
     notes = [_tell("dropped", f"{kind} column", names) for kind, names in dropped.items() if names]
