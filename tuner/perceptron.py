@@ -159,18 +159,20 @@ class Perceptron:
             torch.softmax(outputs, 0, out=outputs)
             if weights is not None:
                 outputs.mul_(weights.t())
-        wrong = outputs.sub_(targets.t()).mul_((1 if self.classes else 2) / total).t()
-        linear = self.head
+        turned = outputs.sub_(targets.t()).mul_((1 if self.classes else 2) / total)
+        wrong, linear = places.wrong, self.head
         for i in range(len(self.hidden) - 1, -1, -1):
-            layer, units, back = self.hidden[i], inputs[i + 1], places.back[i]
-            linear.gradients(units, wrong, layer.scale)
+            layer, units, (back, back_turned) = self.hidden[i], inputs[i + 1], places.back[i]
+            linear.gradients(units, wrong, turned, layer.scale)
             wrong = torch.addmm(back, wrong, linear.weight, beta=0, alpha=layer.scale, out=back)
             # a unit that was dropped is 0, as one is that ReLU cut off: neither learns
             CUT_OFF(wrong, units, 0, grad_input=wrong)
+            turned = back_turned
             if layer.norm is not None:
                 wrong = _normalize_back(layer.norm, wrong, *saved[i])
+                turned = wrong.t()
             linear = self.linear[i]
-        linear.gradients(inputs[0], wrong, 1.0)
+        linear.gradients(inputs[0], wrong, turned, 1.0)
         if self.embedded:
             self._embedded_back(seen, wrong @ linear.weight)
 
@@ -205,9 +207,9 @@ class _Linear:
         assert self.column is not None
         return torch.addmm(self.column, self.weight, x.t(), alpha=scale, out=place)
 
-    def gradients(self, x: Tensor, wrong: Tensor, scale: float) -> None:
-        """Put the gradients where they belong, `wrong` being those of the outputs."""
-        torch.addmm(self.slope, wrong.t(), x, beta=0, alpha=scale, out=self.slope)
+    def gradients(self, x: Tensor, wrong: Tensor, turned: Tensor, scale: float) -> None:
+        """Put the gradients where they belong, `wrong` being those of the outputs and `turned` its transpose."""
+        torch.addmm(self.slope, turned, x, beta=0, alpha=scale, out=self.slope)
         if self.bias_slope is not None:
             torch.sum(wrong, 0, out=self.bias_slope)
 
@@ -247,8 +249,10 @@ class _Places:
     """Where the results of a batch of n rows are written, each time anew."""
 
     def __init__(self, n: int, hidden: Sequence[_Linear], head: _Linear) -> None:
-        self.units, self.back = ([torch.empty(n, layer.units) for layer in hidden] for _ in range(2))
+        self.units = [torch.empty(n, layer.units) for layer in hidden]
+        self.back = [(back, back.t()) for back in map(torch.empty_like, self.units)]
         self.outputs = torch.empty(head.units, n)
+        self.wrong = self.outputs.t()
 
 
 @dataclass(slots=True)
