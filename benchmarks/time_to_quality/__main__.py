@@ -128,13 +128,14 @@ HEAD = """\
 tool searches the same kinds of networks in the same ranges (those of the space file that comes with `tuner`) for the
 same metric on the same training and validation rows. Test values are of each tool's best at that time, read by the
 benchmark and seen by no tool. "Wanted" is what the best peer's best has when its time is over; then come the seconds
-until the best of `tuner` first has it, the seconds until that peer's own best first had it, and how many times as fast
-`tuner` was; in brackets, from when on `tuner`'s best never fell below it again.
+until the best of `tuner` first has it, the seconds until that peer's own best first had it (of several, the first one),
+and how many times as fast `tuner` was; in brackets, from when on `tuner`'s best never fell below it again. The last
+columns are what each tool's best has when its time is over.
 
 """
 TAIL = """
 `tuner` is the product with its defaults: its space files, two workers, its score with the gap penalty, its stopping
-rules, and of its {seconds:.0f} seconds up to a third go to the confirmation, whose choice is its last best. The peers
+rules, and of its {seconds:.0f} seconds up to a fifth go to the confirmation, whose choice is its last best. The peers
 are as their tutorials have them, with what helps them: Optuna in two processes on one SQLite file with TPE, Ray with
 two processes that serve trial after trial, Keras with two threads; the best epoch of a trial counts, not the last; rows
 are standardized and texts tokenized for them beforehand; they have weight decay, dropout, label smoothing and
@@ -149,7 +150,7 @@ def section(found: dict[tuple[str, str, int], list[Best]], command: str, seconds
     seeds = sorted({seed for _, _, seed in found})
     titles = ["data", "metric", *(["seed"] if len(seeds) > 1 else []), "wanted"]
     peers = [name for name in WAYS if name != OWN and any(way == name for _, way, _ in found)]
-    titles += ["seconds of `tuner`", "of that peer", "times as fast", "`tuner` in the end"]
+    titles += ["seconds of `tuner`", "of the best peer", "times as fast", "`tuner`"]
     titles += [WAYS[name].title for name in peers]
     lines, ratios, kept = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"], list[float](), list[float]()
     for task in TASKS.values():
@@ -158,8 +159,9 @@ def section(found: dict[tuple[str, str, int], list[Best]], command: str, seconds
             others = {name: bests for name in peers if (bests := found.get((task.name, name, seed)))}
             if not own or not others:
                 continue
-            winner = max(others, key=lambda name: others[name][-1].test)
-            wanted = others[winner][-1].test
+            wanted = max(bests[-1].test for bests in others.values())
+            best = [name for name, bests in others.items() if bests[-1].test == wanted]
+            winner = min(best, key=lambda name: until(others[name], wanted))
             first, peer, good = until(own, wanted), until(others[winner], wanted), for_good(own, wanted)
             ratios.append(peer / first)
             kept.append(peer / good)
@@ -168,22 +170,25 @@ def section(found: dict[tuple[str, str, int], list[Best]], command: str, seconds
                 task.said,
                 *([str(seed)] if len(seeds) > 1 else []),
             ]
-            cells += [f"{_value(task, wanted)} ({WAYS[winner].title})", f"{_seconds(first)} ({_seconds(good)})"]
-            cells += [_seconds(peer), f"{peer / first:.1f} ({peer / good:.1f})", _value(task, own[-1].test)]
+            cells += [_value(task, wanted), f"{_seconds(first)} ({_seconds(good)})"]
+            cells += [
+                f"{_seconds(peer)} ({WAYS[winner].title})",
+                f"{peer / first:.1f} ({peer / good:.1f})",
+                _value(task, own[-1].test),
+            ]
             cells += [_value(task, others[name][-1].test) if name in others else "nothing" for name in peers]
             lines.append(f"| {' | '.join(cells)} |")
     head = HEAD.format(
         command=command, date=time.strftime("%Y-%m-%d"), cores=os.cpu_count(), seconds=seconds,
         seeds=f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed",
     )  # fmt: skip
-    means = (f"{_mean(each):.1f}" for each in (ratios, kept))
-    told = "\nGeometric mean: {} times as fast to it, {} times for good.\n".format(*means) if ratios else ""
+    told = f"\nGeometric mean: {_mean(ratios)} to it, {_mean(kept)} for good.\n" if ratios else ""
     return head + "\n".join(lines) + "\n" + told + TAIL.format(seconds=seconds)
 
 
-def _mean(ratios: Sequence[float]) -> float:
-    """Return the geometric mean; 0 if one of them is, for a value that was never reached."""
-    return statistics.geometric_mean(ratios) if min(ratios) > 0 else 0.0
+def _mean(ratios: Sequence[float]) -> str:
+    """Return the geometric mean; there is none if a value was never reached."""
+    return f"{statistics.geometric_mean(ratios):.1f} times as fast" if min(ratios) > 0 else "not always"
 
 
 def _value(task: Task, value: float) -> str:
