@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +23,16 @@ PACKAGES = {  # besides torch
     "keras-tuner": ("keras", "keras-tuner", "six", "protobuf", "grpcio"),  # it imports the last three, and names none
     "ray": ("ray[tune]", "pillow"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A tool that a benchmark runs: what it is called, its module, its environment and its options."""
+
+    title: str
+    module: str
+    environment: str
+    options: tuple[str, ...] = ()
 
 
 def python_of(name: str) -> str:

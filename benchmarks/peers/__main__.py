@@ -25,30 +25,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environments import OWN, ROOT, python_of, say, variables
+from benchmarks.environments import OWN, ROOT, Way, python_of, say, variables
 from benchmarks.peers.work import HOME, WORKS
 
 BASE, HALVED = "tuner", "tuner-bfloat16"
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """A way to do the work: what it is called, its file, its environment and its options."""
+class Worker(Way):
+    """A way to do the works, or some of them."""
 
-    title: str
-    module: str
-    environment: str
-    options: tuple[str, ...] = ()
     works: tuple[str, ...] = tuple(WORKS)
 
 
 WAYS = {
-    BASE: Way("tuner", "with_tuner", OWN),
-    HALVED: Way("tuner, `training.precision: bfloat16`", "with_tuner", OWN, ("--bfloat16",), ("W2",)),
-    "optuna": Way("Optuna, a plain PyTorch loop", "with_optuna", "optuna"),
-    "lightning": Way("PyTorch Lightning in Optuna", "with_lightning", "lightning"),
-    "keras-tuner": Way("Keras Tuner on torch", "with_keras_tuner", "keras-tuner"),
-    "ray": Way("Ray Tune, two at a time", "with_ray", "ray"),
+    BASE: Worker("tuner", "with_tuner", OWN),
+    HALVED: Worker("tuner, `training.precision: bfloat16`", "with_tuner", OWN, ("--bfloat16",), ("W2",)),
+    "optuna": Worker("Optuna, a plain PyTorch loop", "with_optuna", "optuna"),
+    "lightning": Worker("PyTorch Lightning in Optuna", "with_lightning", "lightning"),
+    "keras-tuner": Worker("Keras Tuner on torch", "with_keras_tuner", "keras-tuner"),
+    "ray": Worker("Ray Tune, two at a time", "with_ray", "ray"),
 }
 MAKES_DATA = "optuna"  # the environment that has what the data come from
 

@@ -24,20 +24,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.environments import OWN, ROOT, python_of, say, variables
+from benchmarks.environments import OWN, ROOT, Way, python_of, say, variables
 from benchmarks.time_to_quality.tasks import TASKS, Task, rows, write
 
 GRACE = 60.0  # seconds beyond its time that a way may take to end; tuner's best are trained again within it, or longer
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A tool: what it is called, its file, its environment and its options."""
-
-    title: str
-    module: str
-    environment: str
-    options: tuple[str, ...] = ()
 
 
 WAYS = {
