@@ -32,19 +32,19 @@ BASE, HALVED = "tuner", "tuner-bfloat16"
 
 
 @dataclass(frozen=True, slots=True)
-class Worker(Way):
+class WorkWay(Way):
     """A way to do the works, or some of them."""
 
     works: tuple[str, ...] = tuple(WORKS)
 
 
 WAYS = {
-    BASE: Worker("tuner", "with_tuner", OWN),
-    HALVED: Worker("tuner, `training.precision: bfloat16`", "with_tuner", OWN, ("--bfloat16",), ("W2",)),
-    "optuna": Worker("Optuna, a plain PyTorch loop", "with_optuna", "optuna"),
-    "lightning": Worker("PyTorch Lightning in Optuna", "with_lightning", "lightning"),
-    "keras-tuner": Worker("Keras Tuner on torch", "with_keras_tuner", "keras-tuner"),
-    "ray": Worker("Ray Tune, two at a time", "with_ray", "ray"),
+    BASE: WorkWay("tuner", "with_tuner", OWN),
+    HALVED: WorkWay("tuner, `training.precision: bfloat16`", "with_tuner", OWN, ("--bfloat16",), ("W2",)),
+    "optuna": WorkWay("Optuna, a plain PyTorch loop", "with_optuna", "optuna"),
+    "lightning": WorkWay("PyTorch Lightning in Optuna", "with_lightning", "lightning"),
+    "keras-tuner": WorkWay("Keras Tuner on torch", "with_keras_tuner", "keras-tuner"),
+    "ray": WorkWay("Ray Tune, two at a time", "with_ray", "ray"),
 }
 MAKES_DATA = "optuna"  # the environment that has what the data come from
 
