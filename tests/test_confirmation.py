@@ -336,7 +336,7 @@ class TestStudy:
             seen.append(splits)
             return take(self, splits)
 
-        from tuner.workers import InProcess
+        from tuner.tasks import InProcess
 
         take = InProcess.take
         with pytest.MonkeyPatch.context() as patch:

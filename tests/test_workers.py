@@ -15,8 +15,9 @@ import tuner.tuning
 from tuner.engine import Again, Ended, Failed, Task, Trained, Unsaved, retrain
 from tuner.planning import Plan, prepare
 from tuner.space import Space
+from tuner.tasks import InProcess
 from tuner.tuning import conduct, tune
-from tuner.workers import InProcess, Processes, early
+from tuner.workers import Processes, early
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ from tuner.planning import Plan
 from tuner.proposing import Proposer, trial_seed
 from tuner.record import BASELINE
 from tuner.space import Space, families, own_families
-from tuner.workers import InProcess, Processes
+from tuner.tasks import InProcess
+from tuner.workers import Processes
 
 MOST_PILOTS = 8
 SECONDS = 8.0  # after the first epoch, after which no more of them are trained

@@ -17,6 +17,7 @@ from tuner.confirmation import TOP, contenders, reserved
 from tuner.curve import Curve, pooled
 from tuner.engine import Ended, Engine, Event, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UserCodeError
+from tuner.faults import point
 from tuner.metrics import EXAMPLES, packed, unpacked
 from tuner.proposing import Proposer, trial_seed
 from tuner.ranking import best_record, best_records
@@ -161,6 +162,7 @@ class _Loop:
 
     def _propose(self, number: int) -> TrialRecord:
         proposal, suggested = self.proposer.propose(number)
+        point("after_ask")
         seed = trial_seed(self.setting.space.config.seed, number)
         record = TrialRecord(number, "running", proposal.values, seed, proposal.label, proposal.overrides)
         self.begun.add(number)
@@ -321,7 +323,9 @@ class _Loop:
         number = run.record.number
         if run.record.state != "complete":  # which nothing is compared with by its examples
             run.record = replace(run.record, examples=b"")
+        point("before_tell")
         self.setting.store.finish(run.record, self._unwritten(run), shown(run.record))
+        point("after_tell")
         # as it will be read again, so that a resumed study judges by the very same numbers
         record = TrialRecord.from_json(number, run.record.state, run.record.to_json())
         del self.running[number]

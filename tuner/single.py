@@ -18,8 +18,8 @@ from tuner.planning import Plan, blank_curve, plan_of
 from tuner.record import TrialRecord
 from tuner.scoring import score
 from tuner.stopping import alone, finished, judge
+from tuner.tasks import InProcess
 from tuner.telling import number
-from tuner.workers import InProcess
 
 
 def train_one(

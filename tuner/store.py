@@ -23,6 +23,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from tuner.errors import StorageError
+from tuner.faults import point
 from tuner.record import State, StudyRecord, TrialRecord
 from tuner.storage import masked, models, spoken
 
@@ -97,6 +98,15 @@ class Store:
         with self._spoken(), _create_scoped_session(self.rdb.scoped_session) as session:
             yield session
 
+    @contextmanager
+    def _writing(self) -> Iterator[Any]:
+        """Hold a transaction that writes, committed at its end."""
+        point("before_write")
+        with self._session() as session:
+            yield session
+            point("in_write")
+        point("after_write")
+
     def get(self, key: str) -> Any:
         """Return a fact of the study, or None."""
         with self._session() as session:
@@ -121,8 +131,10 @@ class Store:
 
     def put(self, key: str, value: Any) -> None:
         """Keep a fact of the study."""
+        point("before_write")
         with self._spoken():
             self.rdb.set_study_system_attr(self.study_id, f"{KEY}:{key}", value)
+        point("after_write")
 
     def pin(self, figures: Mapping[str, str], notes: Mapping[int | None, str]) -> None:
         """Write figures (name: plotly's JSON) and notes (number of a trial, None for the study: Markdown) where
@@ -130,7 +142,7 @@ class Store:
         changed since stays as it is.
         """
         attribute = models.StudySystemAttributeModel
-        with self._session() as session:
+        with self._writing() as session:
             mine = session.query(attribute).filter(attribute.study_id == self.study_id)
             there = {row.key: row for row in mine.filter(attribute.key.startswith(DASHBOARD, autoescape=True))}
             written = mine.filter(attribute.key == f"{KEY}:{NOTED}").one_or_none()
@@ -182,7 +194,7 @@ class Store:
         Raises:
             StorageError: somebody else added a trial to the study meanwhile.
         """
-        with self._session() as session:
+        with self._writing() as session:
             models.StudyModel.find_or_raise_by_id(self.study_id, session, for_update=True)
             row = models.TrialModel(
                 study_id=self.study_id, number=record.number, state=TrialState.RUNNING, datetime_start=datetime.now()
@@ -203,7 +215,7 @@ class Store:
 
     def progress(self, number: int, values: Mapping[int, float]) -> None:
         """Add intermediate values of a running trial, in one transaction."""
-        with self._session() as session:
+        with self._writing() as session:
             _insert(session, models.TrialIntermediateValueModel, _steps(self._row(session, number).trial_id, values))
 
     def finish(self, record: TrialRecord, values: Mapping[int, float], shown: Mapping[str, Any]) -> bool:
@@ -211,7 +223,7 @@ class Store:
 
         `values` are the intermediate values that aren't written yet, `shown` the attributes that people sort by.
         """
-        with self._session() as session:
+        with self._writing() as session:
             row = self._row(session, record.number)
             if row.state.is_finished():
                 return False
@@ -237,7 +249,7 @@ class Store:
         self._set_back(number, TrialState.RUNNING)
 
     def _set_back(self, number: int, state: TrialState) -> None:
-        with self._session() as session:
+        with self._writing() as session:
             row = self._row(session, number)
             if not row.state.is_finished():
                 row.state, row.datetime_start = state, datetime.now()

@@ -39,7 +39,8 @@ from tuner.space import Space, differences, own_families
 from tuner.storage import database_file, open_storage
 from tuner.store import Store
 from tuner.study import PROGRESS, Study, study_of
-from tuner.workers import InProcess, Processes, Spares, early, processes
+from tuner.tasks import InProcess
+from tuner.workers import Processes, Spares, early, processes
 
 TRIES, INSTANT = 5, 0.05  # to lock a study, and seconds between them
 KEEP_TIME = 5.0  # seconds between two times that the time taken so far is kept

@@ -1,4 +1,4 @@
-"""Two engines: InProcess trains here; Processes trains in worker processes.
+"""An engine that trains in worker processes.
 
 A worker is `python -m tuner.workers`: it maps the shared data, uses one torch thread, and speaks over a pipe of
 its own, so that whatever the user's code prints can't disturb it. It dies with its parent.
@@ -12,148 +12,22 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors import SafetensorError
-
 from tuner.curve import Epoch
 from tuner.data.shared import open_shared, place_of, write_shared
 from tuner.data.splits import Splits
-from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
-from tuner.errors import StorageError, TunerError
-from tuner.own_code import one_line
+from tuner.engine import Event, Failed, Task, Trained
 from tuner.space import Space, own_families
+from tuner.tasks import TaskRun, attempt, ending
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
-
-
-class _Run:
-    """One task being trained, and the weights of its best epoch so far."""
-
-    def __init__(self, task: Task, splits: Splits, cache: Path | None = None) -> None:
-        import torch
-
-        from tuner.training import train
-
-        # code of the user's may have changed it in an earlier trial: a trial is the same whatever ran before it
-        torch.set_default_dtype(torch.float32)
-        torch.set_num_threads(1)
-        self.task = task
-        self.epochs = train(task.config, splits, task.seed, task.folder, cache)
-        self.weights: dict[str, Any] = {}
-        self.examples: Any = None
-        self.network: Any = None
-
-    def step(self) -> Epoch:
-        epoch, self.network, examples = next(self.epochs)
-        if epoch.standing.best == epoch.number:
-            self.examples = examples
-            self.weights = {name: value.clone() for name, value in self.network.state_dict().items()}
-        return epoch
-
-    def end(self, save: Path | None, newest: bool) -> Ended:
-        from tuner.metrics import packed
-        from tuner.models import count_parameters
-        from tuner.weights import sparsity, write_weights
-
-        if not newest:
-            self.network.load_state_dict(self.weights)
-        if save is not None:
-            write_weights(self.network, save)
-        facts = {"parameters": count_parameters(self.network), "sparsity": round(sparsity(self.network), 6)}
-        self.close()
-        return Ended(self.task.number, facts, packed(self.examples))
-
-    def close(self) -> None:
-        self.epochs.close()  # type: ignore[attr-defined]
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) if isinstance(error, TunerError) else one_line(error)
-
-
-def _attempt(run: Callable[[], Epoch], number: int) -> Event:
-    """Return what became of one step; whatever the user's code raises ends the trial and nothing else."""
-    try:
-        return Trained(number, run())
-    except StorageError as error:
-        return Unsaved(number, str(error))
-    except BaseException as error:  # also SystemExit, and KeyboardInterrupt where Ctrl-C raises none
-        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            raise
-        return Failed(number, _line(error))
-
-
-def _ending(run: _Run, save: Path | None, newest: bool) -> Event:
-    """Return what became of a trial's end."""
-    try:
-        return run.end(save, newest)
-    except (OSError, SafetensorError) as error:
-        said = getattr(error, "strerror", None) or error
-        return Unsaved(run.task.number, f"the weights of trial {run.task.number} can't be written: {save}: {said}")
-    except (Exception, SystemExit) as error:
-        return Failed(run.task.number, _line(error))
-
-
-class InProcess:
-    """Trains one task at a time in this process, with one torch thread; features are kept in `cache`."""
-
-    slots = 1
-
-    def __init__(self, cache: Path | None = None) -> None:
-        import torch
-
-        self.splits: dict[int, Splits] = {}
-        self.count = 0
-        self.cache = cache
-        self.threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        self.run: _Run | None = None
-        self.events: deque[Event] = deque()
-
-    def take(self, splits: Splits) -> int:
-        self.splits[self.count] = replace(splits, test=None)
-        self.count += 1
-        return self.count - 1
-
-    def drop(self, splits: int) -> None:
-        del self.splits[splits]
-
-    def start(self, task: Task) -> None:
-        def first() -> Epoch:
-            self.run = _Run(task, self.splits[task.splits], self.cache)
-            return self.run.step()
-
-        self.events.append(_attempt(first, task.number))
-
-    def next(self, timeout: float | None = None) -> Event | None:
-        return self.events.popleft() if self.events else None
-
-    def go(self, number: int) -> None:
-        assert self.run is not None
-        self.events.append(_attempt(self.run.step, number))
-
-    def stop(self, number: int, save: Path | None, newest: bool = False) -> None:
-        assert self.run is not None
-        self.events.append(_ending(self.run, save, newest))
-
-    def clear(self) -> None:
-        self.events.clear()
-        if self.run is not None:
-            self.run.close()
-
-    def close(self) -> None:
-        import torch
-
-        self.clear()
-        torch.set_num_threads(self.threads)
 
 
 @dataclass(slots=True)
@@ -302,7 +176,7 @@ def serve(pipe: Connection, splits_of: Callable[[int], Splits], cache: Path | No
     Raises:
         EOFError, ConnectionError: the other end is closed.
     """
-    run: _Run | None = None
+    run: TaskRun | None = None
     while True:
         word, *rest = pipe.recv()
         if word == "start":
@@ -310,14 +184,14 @@ def serve(pipe: Connection, splits_of: Callable[[int], Splits], cache: Path | No
 
             def first(task: Task = task) -> Epoch:
                 nonlocal run
-                run = _Run(task, splits_of(task.splits), cache)
+                run = TaskRun(task, splits_of(task.splits), cache)
                 return run.step()
 
-            pipe.send(_attempt(first, task.number))
+            pipe.send(attempt(first, task.number))
         elif word == "go" and run is not None:
-            pipe.send(_attempt(run.step, run.task.number))
+            pipe.send(attempt(run.step, run.task.number))
         elif word == "stop" and run is not None:
-            pipe.send(_ending(run, *rest))
+            pipe.send(ending(run, *rest))
             run = None
 
 
