@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,13 +106,14 @@ def _figure(value: float | None) -> str:
 
 def write(path: Path, content: str | bytes, durable: bool = True, mode: int = 0o600) -> None:
     """Write a file whole or not at all; what can be written again needs no waiting for the disk. A study's files are
-    for their owner alone, unless the `mode` (less the process's mask) says otherwise.
+    for their owner alone, unless the `mode` (less the process's mask) says otherwise. A link that lies at the path is
+    replaced, never followed; nobody can know the name of the part beforehand, nor put a link there.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     data = content.encode() if isinstance(content, str) else content
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode), "wb") as file:
+        with open(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
             file.write(data)
             file.flush()
             if durable:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,10 +24,8 @@ from tuner.record import BASELINE, StudyRecord, TrialRecord, epochs_of
 from tuner.scoring import LOSS, LOWER_IS_BETTER
 from tuner.selection import beats_baseline, without_gap_penalty
 from tuner.stopping import KINDS
+from tuner.telling import harmless
 
-# what a spreadsheet takes for the start of a formula, also in the wide forms of East Asian scripts; -1 is a number
-FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
-NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 PENALTY = " - {penalty} * max(0, {gap} - {noise} SE{tolerance})"
 TIEBREAK = "; of ties (within half an SE of the paired difference to the best), the smallest gap"
 PENALTIES = {"penalty": PENALTY, "conservative": " - SE(val)", "none": "", "tiebreak": TIEBREAK}
@@ -287,11 +284,3 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
     writer.writerow({name: harmless(name) for name in names})
     writer.writerows({name: harmless(value) for name, value in row.items()} for row in rows)
     return out.getvalue()
-
-
-def harmless(value: Any) -> Any:
-    """Return a cell as no spreadsheet runs it."""
-    if not isinstance(value, str):
-        return value
-    text = value.replace("\r\n", "\n").replace("\r", "\n")  # csv quotes a line feed and, before 3.13, no other end
-    return f"'{text}" if value.startswith(FORMULA) and not NUMBER.fullmatch(value) else text

@@ -6,6 +6,7 @@ Decides how they are kept: safetensors, written whole or not at all. Knows nothi
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -27,7 +28,8 @@ def write_weights(network: nn.Module, path: Path) -> None:
     """Write a network's weights as safetensors, whole or not at all."""
     tensors = {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     save_file(tensors, part)
     with open(part, "rb") as file:
         os.fsync(file.fileno())
