@@ -92,10 +92,15 @@ def _open_sqlite(path: Path, create: bool, read_only: bool) -> RDBStorage:
         return _rdb(path, create, read_only)
 
 
+def owned(path: str, flags: int) -> int:
+    """Open a file that is its owner's alone, as `open` wants an opener to; a link that lies in its place is refused."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Hold a lock on a file: tables are made by one process at a time."""
-    with open(path, "a") as file:
+    with open(path, "a", opener=owned) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

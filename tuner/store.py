@@ -49,6 +49,22 @@ def study_names(rdb: RDBStorage) -> list[str]:
         return [row[0] for row in query]
 
 
+@contextmanager
+def readable(where: str, study: str) -> Iterator[None]:
+    """Turn what a record that tuner can't have written makes of itself into one line: a storage may be anyone's.
+
+    Raises:
+        StorageError: it was changed, or is of another version.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
+        said = f"{type(error).__name__}: {error}"[:200]
+        raise StorageError(
+            f"{where}: study {study!r} can't be read ({said}); it was changed, or is of another version"
+        ) from error
+
+
 class Store:
     """One study in a storage: its record, its trials, and facts that grow (`get`, `put`)."""
 
@@ -69,7 +85,11 @@ class Store:
             attribute = models.StudySystemAttributeModel.find_by_study_and_key(row, KEY, session)
             if attribute is None:
                 raise StorageError(f"{masked(rdb.url)}: study {name} wasn't made by tuner; choose another --study-name")
-            return cls(rdb, StudyRecord.from_json(json.loads(attribute.value_json)), row.study_id)
+            with readable(masked(rdb.url), name):
+                record = StudyRecord.from_json(json.loads(attribute.value_json))
+                if record.name != name:
+                    raise ValueError("it has another name")
+                return cls(rdb, record, row.study_id)
 
     @classmethod
     def create(cls, rdb: RDBStorage, study: StudyRecord, shown: Mapping[str, Any]) -> Store:
@@ -186,7 +206,8 @@ class Store:
         if foreign:
             message = f"study {self.study.name} has trials that tuner didn't write ({', '.join(foreign[:5])})"
             raise StorageError(f"{self.where}: {message}; choose another --study-name")
-        return [TrialRecord.from_json(number, STATES[state], json.loads(text)) for number, state, text in rows]
+        with readable(self.where, self.study.name):
+            return [TrialRecord.from_json(number, STATES[state], json.loads(text)) for number, state, text in rows]
 
     def begin(self, record: TrialRecord, suggested: Suggested) -> None:
         """Write a trial that starts to run, with its parameters, in one transaction.

@@ -24,7 +24,7 @@ from tuner.record import StudyRecord, TrialRecord
 from tuner.showing import figures_table
 from tuner.space import Space
 from tuner.storage import masked, open_storage
-from tuner.store import Store, study_names
+from tuner.store import Store, readable, study_names
 from tuner.telling import number
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def _of_storage(rdb: RDBStorage, study: str, studies_dir: Path) -> Study:
         known = study_names(rdb)
         there = f"; there are: {', '.join(known[:20])}" if known else "; there are none yet"
         raise UsageError(f"no study {study!r}{nearest(study, known)}{there}")
-    return study_of(store, {record.number: record for record in store.records()}, studies_dir / study)
+    with readable(store.where, study):
+        return study_of(store, {record.number: record for record in store.records()}, studies_dir / study)
 
 
 def study_of(store: Store, records: Mapping[int, TrialRecord], folder: Path, **facts: Any) -> Study:

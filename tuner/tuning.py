@@ -37,7 +37,7 @@ from tuner.proposing import NONE, SMOOTHING
 from tuner.record import TrialRecord
 from tuner.search import Setting, final_seconds, refuse_failures, search
 from tuner.space import Space, differences, own_families
-from tuner.storage import database_file, open_storage
+from tuner.storage import database_file, open_storage, owned
 from tuner.store import Store
 from tuner.study import PROGRESS, Study, study_of
 from tuner.tasks import InProcess
@@ -207,7 +207,7 @@ def _only_one(plan: Plan, rdb: RDBStorage) -> Iterator[None]:
     """Hold the study's locks, one in its folder and one beside its database, for these may be shared differently."""
     folder, database = plan.folder, database_file(rdb)
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o700, parents=True, exist_ok=True)
     beside = nullcontext() if database is None else _lock(Path(f"{database}.{folder.name}.lock"), folder.name)
     with _lock(folder / LOCK, folder.name), beside:
         yield
@@ -217,7 +217,7 @@ def _only_one(plan: Plan, rdb: RDBStorage) -> Iterator[None]:
 def _lock(path: Path, study: str) -> Iterator[None]:
     """Hold a lock on a file; it goes with the process, however that ends."""
     with writing(path):
-        lock = open(path, "a+")  # noqa: SIM115
+        lock = open(path, "a+", opener=owned)  # noqa: SIM115
     with lock as file:
         for tries in reversed(range(TRIES)):  # who looks whether a study still runs holds it for an instant
             try:
@@ -280,6 +280,8 @@ def _engine(plan: Plan, spares: Spares | None = None, most: int | None = None) -
     workers = processes(plan.space, plan.trials if most is None else most)
     shared, cache = plan.folder / ".data", plan.folder / FEATURES
     shutil.rmtree(shared, ignore_errors=True)  # of a run that was killed
+    if shared.is_symlink():  # rows go into no folder that a link leads to
+        shared.unlink()
     engine: Engine = Processes(workers, shared, cache, spares) if workers else InProcess(cache)
     try:
         with writing(plan.folder):

@@ -32,6 +32,7 @@ PLAIN_TEXT = (".txt", ".txt.gz")
 ARRAYS = ("X", "y", "split", "classes", "lengths")
 BOMB_BYTES = 2 * 1024**3
 BOMB_RATIO = 100
+MOST_COLUMNS = 100_000
 CHUNK = 1 << 20
 LONGEST_FIELD = 10_000_000
 NOTHING = (
@@ -209,6 +210,7 @@ def _check_lines(text: str, separator: str, where: str) -> list[str]:
         for row in rows:
             if not header:
                 header = row
+                _refuse_wide(len(header), where)
             elif row and len(row) != len(header):
                 raise DataError(
                     f"{where}: line {rows.line_num} has {len(row)} fields, the header has {len(header)}; "
@@ -236,12 +238,29 @@ def _parquet_of(file: IO[bytes], where: str) -> pd.DataFrame:
     usual = pyarrow.default_memory_pool()
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     try:
+        _refuse_long(file, where)
         return pd.read_parquet(file, engine="pyarrow", pre_buffer=False)
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{where}: damaged or not a Parquet file ({_one_line(error)})") from error
     finally:
         pyarrow.set_memory_pool(usual)
         give_back()
+
+
+def _refuse_long(file: IO[bytes], where: str) -> None:
+    """Refuse a file that says of itself that it would be a large multiple of its size: one value may stand for all rows."""
+    from pyarrow.parquet import ParquetFile
+
+    about, size = ParquetFile(file).metadata, file.seek(0, io.SEEK_END)
+    _refuse_wide(about.num_columns, where)
+    if 8 * about.num_rows * about.num_columns > max(BOMB_BYTES, BOMB_RATIO * size):
+        raise DataError(_bomb(where))
+    file.seek(0)
+
+
+def _refuse_wide(columns: int, where: str) -> None:
+    if columns > MOST_COLUMNS:
+        raise DataError(f"{where}: has {columns:,} columns; up to {MOST_COLUMNS:,} columns are read, so leave some out")
 
 
 def _one_line(error: BaseException) -> str:
@@ -273,7 +292,9 @@ def _load_arrays(path: Path, where: str, size: int, more: Sequence[str]) -> dict
         there = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         if "X" not in there:
             raise DataError(f"{where}: no array X; it holds {listed(there) or 'nothing'}")
-        return {name: _load_array(archive, there[name], where) for name in (*ARRAYS, *more) if name in there}
+        found = {name: _load_array(archive, there[name], where) for name in (*ARRAYS, *more) if name in there}
+    _refuse_wide(found["X"].shape[1] if found["X"].ndim == 2 else 0, where)
+    return found
 
 
 def _load_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str) -> NDArray[Any]:
