@@ -68,6 +68,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")
 Out = Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")]
 COLLECT_AFTER = 100_000  # new objects before the collector looks for cycles; Python's own 700 suits small programs
 STUDIES = Path("studies")
+LONGEST_LINE = 2000  # of an error: a cell of a table may hold a book
 PLAINLY = (
     ("Input should be a valid integer, unable to parse string as an integer", "a whole number is needed"),
     ("Input should be a valid number, unable to parse string as a number", "a number is needed"),
@@ -602,7 +603,7 @@ def _complain(text: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     for line in text.splitlines():
-        shown = "".join(c if c.isprintable() else "?" for c in line)
+        shown = "".join(c if c.isprintable() else "?" for c in line[:LONGEST_LINE])
         print(f"tuner: {shown}", file=sys.stderr)
 
 

@@ -261,7 +261,8 @@ def _parquet_of(file: IO[bytes], where: str) -> pd.DataFrame:
 
 
 def _one_line(error: BaseException) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()[:200] or type(error).__name__
+    said = re.sub(r"\s+", " ", str(error)).strip()[:200] or type(error).__name__
+    return said if said.isprintable() else ascii(said)[1:-1]
 
 
 def read_arrays(path: Path, where: str, more: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
