@@ -68,6 +68,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")
 Out = Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")]
 COLLECT_AFTER = 100_000  # new objects before the collector looks for cycles; Python's own 700 suits small programs
 STUDIES = Path("studies")
+LONGEST_LINE = 2000  # of an error: a cell of a table may hold a book
+PLAINLY = (
+    ("Input should be a valid integer, unable to parse string as an integer", "a whole number is needed"),
+    ("Input should be a valid number, unable to parse string as a number", "a number is needed"),
+    ("Value error, ", ""),
+)
 # typer brings click's exceptions from click or from a copy of its own, depending on its version
 WrongLine: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -593,7 +599,7 @@ def main(argv: list[str] | None = None) -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"] or ["--help"]
     try:
-        code = app(words, standalone_mode=False)
+        code = app(words, prog_name="tuner", standalone_mode=False)
         if sys.stdout is not None:  # it is None where the command was started without one
             sys.stdout.flush()
     except StoppedError as stopped:
@@ -620,14 +626,17 @@ def main(argv: list[str] | None = None) -> None:
 def _usage(error: Any) -> str:
     """Return a wrong command line's fault in one line, with the command whose --help tells more."""
     command = error.ctx.command_path if getattr(error, "ctx", None) is not None else "tuner"
-    return f"{' '.join(error.format_message().split())} (see {command} --help)"
+    said = " ".join(error.format_message().split()).removesuffix(".")
+    for pydantics, ours in PLAINLY:
+        said = said.replace(pydantics, ours)
+    return f"{said} (see {command} --help)"
 
 
 def _complain(text: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     for line in text.splitlines():
-        shown = "".join(c if c.isprintable() else "?" for c in line)
+        shown = "".join(c if c.isprintable() else "?" for c in line[:LONGEST_LINE])
         print(f"tuner: {shown}", file=sys.stderr)
 
 

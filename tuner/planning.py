@@ -116,6 +116,13 @@ def _processor() -> str:
 
 def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = STUDIES) -> Plan:
     """Return the plan of a space that has been read (see `prepare`)."""
+    try:
+        return _plan_of(space, storage, studies_dir)
+    except UsageError as error:
+        raise UsageError(space.placed(str(error))) from error
+
+
+def _plan_of(space: Space, storage: str | None, studies_dir: str | Path) -> Plan:
     started = time.monotonic()
     whole, folds = load_folds(data_of(space), space.folder, space.config.training.refit)
     space = settled(space, folds[0])

@@ -83,6 +83,10 @@ def _open_sqlite(path: Path, create: bool, read_only: bool) -> RDBStorage:
         raise StorageError(f"{path}: no such database; `tuner run SPACE` makes it, --studies-dir names another place")
     if path.is_dir():
         raise StorageError(f"{path}: is a folder, not a database file")
+    if path.is_file():
+        _check_head(path)  # a file that isn't a database gets no lock beside it
+    if create and path.parent.is_file():
+        raise StorageError(f"{path.parent}: is a file, where the folder of the database should be; move it away")
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path.with_name(path.name + ".lock")) if create else nullcontext():
@@ -145,14 +149,18 @@ def _url(path: Path) -> str:
     return sqlalchemy.engine.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
-def _check_file(path: Path) -> None:
-    """Refuse a file that Optuna would silently take for an empty or a whole database."""
+def _check_head(path: Path) -> None:
     with open(path, "rb") as file:
         head = file.read(16)
     if not head:
         raise StorageError(f"{path}: is empty (0 bytes), so its studies are gone; restore a copy or remove it")
     if head != b"SQLite format 3\x00":
         raise StorageError(f"{path}: isn't a SQLite database; name another with --storage")
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that Optuna would silently take for an empty or a whole database."""
+    _check_head(path)
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
         broken = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

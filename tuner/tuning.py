@@ -246,13 +246,21 @@ def _open_store(plan: Plan, rdb: RDBStorage, advice: str = "choose another --stu
         return Store.create(rdb, plan.study, about)
     lines = differences(_completed(store.study.identity), plan.study.identity)
     if store.study.fingerprint != plan.study.fingerprint:
-        lines.append("the data: other rows, or divided otherwise, than those it was made with")
+        lines.append(_other_data(store.study.data, plan.study.data))
     if store.study.metric != plan.study.metric and not lines:
         lines.append(f"metric: {store.study.metric} -> {plan.study.metric}")
     if lines:
         shown = "; ".join(lines[:8]) + ("; ..." if len(lines) > 8 else "")
         raise UsageError(f"study {plan.study.name!r} was made otherwise: {shown}; {advice}")
     return store
+
+
+def _other_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return how the data of a study differ from those it was made with, whose rows are others."""
+    sizes = ("kind", "task", "input", "outputs", "train", "val", "test")
+    then, now = ({name: data.get(name) for name in sizes} for data in (old, new))
+    shown = ", ".join(differences(then, now)) or "of the same sizes"
+    return f"the data: other rows, or divided otherwise, than those it was made with ({shown})"
 
 
 def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:
