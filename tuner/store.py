@@ -1,39 +1,53 @@
 """One study in a storage: each trial is written in one transaction when it begins and in one when it ends, so that it
-is either there whole or not.
+is either there whole or not; and it is in the study's ledger before.
 
-Decides what of a trial lies in which of Optuna's columns, so that optuna-dashboard and `optuna.load_study` read it.
-Optuna's public storage methods write each value in a transaction of its own; here Optuna's own tables are
-written through its own session. Knows nothing of how trials are judged.
+Decides what of a trial lies in which of Optuna's columns, so that optuna-dashboard and `optuna.load_study` read it, and
+finds what isn't as it was written: what tuner reads carries a checksum, and what must be there is counted. Optuna's
+public storage methods write each value in a transaction of its own; here Optuna's own tables are written through its own
+session. Knows nothing of how trials are judged.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from tuner import ledger
 from tuner.errors import StorageError
 from tuner.faults import point
-from tuner.record import State, StudyRecord, TrialRecord
+from tuner.record import StudyRecord, TrialRecord
+from tuner.rows import (
+    COUNT,
+    ENDED,
+    FACTS,
+    KEY,
+    about,
+    add,
+    add_study,
+    damaged,
+    entry_of,
+    has_facts,
+    insert,
+    raw,
+    raw_fact,
+    steps,
+    trial_of,
+)
+from tuner.sealing import seal, unseal
 from tuner.storage import masked, models, spoken
 
-KEY = "tuner"
 DASHBOARD, NOTED, PIECE = "dashboard:", "noted", 2045  # optuna-dashboard's keys, and its length of an attribute
-STATES: dict[TrialState, State] = {
-    TrialState.RUNNING: "running", TrialState.WAITING: "waiting", TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
-}  # fmt: skip
-ENDED = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+FLEETING = ("seconds",)  # facts that a ledger needn't have: they are put again all the time
 Suggested = Mapping[str, tuple[Any, BaseDistribution]]
 
 
@@ -52,38 +66,51 @@ def study_names(rdb: RDBStorage) -> list[str]:
 class Store:
     """One study in a storage: its record, its trials, and facts that grow (`get`, `put`)."""
 
-    def __init__(self, rdb: RDBStorage, study: StudyRecord, study_id: int) -> None:
+    def __init__(
+        self, rdb: RDBStorage, study: StudyRecord, study_id: int, sealed: bool = True, facts: Iterable[str] = ()
+    ) -> None:
         self.rdb, self.study, self.study_id, self.where = rdb, study, study_id, masked(rdb.url)
+        self.sealed, self.facts = sealed, set(facts)  # not sealed: an older version made it
+        self.ledger: Path | None = None  # where what ends is written first
 
     @classmethod
     def load(cls, rdb: RDBStorage, name: str) -> Store | None:
         """Return the study of this name, or None if there is none.
 
         Raises:
-            StorageError: a study of this name is there that tuner didn't make.
+            StorageError: a study of this name is there that tuner didn't make, or its record is damaged.
         """
         with spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
             row = models.StudyModel.find_by_name(name, session)
             if row is None:
                 return None
-            attribute = models.StudySystemAttributeModel.find_by_study_and_key(row, KEY, session)
-            if attribute is None:
+            text = raw_fact(session, row.study_id, KEY)
+            if text is None and not has_facts(session, row.study_id):
                 raise StorageError(f"{masked(rdb.url)}: study {name} wasn't made by tuner; choose another --study-name")
-            return cls(rdb, StudyRecord.from_json(json.loads(attribute.value_json)), row.study_id)
+            try:
+                document, sealed = unseal(text or b"", KEY)
+                study = StudyRecord.from_json(document)
+                told = raw_fact(session, row.study_id, f"{KEY}:{FACTS}")
+                if told is None and sealed:
+                    raise ValueError("what must be there is missing")
+                facts = () if told is None else unseal(told, f"{study.name}/{FACTS}")[0]["value"]
+            except (ValueError, TypeError, KeyError):
+                raise damaged(name, "its record") from None
+            return cls(rdb, study, row.study_id, sealed, facts)
 
     @classmethod
-    def create(cls, rdb: RDBStorage, study: StudyRecord, shown: Mapping[str, Any]) -> Store:
-        """Make a study in one transaction; `shown` are the attributes that the dashboard shows of it."""
+    def create(
+        cls, rdb: RDBStorage, study: StudyRecord, shown: Mapping[str, Any], book: Path | None = None, place: str = ""
+    ) -> Store:
+        """Make a study in one transaction; `shown` are the attributes that the dashboard shows of it. `book` is its
+        ledger, which says in which `place` the database is.
+        """
         with spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
-            direction = models.StudyDirectionModel(objective=0, direction=StudyDirection.MAXIMIZE)
-            row = models.StudyModel(study_name=study.name, directions=[direction])
-            session.add(row)
-            session.flush()
-            system = {KEY: study.to_json(), "study:metric_names": [f"score ({study.metric})"]}
-            _add(session, models.StudySystemAttributeModel, {"study_id": row.study_id}, system)
-            _add(session, models.StudyUserAttributeModel, {"study_id": row.study_id}, shown)
-            study_id = row.study_id
-        return cls(rdb, study, study_id)
+            store = cls(rdb, study, add_study(session, study, shown))
+            if book is not None:
+                ledger.begin(book, [ledger.head(study.to_json(), place)])
+        store.ledger = book
+        return store
 
     @contextmanager
     def _spoken(self) -> Iterator[None]:
@@ -92,6 +119,8 @@ class Store:
                 yield
         except KeyError:  # Optuna's word for a study that isn't there
             raise StorageError(f"{self.where}: study {self.study.name} is gone; was it deleted?") from None
+        except (LookupError, json.JSONDecodeError, UnicodeDecodeError):  # a value that nobody wrote
+            raise damaged(self.study.name, "a value") from None
 
     @contextmanager
     def _session(self) -> Iterator[Any]:
@@ -108,33 +137,69 @@ class Store:
         point("after_write")
 
     def get(self, key: str) -> Any:
-        """Return a fact of the study, or None."""
+        """Return a fact of the study, or None.
+
+        Raises:
+            StorageError: it isn't as it was put.
+        """
         with self._session() as session:
-            row = models.StudySystemAttributeModel.find_by_study_and_key(
-                models.StudyModel(study_id=self.study_id), f"{KEY}:{key}", session
-            )
-            return None if row is None else json.loads(row.value_json)
+            text = raw_fact(session, self.study_id, f"{KEY}:{key}")
+        if text is not None:
+            return self._fact(key, text)
+        if key in self.facts:
+            raise damaged(self.study.name, key)
+        return None
 
     def found(self, prefix: str) -> list[Any]:
-        """Return the facts of the study whose keys begin so, in the order in which they were put."""
+        """Return the facts of the study whose keys begin so, in the order in which they were put.
+
+        Raises:
+            StorageError: one isn't as it was put.
+        """
         attribute = models.StudySystemAttributeModel
         with self._session() as session:
             rows = (
-                session.query(attribute.value_json)
+                session.query(attribute.key, raw(session, attribute.value_json))
                 .filter(
                     attribute.study_id == self.study_id, attribute.key.startswith(f"{KEY}:{prefix}", autoescape=True)
                 )
                 .order_by(attribute.study_system_attribute_id)
                 .all()
             )
-        return [json.loads(row[0]) for row in rows]
+        found = {key.removeprefix(f"{KEY}:"): text for key, text in rows}
+        for key in self.facts:
+            if key.startswith(prefix) and key not in found:
+                raise damaged(self.study.name, key)
+        return [self._fact(key, text) for key, text in found.items()]
+
+    def _fact(self, key: str, text: bytes | str) -> Any:
+        try:
+            document, sealed = unseal(text or b"", f"{self.study.name}/{key}")
+        except ValueError:
+            raise damaged(self.study.name, key) from None
+        if self.sealed and not sealed:
+            raise damaged(self.study.name, key)
+        return document["value"] if sealed else document
 
     def put(self, key: str, value: Any) -> None:
         """Keep a fact of the study."""
-        point("before_write")
-        with self._spoken():
-            self.rdb.set_study_system_attr(self.study_id, f"{KEY}:{key}", value)
-        point("after_write")
+        with self._writing() as session:
+            models.StudyModel.find_or_raise_by_id(self.study_id, session, for_update=True)
+            self._put(session, key, value)
+            if key not in self.facts:
+                told = raw_fact(session, self.study_id, f"{KEY}:{FACTS}")
+                keys = {key, *(self._fact(FACTS, told) if told is not None else ())}
+                self._put(session, FACTS, sorted(keys))
+                self.facts |= keys
+            if self.ledger is not None and key not in FLEETING:
+                ledger.append(self.ledger, ledger.fact(key, value))
+
+    def _put(self, session: Any, key: str, value: Any) -> None:
+        attribute = models.StudySystemAttributeModel
+        text = seal({"value": value}, f"{self.study.name}/{key}")
+        there = (attribute.study_id == self.study_id, attribute.key == f"{KEY}:{key}")
+        if not session.query(attribute).filter(*there).update({"value_json": text}, synchronize_session=False):
+            insert(session, attribute, [{"study_id": self.study_id, "key": f"{KEY}:{key}", "value_json": text}])
 
     def pin(self, figures: Mapping[str, str], notes: Mapping[int | None, str]) -> None:
         """Write figures (name: plotly's JSON) and notes (number of a trial, None for the study: Markdown) where
@@ -165,28 +230,50 @@ class Store:
             if written is not None:
                 session.delete(written)
             session.flush()
-            _add(session, attribute, {"study_id": self.study_id}, {**pieces, **numbers, f"{KEY}:{NOTED}": versions})
+            add(session, attribute, {"study_id": self.study_id}, {**pieces, **numbers, f"{KEY}:{NOTED}": versions})
 
     def records(self) -> list[TrialRecord]:
         """Return every trial, by number.
 
         Raises:
-            StorageError: a trial is there that tuner didn't write.
+            StorageError: a trial is there that tuner didn't write, or one isn't as it was written, or isn't there.
         """
-        trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
+        told, trials = self.examined()
+        foreign = [str(number) for number, record in trials if record is None]
+        if foreign and (told is None or all(int(number) >= told for number in foreign)):
+            message = f"study {self.study.name} has trials that tuner didn't write ({', '.join(foreign[:5])})"
+            raise StorageError(f"{self.where}: {message}; choose another --study-name")
+        for place, (number, record) in enumerate(trials):
+            if record is None or isinstance(record, ValueError):
+                raise damaged(self.study.name, f"trial {number}")
+            if told is not None and number != place:
+                raise damaged(self.study.name, f"trial {place}")
+        if told is not None and len(trials) < told:
+            raise damaged(self.study.name, f"trial {len(trials)}")
+        return [record for _, record in trials if isinstance(record, TrialRecord)]
+
+    def examined(self) -> tuple[int | None, list[tuple[int, TrialRecord | ValueError | None]]]:
+        """Return how many trials there must be, if that is known, and for each number what is there: a trial, one that
+        isn't as it was written, or (None) one that tuner didn't write.
+        """
+        trial, attribute, worth = models.TrialModel, models.TrialSystemAttributeModel, models.TrialValueModel
         with self._session() as session:
+            count = raw_fact(session, self.study_id, f"{KEY}:{COUNT}")
             rows = (
-                session.query(trial.number, trial.state, attribute.value_json)
+                session.query(
+                    trial.number, raw(session, trial.state), raw(session, attribute.value_json),
+                    sqlalchemy.type_coerce(worth.value, sqlalchemy.Float), worth.trial_value_id,
+                )
                 .outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == KEY))
+                .outerjoin(worth, (worth.trial_id == trial.trial_id) & (worth.objective == 0))
                 .filter(trial.study_id == self.study_id)
                 .order_by(trial.number)
                 .all()
-            )
-        foreign = [str(number) for number, _, text in rows if text is None]
-        if foreign:
-            message = f"study {self.study.name} has trials that tuner didn't write ({', '.join(foreign[:5])})"
-            raise StorageError(f"{self.where}: {message}; choose another --study-name")
-        return [TrialRecord.from_json(number, STATES[state], json.loads(text)) for number, state, text in rows]
+            )  # fmt: skip
+        if count is None and self.sealed:
+            raise damaged(self.study.name, "the number of its trials")
+        told = None if count is None else self._fact(COUNT, count)
+        return told, [(row[0], trial_of(self.study.name, self.sealed, *row)) for row in rows]
 
     def begin(self, record: TrialRecord, suggested: Suggested) -> None:
         """Write a trial that starts to run, with its parameters, in one transaction.
@@ -208,15 +295,18 @@ class Store:
                  "distribution_json": distribution_to_json(kind)}
                 for name, (value, kind) in suggested.items()
             ]  # fmt: skip
-            _insert(session, models.TrialParamModel, rows)
-            _add(session, models.TrialSystemAttributeModel, {"trial_id": row.trial_id}, {KEY: record.to_json()})
+            insert(session, models.TrialParamModel, rows)
+            text = seal(record.to_json(), about(self.study.name, record.number, record.state))
+            insert(session, models.TrialSystemAttributeModel,
+                    [{"trial_id": row.trial_id, "key": KEY, "value_json": text}])  # fmt: skip
+            self._put(session, COUNT, record.number + 1)
             if record.label:
-                _add(session, models.TrialUserAttributeModel, {"trial_id": row.trial_id}, {"label": record.label})
+                add(session, models.TrialUserAttributeModel, {"trial_id": row.trial_id}, {"label": record.label})
 
     def progress(self, number: int, values: Mapping[int, float]) -> None:
         """Add intermediate values of a running trial, in one transaction."""
         with self._writing() as session:
-            _insert(session, models.TrialIntermediateValueModel, _steps(self._row(session, number).trial_id, values))
+            insert(session, models.TrialIntermediateValueModel, steps(self._row(session, number).trial_id, values))
 
     def finish(self, record: TrialRecord, values: Mapping[int, float], shown: Mapping[str, Any]) -> bool:
         """Write the end of a trial in one transaction; False if it had ended already.
@@ -231,13 +321,16 @@ class Store:
             row.state, row.datetime_complete = ENDED[record.state], datetime.now()
             if record.score is not None and record.state != "failed":
                 stored, kind = models.TrialValueModel.value_to_stored_repr(record.score.value)
-                _insert(session, models.TrialValueModel, [{**of, "objective": 0, "value": stored, "value_type": kind}])
-            _insert(session, models.TrialIntermediateValueModel, _steps(row.trial_id, values))
-            _add(session, models.TrialUserAttributeModel, of, shown)
+                insert(session, models.TrialValueModel, [{**of, "objective": 0, "value": stored, "value_type": kind}])
+            insert(session, models.TrialIntermediateValueModel, steps(row.trial_id, values))
+            add(session, models.TrialUserAttributeModel, of, shown)
             attribute = models.TrialSystemAttributeModel
-            text = json.dumps(record.to_json())
+            text = seal(record.to_json(), about(self.study.name, record.number, record.state))
             where = (attribute.trial_id == row.trial_id, attribute.key == KEY)
             session.query(attribute).filter(*where).update({"value_json": text}, synchronize_session=False)
+            if self.ledger is not None:
+                session.flush()  # what can't be written isn't to be in the ledger
+                ledger.append(self.ledger, entry_of(session, row, record))
             return True
 
     def release(self, number: int) -> None:
@@ -271,21 +364,3 @@ class Store:
 
 def _pieces(text: str) -> list[str]:
     return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
-
-
-def _insert(session: Any, model: Any, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        session.execute(sqlalchemy.insert(model), rows)
-
-
-def _add(session: Any, model: Any, of: Mapping[str, int], values: Mapping[str, Any]) -> None:
-    _insert(session, model, [{**of, "key": key, "value_json": json.dumps(value)} for key, value in values.items()])
-
-
-def _steps(trial_id: int, values: Mapping[int, float]) -> list[dict[str, Any]]:
-    represent = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
-    rows = []
-    for step, value in values.items():
-        stored, kind = represent(value if not math.isinf(value) else math.nan)
-        rows.append({"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind})
-    return rows

@@ -1,0 +1,139 @@
+"""The rows of Optuna's tables that a study is made of, as the store and a repair write them.
+
+Decides which texts carry a checksum, and what it is about. Knows no transaction: whoever calls holds one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from tuner import ledger
+from tuner.record import State, StudyRecord, TrialRecord
+from tuner.sealing import seal, unseal
+from tuner.storage import DamagedError, models
+
+KEY = "tuner"
+COUNT, FACTS = "trials", "facts"  # of what must be there: how many trials, the keys of which facts
+STATES: dict[TrialState, State] = {
+    TrialState.RUNNING: "running", TrialState.WAITING: "waiting", TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
+}  # fmt: skip
+ENDED = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+def damaged(study: str, what: str) -> DamagedError:
+    """Return the error of a study of which something isn't as it was written."""
+    return DamagedError(f"study {study}: {what} is damaged in the database; `tuner repair {study}` restores it")
+
+
+def about(study: str, number: int, state: State) -> str:
+    """Return what the checksum of a trial covers beside its record: what of its row doesn't change any more."""
+    return f"{study}/{number}/{state if state not in ('running', 'waiting') else ''}"
+
+
+def raw(session: Any, column: Any) -> Any:
+    """Return a column of text as it lies there: as bytes, where it may not be text any more."""
+    if session.get_bind().dialect.name == "sqlite":
+        return sqlalchemy.cast(sqlalchemy.type_coerce(column, sqlalchemy.String), sqlalchemy.LargeBinary)
+    return sqlalchemy.type_coerce(column, sqlalchemy.String)
+
+
+def raw_fact(session: Any, study_id: int, key: str) -> Any:
+    """Return the text of a study's attribute, or None."""
+    attribute = models.StudySystemAttributeModel
+    query = session.query(raw(session, attribute.value_json))
+    row = query.filter(attribute.study_id == study_id, attribute.key == key).one_or_none()
+    return None if row is None else row[0]
+
+
+def has_facts(session: Any, study_id: int) -> bool:
+    """Tell whether a study has attributes of tuner's."""
+    attribute = models.StudySystemAttributeModel
+    query = session.query(attribute.key).filter(attribute.study_id == study_id)
+    return query.filter(attribute.key.startswith(f"{KEY}:", autoescape=True)).first() is not None
+
+
+def add_study(session: Any, study: StudyRecord, shown: Mapping[str, Any], trials: int = 0) -> int:
+    """Add the rows of a study; return its id."""
+    direction = models.StudyDirectionModel(objective=0, direction=StudyDirection.MAXIMIZE)
+    row = models.StudyModel(study_name=study.name, directions=[direction])
+    session.add(row)
+    session.flush()
+    of = {"study_id": row.study_id}
+    attribute = models.StudySystemAttributeModel
+    sealed = {KEY: seal(study.to_json(), KEY)}
+    for key, value in ((COUNT, trials), (FACTS, [])):
+        sealed[f"{KEY}:{key}"] = seal({"value": value}, f"{study.name}/{key}")
+    insert(session, attribute, [{**of, "key": key, "value_json": text} for key, text in sealed.items()])
+    add(session, attribute, of, {"study:metric_names": [f"score ({study.metric})"]})
+    add(session, models.StudyUserAttributeModel, of, shown)
+    study_id: int = row.study_id
+    return study_id
+
+
+def trial_of(
+    study: str, sealed: bool, number: int, state: bytes | str, text: bytes | str | None, value: Any, valued: Any
+) -> TrialRecord | ValueError | None:
+    """Return the trial that a row and its attributes hold; what is wrong with it; or None where tuner didn't write it.
+
+    `value` is what Optuna's own table says of its score, `valued` the id of that row. In a study that is `sealed` every
+    record has a checksum.
+    """
+    if text is None:
+        return None
+    try:
+        word = STATES[TrialState[state.decode() if isinstance(state, bytes) else state]]
+        document, whole = unseal(text, about(study, number, word))
+        if sealed and not whole:
+            raise ValueError("it has lost its checksum")
+        record = TrialRecord.from_json(number, word, document)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return ValueError(str(error))
+    score = record.score if record.ended and word != "failed" else None
+    expected = None if score is None else models.TrialValueModel.value_to_stored_repr(score.value)[0]
+    same = value == expected and (valued is None) == (score is None)
+    return record if same else ValueError("its value isn't that of its record")
+
+
+def entry_of(session: Any, row: Any, record: TrialRecord) -> ledger.Entry:
+    """Return what a ledger says of a trial that has ended: its record, and what else is needed to write its rows."""
+    param, step = models.TrialParamModel, models.TrialIntermediateValueModel
+    params = session.query(param.param_name, param.param_value, param.distribution_json)
+    steps = session.query(step.step, step.intermediate_value)
+    of = row.trial_id
+    return {
+        "trial": record.number, "state": record.state, "id": of,
+        "begun": row.datetime_start and row.datetime_start.isoformat(),
+        "ended": row.datetime_complete and row.datetime_complete.isoformat(),
+        "params": {name: rest for name, *rest in params.filter(param.trial_id == of).order_by(param.param_id)},
+        "steps": [tuple(each) for each in steps.filter(step.trial_id == of).order_by(step.step)],
+        "record": record.to_json(),
+    }  # fmt: skip
+
+
+def insert(session: Any, model: Any, rows: list[dict[str, Any]]) -> None:
+    """Insert rows, if there are any."""
+    if rows:
+        session.execute(sqlalchemy.insert(model), rows)
+
+
+def add(session: Any, model: Any, of: Mapping[str, int], values: Mapping[str, Any]) -> None:
+    """Insert attributes of a study or a trial."""
+    insert(session, model, [{**of, "key": key, "value_json": json.dumps(value)} for key, value in values.items()])
+
+
+def steps(trial_id: int, values: Mapping[int, float]) -> list[dict[str, Any]]:
+    """Return the rows of intermediate values."""
+    represent = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+    rows = []
+    for step, value in values.items():
+        stored, kind = represent(value if not math.isinf(value) else math.nan)
+        rows.append({"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind})
+    return rows
