@@ -1,5 +1,5 @@
-"""The ledger of a study, `ledger.jsonl`: what has ended and what lasts, a line each, from which its rows in a database
-can be written anew.
+"""The ledger of a study, `ledger.jsonl`: its trials, as they begin and end, and facts that last, a line each, from
+which the study's rows in a database can be written anew.
 
 Decides how a line is written, so that it is on the disk before the database says so, and which lines are believed:
 those whose checksum holds, the last one of each trial and of each fact. Knows no database, and not what a record means.
@@ -22,13 +22,14 @@ from tuner.sealing import seal, sealed, unseal
 LEDGER = "ledger.jsonl"
 ABOUT = "ledger"
 Entry = Mapping[str, Any]
-TRIAL, HEAD = re.compile(rb'\{"trial": (\d+), '), re.compile(rb'\{"study": ')
+TRIAL, HEAD = re.compile(rb'\{"trial": (\d+), "state": "(?!running|waiting)'), re.compile(rb'\{"study": ')
 
 
 @dataclass(slots=True)
 class Told:
     """What a ledger says: the study's record and the place of its database as seen from its folder; the entries of its
-    trials, by number; its facts, by key; and the numbers of the lines that aren't as they were written.
+    trials that have ended or begun, by number; its facts, by key; and the numbers of lines that aren't as they were
+    written.
     """
 
     study: Mapping[str, Any] | None = None
@@ -48,6 +49,11 @@ def fact(key: str, value: Any) -> Entry:
     return {"fact": key, "value": value}
 
 
+def ended(entry: Entry) -> bool:
+    """Tell whether an entry is that of a trial that has ended; of one that has begun, it says what it is to try."""
+    return entry.get("state", "running") not in ("running", "waiting")
+
+
 def begin(path: Path, entries: Iterable[Entry]) -> None:
     """Write a ledger anew, whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -65,14 +71,16 @@ def begin(path: Path, entries: Iterable[Entry]) -> None:
         raise _unwritten(path, error) from error
 
 
-def append(path: Path, *entries: Entry) -> None:
-    """Add entries to a ledger; they are on the disk when this returns.
+def append(path: Path, *entries: Entry, durable: bool = True) -> None:
+    """Add entries to a ledger; if they are to be `durable`, they are on the disk when this returns.
 
     Raises:
         StorageError: they can't be written.
     """
     try:
-        point("before_ledger")
+        ends = durable and any(ended(entry) for entry in entries)
+        if ends:
+            point("before_ledger")
         file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
         try:
             size = os.fstat(file).st_size
@@ -80,10 +88,12 @@ def append(path: Path, *entries: Entry) -> None:
             data = b"\n" * torn + b"".join(seal(entry, ABOUT).encode() + b"\n" for entry in entries)
             while data:
                 data = data[os.write(file, data) :]
-            os.fsync(file)
+            if durable:
+                os.fsync(file)
         finally:
             os.close(file)
-        point("after_ledger")
+        if ends:
+            point("after_ledger")
     except OSError as error:
         raise _unwritten(path, error) from error
 

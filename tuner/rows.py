@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy
@@ -15,7 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from tuner import ledger
-from tuner.record import State, StudyRecord, TrialRecord
+from tuner.record import State, StudyRecord, TrialRecord, shown
 from tuner.sealing import seal, unseal
 from tuner.storage import DamagedError, models
 
@@ -26,6 +27,14 @@ STATES: dict[TrialState, State] = {
     TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
 }  # fmt: skip
 ENDED = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+class OtherValueError(ValueError):
+    """Optuna's own table has another value for a trial than its record, which is as it was written."""
+
+    def __init__(self, record: TrialRecord) -> None:
+        super().__init__("its value isn't that of its record")
+        self.record = record
 
 
 def damaged(study: str, what: str) -> DamagedError:
@@ -60,7 +69,7 @@ def has_facts(session: Any, study_id: int) -> bool:
     return query.filter(attribute.key.startswith(f"{KEY}:", autoescape=True)).first() is not None
 
 
-def add_study(session: Any, study: StudyRecord, shown: Mapping[str, Any], trials: int = 0) -> int:
+def add_study(session: Any, study: StudyRecord, attributes: Mapping[str, Any]) -> int:
     """Add the rows of a study; return its id."""
     direction = models.StudyDirectionModel(objective=0, direction=StudyDirection.MAXIMIZE)
     row = models.StudyModel(study_name=study.name, directions=[direction])
@@ -69,11 +78,11 @@ def add_study(session: Any, study: StudyRecord, shown: Mapping[str, Any], trials
     of = {"study_id": row.study_id}
     attribute = models.StudySystemAttributeModel
     sealed = {KEY: seal(study.to_json(), KEY)}
-    for key, value in ((COUNT, trials), (FACTS, [])):
+    for key, value in ((COUNT, 0), (FACTS, [])):
         sealed[f"{KEY}:{key}"] = seal({"value": value}, f"{study.name}/{key}")
     insert(session, attribute, [{**of, "key": key, "value_json": text} for key, text in sealed.items()])
     add(session, attribute, of, {"study:metric_names": [f"score ({study.metric})"]})
-    add(session, models.StudyUserAttributeModel, of, shown)
+    add(session, models.StudyUserAttributeModel, of, attributes)
     study_id: int = row.study_id
     return study_id
 
@@ -89,6 +98,8 @@ def trial_of(
     if text is None:
         return None
     try:
+        if not isinstance(number, int):
+            raise ValueError("its number is none")
         word = STATES[TrialState[state.decode() if isinstance(state, bytes) else state]]
         document, whole = unseal(text, about(study, number, word))
         if sealed and not whole:
@@ -99,7 +110,7 @@ def trial_of(
     score = record.score if record.ended and word != "failed" else None
     expected = None if score is None else models.TrialValueModel.value_to_stored_repr(score.value)[0]
     same = value == expected and (valued is None) == (score is None)
-    return record if same else ValueError("its value isn't that of its record")
+    return record if same else OtherValueError(record)
 
 
 def entry_of(session: Any, row: Any, record: TrialRecord) -> ledger.Entry:
@@ -116,6 +127,57 @@ def entry_of(session: Any, row: Any, record: TrialRecord) -> ledger.Entry:
         "steps": [tuple(each) for each in steps.filter(step.trial_id == of).order_by(step.step)],
         "record": record.to_json(),
     }  # fmt: skip
+
+
+def forget_trial(session: Any, trial_id: int) -> None:
+    """Delete the rows of a trial, but for attributes that tuner didn't write."""
+    for model in (models.TrialParamModel, models.TrialValueModel, models.TrialIntermediateValueModel,
+                  models.TrialHeartbeatModel):  # fmt: skip
+        session.query(model).filter(model.trial_id == trial_id).delete(synchronize_session=False)
+    own = models.TrialSystemAttributeModel
+    session.query(own).filter(own.trial_id == trial_id, own.key == KEY).delete(synchronize_session=False)
+    session.query(models.TrialModel).filter(models.TrialModel.trial_id == trial_id).delete(synchronize_session=False)
+
+
+def write_trials(session: Any, study: StudyRecord, study_id: int, entries: Iterable[ledger.Entry]) -> None:
+    """Write the rows of trials by what a ledger says of them: under their old ids, unless another study has one."""
+    listed = sorted(entries, key=lambda entry: entry["trial"])
+    ids = [entry["id"] for entry in listed if entry["id"] is not None]
+    there = session.query(models.TrialModel.trial_id).filter(models.TrialModel.trial_id.in_(ids)).first()
+    taken = there is not None or len(ids) < len(listed)
+    for entry in listed:
+        _write_trial(session, study, study_id, entry, None if taken else entry["id"])
+
+
+def _write_trial(session: Any, study: StudyRecord, study_id: int, entry: ledger.Entry, trial_id: int | None) -> None:
+    record = TrialRecord.from_json(entry["trial"], entry["state"], entry["record"])
+    state = ENDED.get(record.state) or TrialState[record.state.upper()]
+    times = {name: entry[key] and datetime.fromisoformat(entry[key])
+             for name, key in (("datetime_start", "begun"), ("datetime_complete", "ended"))}  # fmt: skip
+    row = models.TrialModel(study_id=study_id, number=record.number, state=state, **times)
+    row.trial_id = trial_id
+    session.add(row)
+    session.flush()
+    of = {"trial_id": row.trial_id}
+    kinds = [{**of, "param_name": name, "param_value": value, "distribution_json": kind}
+             for name, (value, kind) in entry["params"].items()]  # fmt: skip
+    insert(session, models.TrialParamModel, kinds)
+    insert(session, models.TrialIntermediateValueModel, steps(row.trial_id, {
+        step: math.nan if value is None else value for step, value in entry["steps"]}))  # fmt: skip
+    if record.ended and record.score is not None and record.state != "failed":
+        insert(session, models.TrialValueModel, [value_of(row.trial_id, record.score.value)])
+    text = seal(record.to_json(), about(study.name, record.number, record.state))
+    insert(session, models.TrialSystemAttributeModel, [{**of, "key": KEY, "value_json": text}])
+    told = ({"label": record.label} if record.label else {}) | (shown(record) if record.ended else {})
+    user = models.TrialUserAttributeModel
+    session.query(user).filter(user.trial_id == row.trial_id, user.key.in_(told)).delete(synchronize_session=False)
+    add(session, user, of, told)
+
+
+def value_of(trial_id: int, score: float) -> dict[str, Any]:
+    """Return the row of a trial's value."""
+    stored, kind = models.TrialValueModel.value_to_stored_repr(score)
+    return {"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}
 
 
 def insert(session: Any, model: Any, rows: list[dict[str, Any]]) -> None:

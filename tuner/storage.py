@@ -58,6 +58,10 @@ class DamagedError(StorageError):
     """What is in a database isn't what was written; `tuner repair` may mend it."""
 
 
+class MissingError(StorageError):
+    """There is no such database."""
+
+
 class OlderError(StorageError):
     """A database's tables are of an older version of Optuna."""
 
@@ -105,7 +109,7 @@ def open_storage(url: str, *, create: bool = False, read_only: bool = False) -> 
 
 def _open_sqlite(path: Path, create: bool, read_only: bool) -> RDBStorage:
     if not path.exists() and not create:
-        raise StorageError(f"{path}: no such database; `tuner run SPACE` makes it, --studies-dir names another place")
+        raise MissingError(f"{path}: no such database; `tuner run SPACE` makes it, --studies-dir names another place")
     if path.is_dir():
         raise StorageError(f"{path}: is a folder, not a database file")
     network = _network(path)
@@ -146,7 +150,12 @@ def _alone(path: Path) -> Iterator[None]:
 
 def database_file(rdb: RDBStorage) -> Path | None:
     """Return the file of a SQLite storage, or None for a server."""
-    parsed = _parse(rdb.url)
+    return file_of(rdb.url)
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file that a URL names, or None for a server."""
+    parsed = _parse(url)
     return Path(parsed.database or "") if parsed.drivername.startswith("sqlite") else None
 
 
@@ -160,7 +169,7 @@ def _make_file(path: Path) -> None:
     try:
         part.unlink(missing_ok=True)
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        _make_tables(_url(part))
+        _make_tables(sqlite_url(part))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -180,7 +189,8 @@ def _make_tables(url: str) -> None:
     engine.dispose()
 
 
-def _url(path: Path) -> str:
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a file."""
     return sqlalchemy.engine.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
@@ -250,10 +260,16 @@ def _rdb(path: Path, write: bool, read_only: bool) -> RDBStorage:
         return connection
 
     with _known_tables():  # they have been checked
-        rdb = RDBStorage(_url(path), {"creator": connect}, skip_table_creation=True)
+        rdb = RDBStorage(sqlite_url(path), {"creator": connect}, skip_table_creation=True)
     start = "BEGIN IMMEDIATE" if write else "BEGIN"
     sqlalchemy.event.listen(rdb.engine, "begin", lambda connection: connection.exec_driver_sql(start))
     return rdb
+
+
+def unchecked(path: Path) -> RDBStorage:
+    """Open what may be left of a damaged database, to be read."""
+    with spoken(str(path)):
+        return _rdb(path, False, True)
 
 
 class _Known:

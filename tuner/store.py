@@ -3,8 +3,8 @@ is either there whole or not; and it is in the study's ledger before.
 
 Decides what of a trial lies in which of Optuna's columns, so that optuna-dashboard and `optuna.load_study` read it, and
 finds what isn't as it was written: what tuner reads carries a checksum, and what must be there is counted. Optuna's
-public storage methods write each value in a transaction of its own; here Optuna's own tables are written through its own
-session. Knows nothing of how trials are judged.
+public storage methods write each value in a transaction of its own; here Optuna's own tables are written through its
+own session. Knows nothing of how trials are judged.
 """
 
 from __future__ import annotations
@@ -36,15 +36,18 @@ from tuner.rows import (
     add_study,
     damaged,
     entry_of,
+    forget_trial,
     has_facts,
     insert,
     raw,
     raw_fact,
     steps,
     trial_of,
+    value_of,
+    write_trials,
 )
 from tuner.sealing import seal, unseal
-from tuner.storage import masked, models, spoken
+from tuner.storage import DamagedError, masked, models, spoken
 
 DASHBOARD, NOTED, PIECE = "dashboard:", "noted", 2045  # optuna-dashboard's keys, and its length of an attribute
 FLEETING = ("seconds",)  # facts that a ledger needn't have: they are put again all the time
@@ -151,11 +154,23 @@ class Store:
         return None
 
     def found(self, prefix: str) -> list[Any]:
-        """Return the facts of the study whose keys begin so, in the order in which they were put.
+        """Return the facts of the study whose keys begin so, as `told` does."""
+        return list(self.told(prefix).values())
+
+    def told(self, prefix: str = "") -> dict[str, Any]:
+        """Return the facts of the study whose keys begin so, by key, in the order in which they were put.
 
         Raises:
             StorageError: one isn't as it was put.
         """
+        found = self.examined_facts(prefix)
+        for key, value in found.items():
+            if isinstance(value, StorageError):
+                raise damaged(self.study.name, key)
+        return found
+
+    def examined_facts(self, prefix: str = "") -> dict[str, Any]:
+        """Return what `told` does, with an error in place of a fact that isn't as it was put."""
         attribute = models.StudySystemAttributeModel
         with self._session() as session:
             rows = (
@@ -166,11 +181,15 @@ class Store:
                 .order_by(attribute.study_system_attribute_id)
                 .all()
             )
-        found = {key.removeprefix(f"{KEY}:"): text for key, text in rows}
-        for key in self.facts:
-            if key.startswith(prefix) and key not in found:
-                raise damaged(self.study.name, key)
-        return [self._fact(key, text) for key, text in found.items()]
+        found: dict[str, Any] = {}
+        for key, text in ((key.removeprefix(f"{KEY}:"), text) for key, text in rows):
+            if key not in (COUNT, FACTS, NOTED):
+                try:
+                    found[key] = self._fact(key, text)
+                except DamagedError as error:
+                    found[key] = error
+        missing = {key for key in self.facts if key.startswith(prefix)} - set(found)
+        return found | {key: damaged(self.study.name, key) for key in missing}
 
     def _fact(self, key: str, text: bytes | str) -> Any:
         try:
@@ -238,30 +257,36 @@ class Store:
         Raises:
             StorageError: a trial is there that tuner didn't write, or one isn't as it was written, or isn't there.
         """
-        told, trials = self.examined()
-        foreign = [str(number) for number, record in trials if record is None]
+        told, trials = self.count(), self.examined()
+        foreign = [str(number) for number, _, record in trials if record is None]
         if foreign and (told is None or all(int(number) >= told for number in foreign)):
             message = f"study {self.study.name} has trials that tuner didn't write ({', '.join(foreign[:5])})"
             raise StorageError(f"{self.where}: {message}; choose another --study-name")
-        for place, (number, record) in enumerate(trials):
-            if record is None or isinstance(record, ValueError):
-                raise damaged(self.study.name, f"trial {number}")
-            if told is not None and number != place:
-                raise damaged(self.study.name, f"trial {place}")
-        if told is not None and len(trials) < told:
-            raise damaged(self.study.name, f"trial {len(trials)}")
-        return [record for _, record in trials if isinstance(record, TrialRecord)]
+        records = [record for _, _, record in trials if isinstance(record, TrialRecord)]
+        numbers = [record.number for record in records]
+        there = range(max(told or 0, len(trials)))
+        if len(records) < len(there) or (told is not None and numbers != list(there)):
+            lost = next((number for number in there if number not in numbers), len(there))
+            raise damaged(self.study.name, f"trial {lost}")
+        return records
 
-    def examined(self) -> tuple[int | None, list[tuple[int, TrialRecord | ValueError | None]]]:
-        """Return how many trials there must be, if that is known, and for each number what is there: a trial, one that
-        isn't as it was written, or (None) one that tuner didn't write.
+    def count(self) -> int | None:
+        """Return how many trials there must be; None in a study that an older version made."""
+        with self._session() as session:
+            text = raw_fact(session, self.study_id, f"{KEY}:{COUNT}")
+        if text is None and self.sealed:
+            raise damaged(self.study.name, "the number of its trials")
+        return None if text is None else int(self._fact(COUNT, text))
+
+    def examined(self) -> list[tuple[int, int, TrialRecord | ValueError | None]]:
+        """Return for each number, with its id, what is there: a trial, one that isn't as it was written, or (None) one
+        that tuner didn't write.
         """
         trial, attribute, worth = models.TrialModel, models.TrialSystemAttributeModel, models.TrialValueModel
         with self._session() as session:
-            count = raw_fact(session, self.study_id, f"{KEY}:{COUNT}")
             rows = (
                 session.query(
-                    trial.number, raw(session, trial.state), raw(session, attribute.value_json),
+                    trial.number, trial.trial_id, raw(session, trial.state), raw(session, attribute.value_json),
                     sqlalchemy.type_coerce(worth.value, sqlalchemy.Float), worth.trial_value_id,
                 )
                 .outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == KEY))
@@ -270,10 +295,46 @@ class Store:
                 .order_by(trial.number)
                 .all()
             )  # fmt: skip
-        if count is None and self.sealed:
-            raise damaged(self.study.name, "the number of its trials")
-        told = None if count is None else self._fact(COUNT, count)
-        return told, [(row[0], trial_of(self.study.name, self.sealed, *row)) for row in rows]
+        return [(number, of, trial_of(self.study.name, self.sealed, number, *rest)) for number, of, *rest in rows]
+
+    @classmethod
+    def id_of(cls, rdb: RDBStorage, name: str) -> int | None:
+        """Return the id of the study of this name, whatever else is there of it."""
+        with spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
+            row = models.StudyModel.find_by_name(name, session)
+            return None if row is None else int(row.study_id)
+
+    def taken(self, ids: Iterable[int]) -> set[int]:
+        """Return which ids of trials are there, of any study."""
+        trial = models.TrialModel.trial_id
+        with self._session() as session:
+            return {row[0] for row in session.query(trial).filter(trial.in_(list(ids)))}
+
+    def entries(self, records: Iterable[TrialRecord]) -> list[ledger.Entry]:
+        """Return what a ledger says of trials that are there."""
+        with self._session() as session:
+            return [entry_of(session, self._row(session, record.number), record) for record in records]
+
+    def mend(self, gone: Iterable[int], entries: Iterable[ledger.Entry], facts: Mapping[str, Any], count: int) -> None:
+        """Write trials anew by what a ledger says of them, in place of those with the ids `gone`, and all facts, so
+        that there are `count` trials; in one transaction.
+        """
+        attribute = models.StudySystemAttributeModel
+        with self._writing() as session:
+            text = {"value_json": seal(self.study.to_json(), KEY)}
+            row = session.query(models.StudyModel).filter(models.StudyModel.study_id == self.study_id)
+            row.update({"study_name": self.study.name}, synchronize_session=False)
+            own = session.query(attribute).filter(attribute.study_id == self.study_id)
+            if not own.filter(attribute.key == KEY).update(text, synchronize_session=False):
+                insert(session, attribute, [{"study_id": self.study_id, "key": KEY, **text}])
+            noted = own.filter(attribute.key.startswith(f"{KEY}:", autoescape=True), attribute.key != f"{KEY}:{NOTED}")
+            noted.delete(synchronize_session=False)
+            for key, value in {**facts, COUNT: count, FACTS: sorted(facts)}.items():
+                self._put(session, key, value)
+            for trial_id in gone:
+                forget_trial(session, trial_id)
+            session.flush()
+            write_trials(session, self.study, self.study_id, entries)
 
     def begin(self, record: TrialRecord, suggested: Suggested) -> None:
         """Write a trial that starts to run, with its parameters, in one transaction.
@@ -300,6 +361,8 @@ class Store:
             insert(session, models.TrialSystemAttributeModel,
                     [{"trial_id": row.trial_id, "key": KEY, "value_json": text}])  # fmt: skip
             self._put(session, COUNT, record.number + 1)
+            if self.ledger is not None:
+                ledger.append(self.ledger, entry_of(session, row, record), durable=False)
             if record.label:
                 add(session, models.TrialUserAttributeModel, {"trial_id": row.trial_id}, {"label": record.label})
 
@@ -320,8 +383,7 @@ class Store:
             of = {"trial_id": row.trial_id}
             row.state, row.datetime_complete = ENDED[record.state], datetime.now()
             if record.score is not None and record.state != "failed":
-                stored, kind = models.TrialValueModel.value_to_stored_repr(record.score.value)
-                insert(session, models.TrialValueModel, [{**of, "objective": 0, "value": stored, "value_type": kind}])
+                insert(session, models.TrialValueModel, [value_of(row.trial_id, record.score.value)])
             insert(session, models.TrialIntermediateValueModel, steps(row.trial_id, values))
             add(session, models.TrialUserAttributeModel, of, shown)
             attribute = models.TrialSystemAttributeModel
