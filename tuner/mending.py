@@ -54,7 +54,7 @@ def inconsistency(path: Path) -> str:
     """Return what is wrong with a database's pages and indices, of which opening it looks at a part only."""
     with spoken(str(path)), closing(sqlite3.connect(path)) as connection:
         found: str = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-        return "" if found == "ok" else found.splitlines()[0]
+        return "" if found == "ok" else first_line(found)
 
 
 def migrate(path: Path) -> None:

@@ -49,6 +49,7 @@ class _Wrong:
     gone: list[int] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     count: int = 0
+    posted: bool = True  # what the dashboard shows of it is whole
 
 
 def repair(study: str, *, storage: str | None = None, studies_dir: str | Path = STUDIES) -> list[str]:
@@ -138,7 +139,8 @@ def _proof(told: Told | None, left: Left | None) -> Left | None:
         found = Left(StudyRecord.from_json(told.study))
     trials, facts = (told.trials, told.facts) if told is not None else ({}, {})
     if left is not None and is_of(found.study, left.study.to_json()):
-        trials = trials | {n: each for n, each in left.trials.items() if n not in trials or ledger.ended(each)}
+        ended = {number for number, entry in trials.items() if ledger.ended(entry)}
+        trials = trials | {number: entry for number, entry in left.trials.items() if number not in ended}
         facts = facts | left.facts
     return Left(found.study, dict(sorted(trials.items())), facts)
 
@@ -158,9 +160,11 @@ def _lost(study: StudyRecord, number: int) -> ledger.Entry:
 
 
 def _create(rdb: RDBStorage, proof: Left) -> None:
-    study = proof.study
-    about = {"metric": study.metric, "score": reporting.formula(study.metric, study.identity)}
-    Store.create(rdb, study, about).mend([], proof.trials.values(), proof.facts, len(proof.trials))
+    Store.create(rdb, proof.study, _about(proof.study)).mend([], proof.trials.values(), proof.facts, len(proof.trials))
+
+
+def _about(study: StudyRecord) -> dict[str, str]:
+    return {"metric": study.metric, "score": reporting.formula(study.metric, study.identity)}
 
 
 @contextmanager
@@ -199,6 +203,8 @@ def _rows(url: str, path: Path | None, study: str, folder: Path) -> list[str]:
         elif said and store is not None:
             mended = Store(rdb, store.study, store.study_id)
             mended.mend(wrong.gone, wrong.trials.values(), wrong.facts, wrong.count)
+            if not wrong.posted:
+                mended.unpost(_about(store.study))
         return done + _complete(rdb, study, folder, told)
 
 
@@ -238,6 +244,9 @@ def _wrong(store: Store, told: Told) -> _Wrong:
     ends = range(wrong.count, count or 0)
     wrong.said += [f"trial {number} can't be restored; a run finds one in its place" for number in ends]
     _facts(store, told, wrong)
+    if not store.is_posted():
+        wrong.said.append("what the dashboard shows of it was damaged; a run posts it again")
+        wrong.posted = False
     ids = [entry["id"] for entry in wrong.trials.values()]
     if wrong.said and (not store.sealed or None in ids or store.taken(ids) - set(wrong.gone)):
         # then all are written anew, in their order, which is what Optuna lists them by
@@ -278,8 +287,8 @@ def _agrees(store: Store, record: TrialRecord, entry: ledger.Entry | None) -> bo
         (mine,) = store.entries([record])
     except (StorageError, ValueError):
         return False
-    rows = ("params", "steps") if record.ended else ("params",)
-    return all(json.dumps(mine[name]) == json.dumps(entry[name]) for name in rows)
+    rows = ("params", "steps", "begun", "ended") if record.ended else ("params",)
+    return all(json.dumps(mine[name]) == json.dumps(entry[name]) for name in rows) and store.is_shown(record)
 
 
 def _facts(store: Store, told: Told, wrong: _Wrong) -> None:

@@ -71,18 +71,15 @@ def has_facts(session: Any, study_id: int) -> bool:
 
 def add_study(session: Any, study: StudyRecord, attributes: Mapping[str, Any]) -> int:
     """Add the rows of a study; return its id."""
-    direction = models.StudyDirectionModel(objective=0, direction=StudyDirection.MAXIMIZE)
-    row = models.StudyModel(study_name=study.name, directions=[direction])
+    row = models.StudyModel(study_name=study.name)
     session.add(row)
     session.flush()
-    of = {"study_id": row.study_id}
-    attribute = models.StudySystemAttributeModel
+    attribute, of = models.StudySystemAttributeModel, {"study_id": row.study_id}
     sealed = {KEY: seal(study.to_json(), KEY)}
     for key, value in ((COUNT, 0), (FACTS, [])):
         sealed[f"{KEY}:{key}"] = seal({"value": value}, f"{study.name}/{key}")
     insert(session, attribute, [{**of, "key": key, "value_json": text} for key, text in sealed.items()])
-    add(session, attribute, of, {"study:metric_names": [f"score ({study.metric})"]})
-    add(session, models.StudyUserAttributeModel, of, attributes)
+    shown_of_study(session, study, row.study_id, attributes)
     study_id: int = row.study_id
     return study_id
 
@@ -111,6 +108,15 @@ def trial_of(
     expected = None if score is None else models.TrialValueModel.value_to_stored_repr(score.value)[0]
     same = value == expected and (valued is None) == (score is None)
     return record if same else OtherValueError(record)
+
+
+def shown_of_study(session: Any, study: StudyRecord, study_id: int, attributes: Mapping[str, Any]) -> None:
+    """Add the rows of a study that Optuna and its dashboard read: its direction, its metric, attributes."""
+    of = {"study_id": study_id}
+    insert(session, models.StudyDirectionModel, [{**of, "objective": 0, "direction": StudyDirection.MAXIMIZE}])
+    names = [f"score ({study.metric})"]
+    add(session, models.StudySystemAttributeModel, of, {"study:metric_names": names})
+    add(session, models.StudyUserAttributeModel, of, attributes)
 
 
 def entry_of(session: Any, row: Any, record: TrialRecord) -> ledger.Entry:

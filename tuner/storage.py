@@ -213,13 +213,13 @@ def _check_file(path: Path) -> None:
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in ELSEWHERE:
                 raise
-            raise DamagedError(f"{path}: is damaged ({_first(str(error))}); {REPAIR}, or restore a copy") from error
+            raise DamagedError(f"{path}: is damaged ({first_line(str(error))}); {REPAIR}, or restore a copy") from error
 
 
 def _check_tables(path: Path, connection: sqlite3.Connection) -> None:
     broken = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if broken != "ok":
-        raise DamagedError(f"{path}: is damaged ({_first(broken)}); {REPAIR}, or restore a copy")
+        raise DamagedError(f"{path}: is damaged ({first_line(broken)}); {REPAIR}, or restore a copy")
     found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if {"version_info", "alembic_version"} <= found:
         _check_schema(path, connection)
@@ -244,16 +244,17 @@ def _check_schema(path: Path, connection: sqlite3.Connection) -> None:
     raise StorageError(f"{path}: {NEWER}")
 
 
-def _first(text: str) -> str:
+def first_line(text: str) -> str:
     """Return the beginning of what a database says, which may repeat what is in it."""
-    line = next(iter(text.strip().splitlines()), "")
+    line = next((line for line in text.strip().splitlines() if not line.startswith("***")), "")  # of SQLite's checks
     return line if len(line) <= 160 else f"{line[:160]}..."
 
 
 def _rdb(path: Path, write: bool, read_only: bool) -> RDBStorage:
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK) and not _network(path):
+        writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+        if writable and not read_only and not _network(path):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
@@ -329,7 +330,7 @@ def spoken(where: str) -> Iterator[None]:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error) as error:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        text = _first(str(getattr(cause, "orig", None) or cause or error)) or type(error).__name__
+        text = first_line(str(getattr(cause, "orig", None) or cause or error)) or type(error).__name__
         hints = {
             "locked": "another program holds it; stop that one or wait",
             "readonly": "it can't be written; check its permissions",

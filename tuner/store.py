@@ -18,14 +18,16 @@ from typing import Any
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from tuner import ledger
 from tuner.errors import StorageError
 from tuner.faults import point
-from tuner.record import StudyRecord, TrialRecord
+from tuner.record import StudyRecord, TrialRecord, shown
 from tuner.rows import (
     COUNT,
     ENDED,
@@ -41,6 +43,7 @@ from tuner.rows import (
     insert,
     raw,
     raw_fact,
+    shown_of_study,
     steps,
     trial_of,
     value_of,
@@ -335,6 +338,43 @@ class Store:
                 forget_trial(session, trial_id)
             session.flush()
             write_trials(session, self.study, self.study_id, entries)
+
+    def is_shown(self, record: TrialRecord) -> bool:
+        """Tell whether a trial has the attributes that people sort by."""
+        attribute = models.TrialUserAttributeModel
+        try:
+            with self._session() as session:
+                row = self._row(session, record.number)
+                query = session.query(attribute.key, attribute.value_json).filter(attribute.trial_id == row.trial_id)
+                there = {key: json.loads(text) for key, text in query}
+        except (StorageError, ValueError):
+            return False
+        return shown(record).items() <= there.items() if record.ended else True
+
+    def is_posted(self) -> bool:
+        """Tell whether what Optuna and its dashboard read of the study itself is whole."""
+        try:
+            attributes = self.rdb.get_study_system_attrs(self.study_id)
+            self.rdb.get_study_user_attrs(self.study_id)
+            directions = self.rdb.get_study_directions(self.study_id)
+        except (KeyError, LookupError, ValueError, TypeError, sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
+            return False
+        names = attributes.get("study:metric_names")
+        return directions == [StudyDirection.MAXIMIZE] and names == [f"score ({self.study.metric})"]
+
+    def unpost(self, attributes: Mapping[str, Any]) -> None:
+        """Write anew what Optuna reads of the study itself, and delete what was posted for its dashboard."""
+        own, user = models.StudySystemAttributeModel, models.StudyUserAttributeModel
+        with self._writing() as session:
+            ids = [row[0] for row in session.query(own.study_system_attribute_id, raw(session, own.key)).filter(
+                own.study_id == self.study_id, ~own.key.startswith(f"{KEY}:"), own.key != KEY)]  # fmt: skip
+            session.query(own).filter(own.study_system_attribute_id.in_(ids)).delete(synchronize_session=False)
+            noted = session.query(own).filter(own.study_id == self.study_id, own.key == f"{KEY}:{NOTED}")
+            noted.delete(synchronize_session=False)
+            session.query(user).filter(user.study_id == self.study_id).delete(synchronize_session=False)
+            directions = models.StudyDirectionModel
+            session.query(directions).filter(directions.study_id == self.study_id).delete(synchronize_session=False)
+            shown_of_study(session, self.study, self.study_id, attributes)
 
     def begin(self, record: TrialRecord, suggested: Suggested) -> None:
         """Write a trial that starts to run, with its parameters, in one transaction.
