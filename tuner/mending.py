@@ -20,7 +20,7 @@ from optuna.storages import RDBStorage
 from tuner import ledger
 from tuner.errors import StorageError
 from tuner.record import StudyRecord, TrialRecord
-from tuner.storage import open_storage, spoken, sqlite_url, unchecked
+from tuner.storage import first_line, open_storage, spoken, sqlite_url, unchecked
 from tuner.store import Store, study_names
 
 
