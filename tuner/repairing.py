@@ -261,7 +261,8 @@ def _trials(store: Store, told: Told, wrong: _Wrong, count: int | None) -> dict[
     healthy: dict[int, tuple[int, TrialRecord]] = {}
     for number, trial_id, found in store.examined():
         entry = told.trials.get(number)
-        if isinstance(found, TrialRecord) and number not in healthy and _agrees(store, found, entry):
+        stray = number in healthy or (entry is None and count is not None and number >= count)
+        if isinstance(found, TrialRecord) and not stray and _agrees(store, found, entry):
             healthy[number] = (trial_id, found)
             continue
         if found is None and entry is None and (count is None or number >= count):

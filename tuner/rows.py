@@ -21,6 +21,9 @@ from tuner.sealing import seal, unseal
 from tuner.storage import DamagedError, models
 
 KEY = "tuner"
+PARTS = (
+    models.TrialParamModel, models.TrialValueModel, models.TrialIntermediateValueModel, models.TrialHeartbeatModel,
+)  # fmt: skip
 COUNT, FACTS = "trials", "facts"  # of what must be there: how many trials, the keys of which facts
 STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "running", TrialState.WAITING: "waiting", TrialState.COMPLETE: "complete",
@@ -137,12 +140,22 @@ def entry_of(session: Any, row: Any, record: TrialRecord) -> ledger.Entry:
 
 def forget_trial(session: Any, trial_id: int) -> None:
     """Delete the rows of a trial, but for attributes that tuner didn't write."""
-    for model in (models.TrialParamModel, models.TrialValueModel, models.TrialIntermediateValueModel,
-                  models.TrialHeartbeatModel):  # fmt: skip
+    _empty_trial(session, trial_id)
+    session.query(models.TrialModel).filter(models.TrialModel.trial_id == trial_id).delete(synchronize_session=False)
+
+
+def forget_orphans(session: Any) -> None:
+    """Delete rows of trials that aren't there: a new trial may get the id of one that was lost."""
+    there = session.query(models.TrialModel.trial_id)
+    for model in (*PARTS, models.TrialSystemAttributeModel, models.TrialUserAttributeModel):
+        session.query(model).filter(model.trial_id.not_in(there)).delete(synchronize_session=False)
+
+
+def _empty_trial(session: Any, trial_id: int) -> None:
+    for model in PARTS:
         session.query(model).filter(model.trial_id == trial_id).delete(synchronize_session=False)
     own = models.TrialSystemAttributeModel
     session.query(own).filter(own.trial_id == trial_id, own.key == KEY).delete(synchronize_session=False)
-    session.query(models.TrialModel).filter(models.TrialModel.trial_id == trial_id).delete(synchronize_session=False)
 
 
 def write_trials(session: Any, study: StudyRecord, study_id: int, entries: Iterable[ledger.Entry]) -> None:
@@ -165,6 +178,7 @@ def _write_trial(session: Any, study: StudyRecord, study_id: int, entry: ledger.
     session.add(row)
     session.flush()
     of = {"trial_id": row.trial_id}
+    _empty_trial(session, row.trial_id)  # there may be some of one that was lost
     kinds = [{**of, "param_name": name, "param_value": value, "distribution_json": kind}
              for name, (value, kind) in entry["params"].items()]  # fmt: skip
     insert(session, models.TrialParamModel, kinds)

@@ -38,6 +38,7 @@ from tuner.rows import (
     add_study,
     damaged,
     entry_of,
+    forget_orphans,
     forget_trial,
     has_facts,
     insert,
@@ -338,6 +339,7 @@ class Store:
                 forget_trial(session, trial_id)
             session.flush()
             write_trials(session, self.study, self.study_id, entries)
+            forget_orphans(session)
 
     def is_shown(self, record: TrialRecord) -> bool:
         """Tell whether a trial has the attributes that people sort by."""

@@ -100,10 +100,13 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
 
 def rows(studies: Path) -> list[Any]:
     """Return what Optuna itself reads of the study."""
-    study = optuna.load_study(study_name="small", storage=f"sqlite:///{studies / 'tuner.db'}")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{studies / 'tuner.db'}")
+    study = optuna.load_study(study_name="small", storage=storage)
     trials = [(t.number, t.state, t.values, t.params, t.distributions, t.intermediate_values, t.user_attrs,
                t.datetime_start, t.datetime_complete) for t in study.trials]  # fmt: skip
-    return [study.directions, study.metric_names, study.user_attrs, *trials]
+    found = [study.directions, study.metric_names, study.user_attrs, *trials]
+    storage.engine.dispose()
+    return found
 
 
 def _judge(studies: Path, expected: Any, listed: list[Any], found: Figures, space: Path | None) -> None:
