@@ -552,6 +552,17 @@ def predict(
 
 
 @app.command()
+def repair(study: StudyName, storage: Storage = None, studies_dir: Studies = STUDIES) -> None:
+    """Say what is wrong with a study's database, and write anew what its ledger proves. Keeps what was there.
+
+    Example: tuner repair digits
+    """
+    from tuner.repairing import repair as mend
+
+    _emit("\n".join(mend(study, storage=storage, studies_dir=studies_dir)))
+
+
+@app.command()
 def dashboard(
     study: Annotated[
         str | None, typer.Argument(metavar="[STUDY]", help="Open this study's page.", autocompletion=completing.studies)

@@ -16,6 +16,8 @@ from tuner.backbones import find_backbone
 from tuner.best import MODEL, best_space, space_text
 from tuner.config import PRETRAINED
 from tuner.errors import StorageError, UsageError
+from tuner.keeping import is_begun
+from tuner.ledger import LEDGER
 from tuner.planning import Plan
 from tuner.record import TrialRecord
 from tuner.whole import whole
@@ -32,9 +34,11 @@ def refuse_foreign(folder: Path) -> None:
     """
     files = [name for name in LEFT if (folder / name).is_file()]
     found = files + [name for name in ("curves", "weights") if any((folder / name).glob("*.*"))]
-    if found:
-        there = f"{folder} holds {', '.join(found)} of a study that isn't in this storage"
-        raise UsageError(f"{there}; choose another --study-name, or move that folder away")
+    kept = is_begun(folder)
+    if found or kept:
+        there = f"{folder} holds {', '.join(found or [LEDGER])} of a study that isn't in this storage"
+        mend = f"`tuner repair {folder.name}` brings it back" if kept else "move that folder away"
+        raise UsageError(f"{there}; choose another --study-name, or {mend}")
 
 
 def write_study(plan: Plan, records: Mapping[int, TrialRecord]) -> None:

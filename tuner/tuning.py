@@ -31,6 +31,8 @@ from tuner.errors import DataError, StorageError, TunerError, UsageError
 from tuner.files import refuse_foreign, writing
 from tuner.forecast import Pace
 from tuner.grammar import Override, read_space
+from tuner.keeping import keep, place_of
+from tuner.ledger import LEDGER
 from tuner.planning import Plan, blank_curve, plan_of
 from tuner.posting import Board
 from tuner.proposing import NONE, SMOOTHING
@@ -205,7 +207,17 @@ def _is_over(plan: Plan, store: Store, setting: Setting) -> bool:
 @contextmanager
 def _only_one(plan: Plan, rdb: RDBStorage) -> Iterator[None]:
     """Hold the study's locks, one in its folder and one beside its database, for these may be shared differently."""
-    folder, database = plan.folder, database_file(rdb)
+    with only_one(plan.folder, database_file(rdb)):
+        yield
+
+
+@contextmanager
+def only_one(folder: Path, database: Path | None) -> Iterator[None]:
+    """Hold the locks of the study that has this folder and lies in this database, if that is a file.
+
+    Raises:
+        UsageError: another process holds them.
+    """
     with writing(folder):
         folder.mkdir(0o700, parents=True, exist_ok=True)
     beside = nullcontext() if database is None else _lock(Path(f"{database}.{folder.name}.lock"), folder.name)
@@ -243,7 +255,7 @@ def _open_store(plan: Plan, rdb: RDBStorage, advice: str = "choose another --stu
     if store is None:
         refuse_foreign(plan.folder)
         about = {"metric": plan.study.metric, "score": reporting.formula(plan.study.metric, plan.study.identity)}
-        return Store.create(rdb, plan.study, about)
+        return Store.create(rdb, plan.study, about, plan.folder / LEDGER, place_of(plan.storage, plan.folder))
     lines = differences(_completed(store.study.identity), plan.study.identity)
     if store.study.fingerprint != plan.study.fingerprint:
         lines.append(_other_data(store.study.data, plan.study.data))
@@ -252,6 +264,7 @@ def _open_store(plan: Plan, rdb: RDBStorage, advice: str = "choose another --stu
     if lines:
         shown = "; ".join(lines[:8]) + ("; ..." if len(lines) > 8 else "")
         raise UsageError(f"study {plan.study.name!r} was made otherwise: {shown}; {advice}")
+    keep(store, plan.folder)
     return store
 
 

@@ -1,6 +1,6 @@
 """A file is written whole or not at all: beside its place, onto the disk, then into place by a rename.
 
-Whoever is killed meanwhile leaves what was there before, and a file that ends in `.part`, whose name nobody can foresee.
+Whoever is killed meanwhile leaves what was there before, and a `.part` whose name nobody can foresee.
 """
 
 from __future__ import annotations
