@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test quick check fix set-up clean
+.PHONY: demo test quick check audit fix set-up clean
 
 demo: $(READY)
 	$(BIN)/tuner run search_spaces/digits.yaml
@@ -21,6 +21,12 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+# Before a release, where PyPI's own service answers: of a package that can't be looked up it says so and fails.
+audit:
+	$(PYTHON) -m venv .audit
+	.audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	.audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
 fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -36,4 +42,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .audit build dist *.egg-info

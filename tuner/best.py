@@ -71,9 +71,8 @@ class BestConfig:
 
         try:
             return encoder_from_json(self.about["encoder"])
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-            place = self.path.with_name("best.json")
-            raise DataError(f"{place}: its encoder is damaged ({type(error).__name__}: {error})") from error
+        except (DataError, KeyError, AttributeError, IndexError, OverflowError) as error:
+            raise DataError(f"{self.path.with_name('best.json')}: {error}") from error
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -68,8 +68,15 @@ def _page() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     page = Environment(loader=PackageLoader("tuner", "."), autoescape=True, undefined=StrictUndefined,
-                       keep_trailing_newline=True)  # fmt: skip
+                       keep_trailing_newline=True, finalize=_fit)  # fmt: skip
     return page.get_template("report.html")
+
+
+def _fit(value: Any) -> Any:
+    """Return what is put into the page: of words, those that have no control characters in them but line ends."""
+    if type(value) is not str:  # markup of ours is of a kind of its own
+        return value
+    return "\n".join(map(clean, value.split("\n")))
 
 
 def _space(study: Study) -> Space | None:

@@ -7,6 +7,7 @@ Knows nothing of what studies hold.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -131,7 +132,12 @@ def _open_sqlite(path: Path, create: bool, read_only: bool) -> RDBStorage:
 
 def owned(path: str, flags: int) -> int:
     """Open a file that is its owner's alone, as `open` wants an opener to; a link that lies in its place is refused."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StorageError(f"{path}: is a symbolic link, which no lock may be; remove it") from error
+        raise
 
 
 def _network(path: Path) -> str:

@@ -264,7 +264,7 @@ def _parquet_of(file: IO[bytes], where: str) -> pd.DataFrame:
 
 
 def _refuse_long(file: IO[bytes], where: str) -> None:
-    """Refuse a file that would by its own word be a large multiple of its size: one value may stand for all rows."""
+    """Refuse a file that would be a large multiple of its size, as it says: one value in it may stand for all rows."""
     from pyarrow.parquet import ParquetFile
 
     about, size = ParquetFile(file).metadata, file.seek(0, io.SEEK_END)

@@ -20,7 +20,7 @@ from tuner.data.divide import is_official
 from tuner.data.files import ARRAYS, PLAIN_TEXT, format_of, read_arrays, read_lines, read_table
 from tuner.data.folder import read_folder, read_pictures, scan_folder
 from tuner.data.picture import ENDINGS
-from tuner.data.raw import Raw, frame_of, plain_array, series_of
+from tuner.data.raw import Raw, frame_of, listed, plain_array, series_of
 from tuner.data.sequence import looks_sequential
 from tuner.data.splits import Kind
 from tuner.data.steps import check_settings, group_steps
@@ -44,6 +44,7 @@ def read_source(data: Data, folder: Path) -> Raw:
         UserCodeError: the user's own code failed.
     """
     check_settings(data)
+    _refuse_unprintable(data.source)
     path = folder / Path(data.source).expanduser()
     if data.image_size is not None and not path.is_dir():
         raise UsageError("data.image_size: is for a folder of images, and data.source is none; leave it out")
@@ -220,6 +221,12 @@ def _kinds_of(raw: Raw, data: Data) -> tuple[Kind, ...]:
     return ("sequence", "image") if looks_sequential(raw.x) else ("image", "sequence")
 
 
+def _refuse_unprintable(name: str) -> None:
+    """Refuse a name whose line ends would make several lines of an error, each as if it were one of its own."""
+    if not name.isprintable():
+        raise DataError(f"{listed([name])}: a name with control characters isn't read; rename it")
+
+
 def read_examples(source: Any, kind: Kind, texts: tuple[str, ...] = ()) -> Any:
     """Return examples to predict, without a target: what the encoder of `kind` takes.
 
@@ -232,6 +239,7 @@ def read_examples(source: Any, kind: Kind, texts: tuple[str, ...] = ()) -> Any:
     if isinstance(source, str) and source.startswith("sklearn:"):
         return _bundled(Data(source=source, kind=kind)).x
     if isinstance(source, (str, Path)):
+        _refuse_unprintable(str(source))
         return _read_file(Path(source).expanduser(), kind, texts)
     if kind == "sequence":
         return source  # lists of different lengths are no array: the encoder knows what it takes

@@ -8,6 +8,7 @@ nothing of heads and of training.
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import lru_cache
@@ -160,7 +161,9 @@ def read_tensors(path: Path) -> Tensors:
         DataError: the file can't be read.
     """
     try:
-        found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of files that are then refused
+            warnings.simplefilter("ignore")
+            found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"{path}: is no readable file of weights ({str(error).splitlines()[0]})") from None
     return found
