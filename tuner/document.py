@@ -65,7 +65,11 @@ SYNTAX = (
     (r"scanning an? (anchor|alias)", "& and * name anchors; put a text that starts with them in quotes", False),
     (r"parsing an? tag", "! starts a tag, and tags aren't allowed; put the text in quotes", False),
     (r"version 1\.\* is required", "isn't YAML 1.2; remove the %YAML line", False),
-    (r"expected '<document start>'", "doesn't go on from the lines above; check the indent of the first one, brackets, and %", False),
+    (
+        r"expected '<document start>'",
+        "doesn't go on from the lines above; check the first one's indent, brackets, and %",
+        False,
+    ),
 )
 
 

@@ -38,7 +38,9 @@ def messages() -> Iterator[dict[str, str]]:
     found = read()
     yield found
     if UPDATE:
-        MESSAGES.write_text("".join(f"## {name}\n{found[name]}\n\n" for name in CASES if name in found).rstrip("\n") + "\n")
+        MESSAGES.write_text(
+            "".join(f"## {name}\n{found[name]}\n\n" for name in CASES if name in found).rstrip("\n") + "\n"
+        )
 
 
 @pytest.fixture(scope="module", autouse=True)
