@@ -58,8 +58,8 @@ SAID = {
     "a: 1\n- b": "s.yaml:2:1 doesn't go on from the lines above; check the indent and the quotes",
     "a: 1\n---\nb: 1": "s.yaml:2:1 starts a second document; a space file holds one (remove the `---`)",
     "%YAML 3.0\n---\na: 1": "s.yaml:1:1 isn't YAML 1.2; remove the %YAML line",
-    "%FOO": "s.yaml:1:5 doesn't go on from the lines above; check the indent of the first one, brackets, and %",
-    "  a: 1\nb: 2": "s.yaml:2:1 doesn't go on from the lines above; check the indent of the first one, brackets, and %",
+    "%FOO": "s.yaml:1:5 doesn't go on from the lines above; check the first one's indent, brackets, and %",
+    "  a: 1\nb: 2": "s.yaml:2:1 doesn't go on from the lines above; check the first one's indent, brackets, and %",
     "a: 1\na: 2": "s.yaml:2:1 a: duplicate key (first on line 1); keep one",
     "a: {b: 1, c: 2, b: 3}": "s.yaml:1:17 a.b: duplicate key (first on line 1); keep one",
     "a: !!python/object/apply:os.system [ls]": (

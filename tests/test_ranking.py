@@ -68,6 +68,19 @@ def test_every_other_form_ranks_by_the_score_alone(make_curve: Any, found: Any) 
     assert ranked(rows)[0] is best_record(rows)
 
 
+WORTHS = st.lists(st.floats(-2, 1) | st.sampled_from([math.nan, math.inf, -math.inf]), min_size=1, max_size=8)
+
+
+@given(WORTHS, st.sampled_from(["penalty", "tiebreak", "conservative", "none"]))
+def test_a_score_that_is_no_number_is_never_best_and_hides_no_other(make_curve: Any, worths: Any, form: str) -> None:
+    rows = trials(make_curve, [((0.5,) * 6, 0.4)] * len(worths))
+    rows = [replace(row, score=replace(row.score, value=worth)) for row, worth in zip(rows, worths, strict=True)]
+    finite = [worth for worth in worths if math.isfinite(worth)]
+    best = best_record(rows)
+    assert (best.score.value if best and best.score else None) == max(finite, default=None)
+    assert sorted(row.score.value for row in ranked(rows, form) if row.score) == sorted(finite)
+
+
 def test_a_difference_is_paired_over_the_examples_and_in_the_scores_unit(make_curve: Any) -> None:
     one, other = trials(make_curve, [((0.1, 0.2, 0.3, 0.4), 0.1), ((0.2, 0.2, 0.5, 0.5), 0.1)])
     found = difference(one, other)

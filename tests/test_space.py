@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from test_grammar import CALM, spaces
 
 from tuner.grammar import parse_space
-from tuner.proposing import distribution
+from tuner.proposing import Proposer, distribution, first_trials
+from tuner.record import TrialRecord
 from tuner.space import Choice, Range, Space, differences, same
 
 DATA = "data: {source: sklearn:digits}\n"
@@ -208,6 +209,21 @@ def test_the_middle_lies_in_the_domains_and_is_a_valid_configuration(found):
     config = found.at(values)
     assert config == found.config == found.at({})
     assert all(config[name] == value for name, value in values.items())
+
+
+@given(spaces(), st.integers(0, 2**32 - 1))
+@settings(CALM, max_examples=15)
+def test_samples_satisfy_their_ranges_and_conditions(found, seed):
+    proposer = Proposer(found, seed)
+    first = len(first_trials(found))  # the baseline and those of one's own are made, not sampled
+    for number in range(first + 2):
+        values = proposer.propose(number)[0].values
+        proposer.tell(TrialRecord(number, "failed", values, 0))
+        if number < first:
+            continue
+        assert list(values) == [name for name in found.domains if found.active(name, values)]
+        assert all(value in found.domains[name] for name, value in values.items())
+        assert all(found.at(values)[name] == value for name, value in values.items())
 
 
 @given(spaces(), st.data())

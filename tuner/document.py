@@ -67,7 +67,7 @@ SYNTAX = (
     (r"version 1\.\* is required", "isn't YAML 1.2; remove the %YAML line", False),
     (
         r"expected '<document start>'",
-        "doesn't go on from the lines above; check the indent of the first one, brackets, and %",
+        "doesn't go on from the lines above; check the first one's indent, brackets, and %",
         False,
     ),
 )

@@ -125,7 +125,6 @@ CASES = {
     "study: best where none was made": Case(2, ("best", "small"), FILES),
     **{f"study: {name}": Case(code, words, MADE) for name, (code, words) in STUDY.items()},
     **{f"nothing complete: {name}": Case(2, words, MADE) for name, words in NOTHING_COMPLETE.items()},
-    "storage: unreachable": Case(4, ("list", "--storage", "postgresql://me:secret@127.0.0.1:9/db"), {}),
     "storage: a folder": Case(4, ("list", "--storage", "sqlite:///my.db"), {"my.db": Path.mkdir}),
     "storage: another program's file": Case(4, ("run", "small.yaml", "--storage", "sqlite:///my.csv"), FILES),
     "storage: studies is a file": Case(4, ("run", "small.yaml"), {**FILES, "studies": "mine"}),

@@ -131,7 +131,7 @@ TABLES: dict[str, Content] = {
     "many problems": table(
         *(f"{2**60 + i % 5},{'inf' if i % 2 else 1},{'yes' if i % 2 else 'no'}" for i in range(60)), "1,1,maybe"
     ),
-}  # fmt: skip
+}
 
 SOURCES: dict[str, tuple[str, dict[str, Content]]] = {
     "missing": ("source: my.csv, target: y", {}),
@@ -141,17 +141,20 @@ SOURCES: dict[str, tuple[str, dict[str, Content]]] = {
     "no target named": ("source: my.csv", {"my.csv": table(*ROWS)}),
     "target almost right": ("source: my.csv, target: Y", {"my.csv": table(*ROWS)}),
     "columns that aren't there": (
-        "source: my.csv, target: y, drop: [bb], split: {groups: grp}", {"my.csv": table(*ROWS)}
+        "source: my.csv, target: y, drop: [bb], split: {groups: grp}",
+        {"my.csv": table(*ROWS)},
     ),
     "no number to regress": ("source: my.csv, target: y, task: regression", {"my.csv": table(*ROWS)}),
     "infinite target": ("source: my.csv, target: b, task: regression", {"my.csv": table(*ROWS, "1,inf,no")}),
     "constant target": ("source: my.csv, target: c", {"my.csv": column([1.5] * 60)}),
     "no logarithm": ("source: my.csv, target: a, target_transform: log", {"my.csv": table(*ROWS)}),
     "groups too few": (
-        "source: my.csv, target: y, split: {groups: c}", {"my.csv": column([f"g{i % 2}" for i in range(60)])}
+        "source: my.csv, target: y, split: {groups: c}",
+        {"my.csv": column([f"g{i % 2}" for i in range(60)])},
     ),
     "time that is none": (
-        "source: my.csv, target: y, split: {time: c}", {"my.csv": column([f"soon {i}" for i in range(60)])}
+        "source: my.csv, target: y, split: {time: c}",
+        {"my.csv": column([f"soon {i}" for i in range(60)])},
     ),
     "labels that train never saw": (
         "source: my.csv, target: y, split: {time: c}",
@@ -159,14 +162,17 @@ SOURCES: dict[str, tuple[str, dict[str, Content]]] = {
     ),
     "labels of an official test that train never saw": (
         "source: my.csv, target: y",
-        {"my.csv": column([*["train"] * 40, *["val"] * 10, *["test"] * 10], "a,b,split,y").replace("test,no", "test,new")},
+        {
+            "my.csv": column([*["train"] * 40, *["val"] * 10, *["test"] * 10], "a,b,split,y").replace(
+                "test,no", "test,new"
+            )
+        },
     ),
     "an official split without a part": (
-        "source: my.csv, target: y", {"my.csv": column([*["val"] * 40, *["test"] * 20], "a,b,split,y")}
+        "source: my.csv, target: y",
+        {"my.csv": column([*["val"] * 40, *["test"] * 20], "a,b,split,y")},
     ),
-    "fewer rows than folds": (
-        "source: my.csv, target: y, split: {folds: 20}", {"my.csv": table(*ROWS[:12])}
-    ),
+    "fewer rows than folds": ("source: my.csv, target: y, split: {folds: 20}", {"my.csv": table(*ROWS[:12])}),
     "no gzip": ("source: my.csv.gz, target: y", {"my.csv.gz": table(*ROWS)}),
     "a cut gzip": ("source: my.csv.gz, target: y", {"my.csv.gz": gzip.compress(table(*ROWS).encode(), mtime=0)[:-20]}),
     "no Parquet": ("source: my.parquet, target: y", {"my.parquet": table(*ROWS)}),
@@ -175,12 +181,11 @@ SOURCES: dict[str, tuple[str, dict[str, Content]]] = {
         {"my.parquet": b"PAR1" + bytes(99)},
     ),
     "nested values": ("source: my.parquet, target: y", {"my.parquet": parquet(a=[[1, 2]] * 40, y=Y)}),
-    "JSON that is broken": (
-        "source: my.jsonl", {"my.jsonl": '{"text": "fine", "target": 1}\n{"text": "bad", \n' * 9}
-    ),
+    "JSON that is broken": ("source: my.jsonl", {"my.jsonl": '{"text": "fine", "target": 1}\n{"text": "bad", \n' * 9}),
     "JSON without objects": ("source: my.jsonl", {"my.jsonl": "[1, 2]\n" * 20}),
     "JSON that lacks a target": (
-        "source: my.jsonl", {"my.jsonl": '{"text": "fine", "target": 1}\n{"text": "bad", "target": 0}\n' * 9 + '{"text": "x"}\n'}
+        "source: my.jsonl",
+        {"my.jsonl": '{"text": "fine", "target": 1}\n{"text": "bad", "target": 0}\n' * 9 + '{"text": "x"}\n'},
     ),
     "JSON nested too deep": ("source: my.jsonl", {"my.jsonl": '{"text": ' + "[" * 100_000 + "\n"}),
     "texts in an array of JSON": ("source: my.json", {"my.json": '[{"text": "fine", "target": 1}]'}),
@@ -189,18 +194,20 @@ SOURCES: dict[str, tuple[str, dict[str, Content]]] = {
     "npz without X": ("source: my.npz", {"my.npz": npz(data=X, y=Y)}),
     "npz without y": ("source: my.npz", {"my.npz": npz(X=X, labels=Y)}),
     "npz with pickled objects": (
-        "source: my.npz", {"my.npz": npz(X=X, y=np.array([{"a": 1}, "b"] * 20, dtype=object))}
+        "source: my.npz",
+        {"my.npz": npz(X=X, y=np.array([{"a": 1}, "b"] * 20, dtype=object))},
     ),
     "a pickle renamed npz": ("source: my.npz", {"my.npz": b"\x80\x04\x95" + bytes(99)}),
     "npz of other lengths": ("source: my.npz", {"my.npz": npz(X=X, y=Y[:9])}),
     "npz of one-hot targets": ("source: my.npz", {"my.npz": npz(X=X, y=np.eye(2)[Y])}),
-    "npz with infinite pixels": (
-        "source: my.npz", {"my.npz": npz(X=np.full((40, 8, 8), np.inf), y=Y)}
-    ),
+    "npz with infinite pixels": ("source: my.npz", {"my.npz": npz(X=np.full((40, 8, 8), np.inf), y=Y)}),
     "npz of texts": ("source: my.npz", {"my.npz": npz(X=X.astype(str), y=Y)}),
     "npz with a way out": ("source: my.npz", {"my.npz": member("../X.npy", b"x")}),
     "npz that unpacks without end": ("source: my.npz", {"my.npz": lambda path: path.write_bytes(bomb())}),
-    "gzip that unpacks without end": ("source: my.csv.gz, target: y", {"my.csv.gz": lambda path: path.write_bytes(endless())}),
+    "gzip that unpacks without end": (
+        "source: my.csv.gz, target: y",
+        {"my.csv.gz": lambda path: path.write_bytes(endless())},
+    ),
     "folder without classes": ("source: pics", {f"pics/{i}.png": picture(shade=i) for i in range(12)}),
     "folder without images": ("source: pics", {"pics/a/readme.txt": "none", "pics/b/readme.txt": "none"}),
     "one class folder": ("source: pics", {f"pics/cat/{i}.png": picture(shade=i) for i in range(12)}),
@@ -213,44 +220,68 @@ SOURCES: dict[str, tuple[str, dict[str, Content]]] = {
     "an image that lacks most of it": ("source: pics", folder(**{"cat/9.png": huge(3_000, 3_000)})),
     "many bad images": ("source: pics", folder(**{f"cat/{i}x.png": b"" for i in range(30)})),
     "a folder of a class that is a link to itself": (
-        "source: pics", {f"pics/{i}": lambda path: path.symlink_to(path.name) for i in range(2)}
+        "source: pics",
+        {f"pics/{i}": lambda path: path.symlink_to(path.name) for i in range(2)},
     ),
     "a folder within a class": ("source: pics", folder(**{"cat/more/9.png": picture()})),
     "a kind that it isn't": ("source: pics, kind: text", folder()),
     "sequences with infinite values": (
-        "source: my.npz, kind: sequence", {"my.npz": npz(X=np.where(np.arange(40)[:, None, None] == 3, np.inf, RANDOM.normal(size=(40, 6, 2))), y=Y)}
+        "source: my.npz, kind: sequence",
+        {"my.npz": npz(X=np.where(np.arange(40)[:, None, None] == 3, np.inf, RANDOM.normal(size=(40, 6, 2))), y=Y)},
     ),
     "lengths beyond the steps": (
-        "source: my.npz, kind: sequence", {"my.npz": npz(X=RANDOM.normal(size=(40, 6, 2)), y=Y, lengths=np.full(40, 9))}
+        "source: my.npz, kind: sequence",
+        {"my.npz": npz(X=RANDOM.normal(size=(40, 6, 2)), y=Y, lengths=np.full(40, 9))},
     ),
-}  # fmt: skip
+}
 
 NOTED: dict[str, tuple[str, dict[str, Content]]] = {
-    "missing values": ("source: my.csv, target: y", {"my.csv": column(["" if i % 9 == 0 else i % 7 for i in range(60)])}),
-    "a constant column and an empty one": (
-        "source: my.csv, target: y", {"my.csv": column(["7,"] * 60, "a,b,c,d,y")}
+    "missing values": (
+        "source: my.csv, target: y",
+        {"my.csv": column(["" if i % 9 == 0 else i % 7 for i in range(60)])},
     ),
-    "a column of ids": ("source: my.csv, target: y", {"my.csv": column([f"user-{i}" for i in range(60)], "a,b,user,y")}),
+    "a constant column and an empty one": ("source: my.csv, target: y", {"my.csv": column(["7,"] * 60, "a,b,c,d,y")}),
+    "a column of ids": (
+        "source: my.csv, target: y",
+        {"my.csv": column([f"user-{i}" for i in range(60)], "a,b,user,y")},
+    ),
     "numbers that count the rows": ("source: my.csv, target: y", {"my.csv": column(list(range(60)))}),
     "rows that are there twice": ("source: my.csv, target: y", {"my.csv": table(*ROWS, *ROWS)}),
     "a column that tells the class": (
-        "source: my.csv, target: y", {"my.csv": column([5 if i % 2 else 2 for i in range(60)])}
+        "source: my.csv, target: y",
+        {"my.csv": column([5 if i % 2 else 2 for i in range(60)])},
     ),
     "semicolons and Windows' line ends": (
-        "source: my.csv, target: y", {"my.csv": table(*ROWS).replace(",", ";").replace("\n", "\r\n")}
+        "source: my.csv, target: y",
+        {"my.csv": table(*ROWS).replace(",", ";").replace("\n", "\r\n")},
     ),
     "images of several sizes and modes": (
         "source: pics",
-        folder(**{"cat/9.png": picture(33), "cat/10.png": picture(20, mode="L"), "horse/9.jpg": picture(format_="JPEG"),
-                  "horse/10.gif": picture(mode="P", format_="GIF"), "horse/11.png": picture(mode="RGBA")}),
+        folder(
+            **{
+                "cat/9.png": picture(33),
+                "cat/10.png": picture(20, mode="L"),
+                "horse/9.jpg": picture(format_="JPEG"),
+                "horse/10.gif": picture(mode="P", format_="GIF"),
+                "horse/11.png": picture(mode="RGBA"),
+            }
+        ),
     ),
     "a wrong ending": ("source: pics", folder(**{"cat/9.png": picture(format_="JPEG")})),
     "hidden files, other files and links that lead out": (
         "source: pics",
-        folder(**{".DS_Store": "x", "cat/.hidden.png": "x", "cat/Thumbs.db": "x", "readme.txt": "x",
-                  "horse/loop": lambda path: path.symlink_to("."), "horse/out.png": lambda path: path.symlink_to("/etc/hostname")}),
+        folder(
+            **{
+                ".DS_Store": "x",
+                "cat/.hidden.png": "x",
+                "cat/Thumbs.db": "x",
+                "readme.txt": "x",
+                "horse/loop": lambda path: path.symlink_to("."),
+                "horse/out.png": lambda path: path.symlink_to("/etc/hostname"),
+            }
+        ),
     ),
-}  # fmt: skip
+}
 
 
 def bomb() -> bytes:

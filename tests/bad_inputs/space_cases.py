@@ -52,7 +52,8 @@ FILES: dict[str, Content] = {
     "no and on are words": with_line("search: {first_trials: no}\nscore: {metric: on}"),
     "low above high": width("{low: 12, high: 4}"),
     "log from 0": changed(("low: 1e-3", "low: 0")),
-    "log from below 0": with_line("model: {}").replace(f"width: {WIDTH}", "options: {a: {low: -1, high: 1, log: true}}")
+    "log from below 0": with_line("model: {}")
+    .replace(f"width: {WIDTH}", "options: {a: {low: -1, high: 1, log: true}}")
     .replace("model: {}\n", ""),
     "infinite bound": changed(("high: 0.5}", "high: .inf}")),
     "nan bound": changed(("low: 0.0, high: 0.5}", "low: .nan, high: 0.5}")),
@@ -82,17 +83,21 @@ FILES: dict[str, Content] = {
     "NUL in the text": changed(("study: small", "study: a\0b")),
     "option name with a dash": width("8, options: {my-key: 3}"),
     "nested deeper than 50": "a: " * 1 + "{a: " * 60 + "1" + "}" * 60 + "\n",
-    "alias bomb": "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+    "alias bomb": "a: &a [1,1,1,1,1,1,1,1,1]\n"
+    + "".join(
         f"{new}: &{new} [{','.join(['*' + old] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
     ),
     "alias of nothing": with_line("search: *here"),
     "merged keys": "base: &b {seed: 1}\n<<: *b\ndata: {source: sklearn:wine}\n",
     "over a megabyte": SMALL + "#" * 2_000_000,
     "many problems": replaced(
-        SMALL, ("dropout", "dropuot"), ("seed: 3", "seed: x"), (WIDTH, "{low: 9, high: 2}"),
+        SMALL,
+        ("dropout", "dropuot"),
+        ("seed: 3", "seed: x"),
+        (WIDTH, "{low: 9, high: 2}"),
         ("trials: 3", "trials: -3"),
     ),
-}  # fmt: skip
+}
 
 SETTINGS: dict[str, str] = {
     "unknown sampler": with_line("search: {sampler: tpo}"),

@@ -94,6 +94,25 @@ FILES = {
         npz(X=X, y=Y, split=["train"] * 39 + ["dev"]),
         "d.npz: split says 'dev' in row 40; train, val and test are allowed",
     ),
+    "NUL": ("d.csv", "a,t\n" + ROWS + "1,\0\n", "d.csv: no text (byte 0x00 at offset 56); save it as UTF-8"),
+    "utf-16 without a mark": (
+        "d.csv",
+        "a,t\n".encode("utf-16-le"),
+        "d.csv: no text (byte 0x00 at offset 1); save it as UTF-8",
+    ),
+    "utf-32": ("d.csv", "a,t\n".encode("utf-32"), "d.csv: is UTF-32, not UTF-8; save it as UTF-8"),
+    "open quote": (
+        "d.csv",
+        'a,b,t\n1,2,3\n1,"2,3\n4,5,6\n',
+        "d.csv: line 3 has 2 fields, the header has 3; a quote that opens there is closed on line 4 or not at all: "
+        "close it, or double it if meant",
+    ),
+    "json": (
+        "d.json",
+        "[]",
+        "d.json: unknown kind of file (did you mean '.jsonl'?); a name that ends in .csv, .csv.gz, .tsv, .tsv.gz, "
+        ".parquet, .parquet.gz, .jsonl, .jsonl.gz, .npz is allowed",
+    ),
     "xlsx": (
         "d.xlsx",
         "PK",
@@ -113,6 +132,17 @@ def test_garbage_named_parquet_is_refused_in_one_line(read: Read) -> None:
     message = said(read, b"PAR1garbage", "d.parquet")
     assert message.startswith("d.parquet: damaged or not a Parquet file (")
     assert "\n" not in message
+
+
+def test_what_a_damaged_parquet_file_makes_arrow_say_cannot_steer_a_terminal(read: Read) -> None:
+    damaged = b"PAR1\x1e\x01\x00\x00\x00PAR1"  # a footer of a type that isn't one, which arrow quotes as it is
+    assert said(read, damaged, "d.parquet").isprintable()
+
+
+def test_a_name_as_long_as_a_book_is_cut(read: Read) -> None:
+    (line,) = said(read, '{"text": "a", "' + "x" * 2000 + '": 1, "' + "x" * 2000 + '": 2}\n', "d.jsonl").splitlines()
+    assert "occurs more than once" in line
+    assert len(line) < 300
 
 
 def test_a_missing_file_is_named_with_its_nearest_neighbour(read: Read, table: Make, tmp_path: Path) -> None:
@@ -138,6 +168,10 @@ def test_a_decompression_bomb_is_refused(read: Read, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(files, "BOMB_BYTES", 100_000)
     bomb = gzip.compress(b"a,t\n" + b"1,1\n" * 10**6)
     assert said(read, bomb, "d.csv.gz").startswith("d.csv.gz: unpacks to more than 100 times its size")
+    monkeypatch.undo()
+    monkeypatch.setattr(files, "ZEROS_BYTES", 10**6)  # one byte over and over is told long before 2 GB of it are there
+    assert said(read, gzip.compress(b"1" * (1 << 24)), "d.csv.gz").startswith("d.csv.gz: unpacks to more than 300 ")
+    monkeypatch.setattr(files, "BOMB_BYTES", 100_000)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("X.npy", b"0" * 10**7)

@@ -67,6 +67,18 @@ def test_an_encoder_read_back_from_json_encodes_bit_for_bit_the_same(train: pd.D
         assert (encoded[:, first:] >= 0).all()
 
 
+@settings(max_examples=40, deadline=None)
+@given(frames(), frames(), frames())
+def test_what_stands_in_rows_of_val_and_test_changes_nothing_in_the_encoder(
+    train: pd.DataFrame, one: pd.DataFrame, two: pd.DataFrame
+) -> None:
+    goal = Goal("classification", np.arange(len(train)) % 2, ("no", "yes"))
+    alone = fit_table(train, np.arange(len(train)), goal, Target())[0]
+    for others in (one, two):
+        frame = pd.concat([train, others.reindex(columns=train.columns)], ignore_index=True)
+        assert fit_table(frame, np.arange(len(train)), goal, Target())[0] == alone
+
+
 def test_statistics_of_train_are_untouched_by_changes_of_val_and_test_rows(read: Read, table: Make) -> None:
     frame = table(when=pd.date_range("2020-01-01", periods=60).astype(str), m=[np.nan, 1.0, 2.0] * 20)
     frame["split"] = ["train"] * 40 + ["val"] * 10 + ["test"] * 10

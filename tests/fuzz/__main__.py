@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz --count 100000 --seed 1`: generated files in numbers; ends with 1 if anything but a refusal came."""
+"""`python -m tests.fuzz --count 100000 --seed 1` tries generated files; ends with 1 if there was a fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutated data: small tables, JSON lines, arrays, Parquet files and folders of images, and the keys they are read by."""
+"""Mutated data: small tables, JSON lines, arrays, Parquet files, folders of images, and the keys they are read by."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from tuner.config import Data, Split
 from . import texts
 
 CELLS = (
-    "", "NA", "nan", "inf", "-inf", "1e999", "-1e308", "1e200", str(2**53 + 1), str(2**63), "9" * 400, "0", "-0.0", "1,5",
-    '"1,5"', '"1,500.5"', '"', '""', '"a\nb"', "yes", "YES", " yes ", "true", "2020-01-01", "2020-13-99", "9999999-01-01",
-    "0001-01-01", "12:30", "\u00e9", "\u202e", "\0", "\x1b[31m", "=cmd()", "x" * 500, "train", "test", "[1, 2]", "{}", "0x10",
-    "1_0", "\ufeff", "\u0661\u0662", "\u2212 1", "+5", "1.", ".5", "1e-400", "None", "?", "-", "\ud800", "1 000", "$5", "5%",
+    "", "NA", "nan", "inf", "-inf", "1e999", "-1e308", "1e200", str(2**53 + 1), str(2**63), "9" * 400, "0", "-0.0",
+    "1,5", '"1,5"', '"1,500.5"', '"', '""', '"a\nb"', "yes", "YES", " yes ", "true", "2020-01-01", "2020-13-99",
+    "9999999-01-01", "0001-01-01", "12:30", "\u00e9", "\u202e", "\0", "\x1b[31m", "=cmd()", "x" * 500, "train", "test",
+    "[1, 2]", "{}", "0x10", "1_0", "\ufeff", "\u0661\u0662", "\u2212 1", "+5", "1.", ".5", "1e-400", "None", "?", "-",
+    "\ud800", "1 000", "$5", "5%",
 )  # fmt: skip
 JSONS = (
-    "null", "true", "1e999", "NaN", "Infinity", "-0.0", str(2**70), '"\\ud800"', '"\\u0000"', "[]", "[1, [2]]", "{}", '""',
-    '"a b c"', '{"a": 1}', '"' + "x" * 2000 + '"', "1" * 5000, "-", "'x'", "[" * 300, '"\\x"', '"\u202e\x1b"',
+    "null", "true", "1e999", "NaN", "Infinity", "-0.0", str(2**70), '"\\ud800"', '"\\u0000"', "[]", "[1, [2]]", "{}",
+    '""', '"a b c"', '{"a": 1}', '"' + "x" * 2000 + '"', "1" * 5000, "-", "'x'", "[" * 300, '"\\x"', '"\u202e\x1b"',
 )  # fmt: skip
 ENDS = 0.04  # how often a file is empty, or noise
 
@@ -40,11 +41,26 @@ def _data(random: Random, source: str, **keys: Any) -> Data:
             ({"folds": 2}, {"folds": 9}, {"groups": "b"}, {"time": "a"}, {"time": "d"}, {"stratify": False})
         )
     if random.random() < 0.15:
-        keys |= random.choice((
-            {"task": "regression"}, {"task": "classification"}, {"target_transform": "log"}, {"drop": ("a",)}, {"target": "a"},
-            {"target": None}, {"kind": "table"}, {"kind": "text"}, {"kind": "sequence"}, {"kind": "image"}, {"text": "c"},
-            {"tokens": "character"}, {"length": 2}, {"id": "b", "time": "a"}, {"id": "c"}, {"vocabulary": 10},
-        ))  # fmt: skip
+        keys |= random.choice(
+            (
+                {"task": "regression"},
+                {"task": "classification"},
+                {"target_transform": "log"},
+                {"drop": ("a",)},
+                {"target": "a"},
+                {"target": None},
+                {"kind": "table"},
+                {"kind": "text"},
+                {"kind": "sequence"},
+                {"kind": "image"},
+                {"text": "c"},
+                {"tokens": "character"},
+                {"length": 2},
+                {"id": "b", "time": "a"},
+                {"id": "c"},
+                {"vocabulary": 10},
+            )
+        )
     return Data(source=source, split=Split(**split), **keys)
 
 
@@ -59,10 +75,15 @@ def _rows(random: Random) -> list[list[str]]:
     rows = random.choice((5, 24, 40, 40, 60))
     labels = random.choice((("no", "yes"), ("0", "1"), ("1.5", "2.5", "0.25"), ("a", "b", "c")))
     return [
-        [f"{random.gauss(0, 1):.3f}", str(random.randrange(6)), random.choice(("red", "green", "blue")),
-         f"20{i % 30:02d}-01-0{i % 9 + 1}", random.choice(labels)]
+        [
+            f"{random.gauss(0, 1):.3f}",
+            str(random.randrange(6)),
+            random.choice(("red", "green", "blue")),
+            f"20{i % 30:02d}-01-0{i % 9 + 1}",
+            random.choice(labels),
+        ]
         for i in range(rows)
-    ]  # fmt: skip
+    ]
 
 
 def csv(random: Random, place: Path) -> Data:
@@ -92,17 +113,29 @@ def csv(random: Random, place: Path) -> Data:
 def jsonl(random: Random, place: Path) -> Data:
     """Texts and rows as JSON lines."""
     rows = [
-        {"text": " ".join(random.choices(("one", "two", "three", "\u00e9t\u00e9"), k=random.randrange(1, 6))), "a": i, "b": i % 4,
-         "target": random.choice(("no", "yes"))}
+        {
+            "text": " ".join(random.choices(("one", "two", "three", "\u00e9t\u00e9"), k=random.randrange(1, 6))),
+            "a": i,
+            "b": i % 4,
+            "target": random.choice(("no", "yes")),
+        }
         for i in range(random.choice((6, 30, 30)))
-    ]  # fmt: skip
+    ]
     lines = [json.dumps(row, ensure_ascii=random.random() < 0.5) for row in rows]
     for _ in range(random.choice((0, 1, 1, 3))):
         at = random.randrange(len(lines))
         name = random.choice(("text", "target", "a", "new"))
-        lines[at] = lines[at][:-1] + f', "{name}": {random.choice(JSONS)}}}' if random.random() < 0.5 else (
-            '{"text": ' + random.choice(JSONS) + ', "target": ' + random.choice(("1", '"no"', random.choice(JSONS))) + "}"
-        )  # fmt: skip
+        lines[at] = (
+            lines[at][:-1] + f', "{name}": {random.choice(JSONS)}}}'
+            if random.random() < 0.5
+            else (
+                '{"text": '
+                + random.choice(JSONS)
+                + ', "target": '
+                + random.choice(("1", '"no"', random.choice(JSONS)))
+                + "}"
+            )
+        )
     text = "\n".join(lines)
     for _ in range(random.choice((0, 0, 1, 2))):
         text = random.choice((texts.sign, *texts.CHANGES[7:]))(text, random)
@@ -127,11 +160,19 @@ def npz(random: Random, place: Path) -> Data:
     y = y.astype(random.choice(("i8", "i8", "i8", "f8", "U3", "O", "?", "u1", "c8")))
     arrays = {"X": x, "y": y if random.random() < 0.95 else y[:, None]}
     if random.random() < 0.3:
-        arrays |= random.choice((
-            {"split": np.array(random.choices(("train", "val", "test"), k=rows))}, {"split": np.array(["x"] * rows)},
-            {"classes": np.array(["a", "b", "c"])}, {"classes": np.array([1, 1])}, {"lengths": chance.integers(0, 9, rows)},
-            {"lengths": np.full(rows, 2)}, {"lengths": np.array("x")}, {"b": np.arange(rows) % 4}, {"y": np.array(3)},
-        ))  # fmt: skip
+        arrays |= random.choice(
+            (
+                {"split": np.array(random.choices(("train", "val", "test"), k=rows))},
+                {"split": np.array(["x"] * rows)},
+                {"classes": np.array(["a", "b", "c"])},
+                {"classes": np.array([1, 1])},
+                {"lengths": chance.integers(0, 9, rows)},
+                {"lengths": np.full(rows, 2)},
+                {"lengths": np.array("x")},
+                {"b": np.arange(rows) % 4},
+                {"y": np.array(3)},
+            )
+        )
     stream = io.BytesIO()
     random.choice((np.savez, np.savez_compressed))(stream, **arrays)
     content = stream.getvalue()
@@ -143,19 +184,36 @@ def parquet(random: Random, place: Path) -> Data:
     """Tables with columns of many types."""
     rows = random.choice((0, 6, 24, 40, 40))
     columns: dict[str, Any] = {
-        "a": [random.gauss(0, 1) for _ in range(rows)], "b": [i % 4 for i in range(rows)], "y": [i % 2 for i in range(rows)]
-    }  # fmt: skip
+        "a": [random.gauss(0, 1) for _ in range(rows)],
+        "b": [i % 4 for i in range(rows)],
+        "y": [i % 2 for i in range(rows)],
+    }
     more = (
-        [None] * rows, [[1, 2]] * rows, [{"k": 1}] * rows, [b"\xff"] * rows, pd.date_range("2020", periods=rows), [2**60] * rows,
-        pd.Categorical(["u", "v"] * (rows // 2)), pd.array([1, None] * (rows // 2), dtype="Int64"), [True, None] * (rows // 2),
-        pd.to_timedelta(list(range(rows)), unit="s"), [float("inf")] * rows, ["x", None] * (rows // 2), ["\0\x1b"] * rows,
-        pd.date_range("2020", periods=rows, tz="UTC"), [random.choice(CELLS[:-5]) for _ in range(rows)],
-    )  # fmt: skip
+        [None] * rows,
+        [[1, 2]] * rows,
+        [{"k": 1}] * rows,
+        [b"\xff"] * rows,
+        pd.date_range("2020", periods=rows),
+        [2**60] * rows,
+        pd.Categorical(["u", "v"] * (rows // 2)),
+        pd.array([1, None] * (rows // 2), dtype="Int64"),
+        [True, None] * (rows // 2),
+        pd.to_timedelta(list(range(rows)), unit="s"),
+        [float("inf")] * rows,
+        ["x", None] * (rows // 2),
+        ["\0\x1b"] * rows,
+        pd.date_range("2020", periods=rows, tz="UTC"),
+        [random.choice(CELLS[:-5]) for _ in range(rows)],
+    )
     for name in random.sample(("c", "d", "y", "a", "split"), random.choice((0, 1, 2))):
-        columns[name] = random.choice([values for values in more])
+        columns[name] = random.choice(more)
     stream = io.BytesIO()
-    frame = pd.DataFrame({name: pd.Series(values).map(_storable) if isinstance(values, list) else values
-                          for name, values in columns.items()})  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            name: pd.Series(values).map(_storable) if isinstance(values, list) else values
+            for name, values in columns.items()
+        }
+    )
     frame.to_parquet(stream)
     content = stream.getvalue()
     _written(place / "d.parquet", texts.flipped(content, random) if random.random() < 0.3 else content, random)
@@ -225,5 +283,9 @@ def _linked(root: Path, random: Random) -> None:
 
 STRANGE: tuple[Callable[[Path, Random], None], ...] = (_damaged, _damaged, _odd, _linked)
 KINDS: dict[str, Callable[[Random, Path], Data]] = {
-    "csv": csv, "jsonl": jsonl, "npz": npz, "parquet": parquet, "images": images,
-}  # fmt: skip
+    "csv": csv,
+    "jsonl": jsonl,
+    "npz": npz,
+    "parquet": parquet,
+    "images": images,
+}

@@ -1,7 +1,7 @@
 """Generated files, mutated from sound ones: each is taken, or refused as the user's mistake within a second.
 
-`run(seed, count, folder)` tries so many; case `number` of a seed is the same every time (`try_one`). About two thirds are
-space files, the rest are small tables, JSON lines, arrays, Parquet files and folders of images.
+`run(seed, count, folder)` tries so many; case `number` of a seed is the same every time (`try_one`). About two thirds
+are space files, the rest are small tables, JSON lines, arrays, Parquet files and folders of images.
 """
 
 from __future__ import annotations
@@ -54,13 +54,15 @@ def run(seed: int, count: int, folder: Path, seconds: float = float("inf")) -> d
             break
     slowest = max(tried, key=lambda case: case.seconds)
     return {
-        "seed": seed, "tried": len(tried), "accepted": sum(case.code == 0 for case in tried),
+        "seed": seed,
+        "tried": len(tried),
+        "accepted": sum(case.code == 0 for case in tried),
         "refused": dict(sorted(Counter(case.code for case in tried if case.code > 0).items())),
         "kinds": {kind: _of_kind(tried, kind) for kind in ("space", *files.KINDS)},
         "tracebacks": sum(case.code < 0 for case in tried),
         "slowest": {"seconds": round(slowest.seconds, 3), "case": slowest.number, "kind": slowest.kind},
         "faults": [f"case {case.number} ({case.kind}): {case.fault}" for case in tried if case.fault],
-    }  # fmt: skip
+    }
 
 
 def _of_kind(tried: list[Tried], kind: str) -> dict[str, int]:

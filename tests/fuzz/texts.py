@@ -10,15 +10,17 @@ from random import Random
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 WORDS = (
-    "", "0", "-1", "1", "1e-400", "1e400", "-1e308", ".inf", "-.inf", ".nan", str(2**53 + 1), str(2**63), str(-(2**63)),
-    "9" * 5000, "1_000", "1:30", "0x10", "012", "true", "no", "null", "~", "''", '""', "'x", '"\\e[31m"', '"\\q"', "[]",
-    "{}", "[[1], 2]", "[1, 1]", "{low: 1}", "{low: 2, high: 1}", "{low: 0, high: 1, log: true}", "{low: 1, high: 1}",
-    "{low: 1, high: 9, step: 0}", "{low: 0.0, high: 1.0, step: 1e-300}", "{choices: []}", "{choices: [a, 1, true, null]}",
+    "", "0", "-1", "1", "1e-400", "1e400", "-1e308", ".inf", "-.inf", ".nan", str(2**53 + 1), str(2**63),
+    str(-(2**63)), "9" * 5000, "1_000", "1:30", "0x10", "012", "true", "no", "null", "~", "''", '""', "'x",
+    '"\\e[31m"', '"\\q"', "[]", "{}", "[[1], 2]", "[1, 1]", "{low: 1}", "{low: 2, high: 1}",
+    "{low: 0, high: 1, log: true}", "{low: 1, high: 1}", "{low: 1, high: 9, step: 0}",
+    "{low: 0.0, high: 1.0, step: 1e-300}", "{choices: []}", "{choices: [a, 1, true, null]}",
     "{low: 1, high: 9, or: 0}", "{low: 1, high: 9, or: 5}", "{low: 1, high: 4, when: {model.family: cnn}}",
     "{low: 1, high: 4, when: {model.width: 1}}", "{low: 1, high: 4, when: {x.y: [1]}}", "&a [1]", "*a", "&a [*a]",
-    "!!python/name:os.system", "!!str 3", "!x", "|\n  text\n", ">-\n  text\n", "@x", "`x`", "%x", "? x", "- x", "os:system",
-    "a.b:c", "../../x", "/dev/null", "a/b", "x" * 300, "\u00e9\u4e2d", "\U0001f600", "\u202e", "\ufeff", "\u2028", "\x85",
-    "\0", "\x1b[31m", "\t", "none", "auto", "[" * 60, "{a: " * 60, "1" * 400 + ".5", "-0.0", "1.", "+.5", "2020-01-01", "<<",
+    "!!python/name:os.system", "!!str 3", "!x", "|\n  text\n", ">-\n  text\n", "@x", "`x`", "%x", "? x", "- x",
+    "os:system", "a.b:c", "../../x", "/dev/null", "a/b", "x" * 300, "\u00e9\u4e2d", "\U0001f600", "\u202e", "\ufeff",
+    "\u2028", "\x85", "\0", "\x1b[31m", "\t", "none", "auto", "[" * 60, "{a: " * 60, "1" * 400 + ".5", "-0.0", "1.",
+    "+.5", "2020-01-01", "<<",
 )  # fmt: skip
 SIGNS = "{}[]:,-&*!|>%@`'\"#? \n\t\r0e.\\~=<\0\u00e9\u2028\ufeff"
 Lines = list[str]
@@ -143,6 +145,18 @@ def letter(text: str, random: Random) -> str:
 
 
 CHANGES: tuple[Callable[[str, Random], str], ...] = (
-    value, value, value, value, value, value, value, sign, letter,
-    _lines(_cut), _lines(_doubled), _lines(_swapped), _lines(_indented), _lines(_lengthened),
-)  # fmt: skip
+    value,
+    value,
+    value,
+    value,
+    value,
+    value,
+    value,
+    sign,
+    letter,
+    _lines(_cut),
+    _lines(_doubled),
+    _lines(_swapped),
+    _lines(_indented),
+    _lines(_lengthened),
+)
