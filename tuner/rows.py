@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from tuner.storage import DamagedError, models
 KEY = "tuner"
 PARTS = (
     models.TrialParamModel, models.TrialValueModel, models.TrialIntermediateValueModel, models.TrialHeartbeatModel,
+    models.TrialUserAttributeModel,
 )  # fmt: skip
 COUNT, FACTS = "trials", "facts"  # of what must be there: how many trials, the keys of which facts
 STATES: dict[TrialState, State] = {
@@ -123,23 +124,30 @@ def shown_of_study(session: Any, study: StudyRecord, study_id: int, attributes: 
 
 
 def entry_of(session: Any, row: Any, record: TrialRecord) -> ledger.Entry:
-    """Return what a ledger says of a trial that has ended: its record, and what else is needed to write its rows."""
+    """Return what a ledger says of a trial: its record, and what else is needed to write its rows."""
     param, step = models.TrialParamModel, models.TrialIntermediateValueModel
     params = session.query(param.param_name, param.param_value, param.distribution_json)
     steps = session.query(step.step, step.intermediate_value)
     of = row.trial_id
+    kinds = {name: rest for name, *rest in params.filter(param.trial_id == of).order_by(param.param_id)}
+    points = [tuple(each) for each in steps.filter(step.trial_id == of).order_by(step.step)]
+    return entry(row, record.state, record.number, record.to_json(), kinds, points)
+
+
+def entry(
+    row: Any, state: State, number: int, record: Mapping[str, Any], params: Mapping[str, Any], steps: Sequence[Any]
+) -> ledger.Entry:
+    """Return what a ledger says of a trial that has a row."""
     return {
-        "trial": record.number, "state": record.state, "id": of,
+        "trial": number, "state": state, "id": row.trial_id,
         "begun": row.datetime_start and row.datetime_start.isoformat(),
         "ended": row.datetime_complete and row.datetime_complete.isoformat(),
-        "params": {name: rest for name, *rest in params.filter(param.trial_id == of).order_by(param.param_id)},
-        "steps": [tuple(each) for each in steps.filter(step.trial_id == of).order_by(step.step)],
-        "record": record.to_json(),
+        "params": params, "steps": steps, "record": record,
     }  # fmt: skip
 
 
 def forget_trial(session: Any, trial_id: int) -> None:
-    """Delete the rows of a trial, but for attributes that tuner didn't write."""
+    """Delete the rows of a trial, but for what others than tuner hold of it in its system attributes."""
     _empty_trial(session, trial_id)
     session.query(models.TrialModel).filter(models.TrialModel.trial_id == trial_id).delete(synchronize_session=False)
 
@@ -147,7 +155,7 @@ def forget_trial(session: Any, trial_id: int) -> None:
 def forget_orphans(session: Any) -> None:
     """Delete rows of trials that aren't there: a new trial may get the id of one that was lost."""
     there = session.query(models.TrialModel.trial_id)
-    for model in (*PARTS, models.TrialSystemAttributeModel, models.TrialUserAttributeModel):
+    for model in (*PARTS, models.TrialSystemAttributeModel):
         session.query(model).filter(model.trial_id.not_in(there)).delete(synchronize_session=False)
 
 
@@ -188,10 +196,12 @@ def _write_trial(session: Any, study: StudyRecord, study_id: int, entry: ledger.
         insert(session, models.TrialValueModel, [value_of(row.trial_id, record.score.value)])
     text = seal(record.to_json(), about(study.name, record.number, record.state))
     insert(session, models.TrialSystemAttributeModel, [{**of, "key": KEY, "value_json": text}])
-    told = ({"label": record.label} if record.label else {}) | (shown(record) if record.ended else {})
-    user = models.TrialUserAttributeModel
-    session.query(user).filter(user.trial_id == row.trial_id, user.key.in_(told)).delete(synchronize_session=False)
-    add(session, user, of, told)
+    add(session, models.TrialUserAttributeModel, of, attributes_of(record))
+
+
+def attributes_of(record: TrialRecord) -> dict[str, Any]:
+    """Return the attributes of a trial that people sort by."""
+    return ({"label": record.label} if record.label else {}) | (shown(record) if record.ended else {})
 
 
 def value_of(trial_id: int, score: float) -> dict[str, Any]:

@@ -229,7 +229,7 @@ def _check_file(path: Path) -> None:
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
         try:
             _check_tables(path, connection)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite says with raw bytes what is wrong
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in ELSEWHERE:
                 raise
             raise DamagedError(f"{path}: is damaged ({first_line(str(error))}); {REPAIR}, or restore a copy") from error

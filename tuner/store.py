@@ -10,6 +10,7 @@ own session. Knows nothing of how trials are judged.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -27,7 +28,7 @@ from optuna.trial import TrialState
 from tuner import ledger
 from tuner.errors import StorageError
 from tuner.faults import point
-from tuner.record import StudyRecord, TrialRecord, shown
+from tuner.record import StudyRecord, TrialRecord
 from tuner.rows import (
     COUNT,
     ENDED,
@@ -36,7 +37,9 @@ from tuner.rows import (
     about,
     add,
     add_study,
+    attributes_of,
     damaged,
+    entry,
     entry_of,
     forget_orphans,
     forget_trial,
@@ -95,6 +98,7 @@ class Store:
         self.rdb, self.study, self.study_id, self.where = rdb, study, study_id, masked(rdb.url)
         self.sealed, self.facts = sealed, set(facts)  # not sealed: an older version made it
         self.ledger: Path | None = None  # where what ends is written first
+        self.begun: dict[int, tuple[dict[str, Any], dict[int, float]]] = {}  # parameters, and values written so far
 
     @classmethod
     def load(cls, rdb: RDBStorage, name: str) -> Store | None:
@@ -369,7 +373,7 @@ class Store:
                 there = {key: json.loads(text) for key, text in query}
         except (StorageError, ValueError):
             return False
-        return shown(record).items() <= there.items() if record.ended else True
+        return attributes_of(record).items() <= there.items()
 
     def is_posted(self) -> bool:
         """Tell whether what Optuna and its dashboard read of the study itself is whole."""
@@ -417,12 +421,16 @@ class Store:
                 for name, (value, kind) in suggested.items()
             ]  # fmt: skip
             insert(session, models.TrialParamModel, rows)
-            text = seal(record.to_json(), about(self.study.name, record.number, record.state))
+            document = record.to_json()
+            text = seal(document, about(self.study.name, record.number, record.state))
             insert(session, models.TrialSystemAttributeModel,
                     [{"trial_id": row.trial_id, "key": KEY, "value_json": text}])  # fmt: skip
             self._put(session, COUNT, record.number + 1)
             if self.ledger is not None:
-                ledger.append(self.ledger, entry_of(session, row, record), durable=False)
+                params = {each["param_name"]: [float(each["param_value"]), each["distribution_json"]] for each in rows}
+                self.begun[record.number] = params, {}
+                begins = entry(row, record.state, record.number, document, params, [])
+                ledger.append(self.ledger, begins, durable=False)
             if record.label:
                 add(session, models.TrialUserAttributeModel, {"trial_id": row.trial_id}, {"label": record.label})
 
@@ -430,6 +438,8 @@ class Store:
         """Add intermediate values of a running trial, in one transaction."""
         with self._writing() as session:
             insert(session, models.TrialIntermediateValueModel, steps(self._row(session, number).trial_id, values))
+        if number in self.begun:
+            self.begun[number][1].update(values)
 
     def finish(self, record: TrialRecord, values: Mapping[int, float], shown: Mapping[str, Any]) -> bool:
         """Write the end of a trial in one transaction; False if it had ended already.
@@ -447,13 +457,26 @@ class Store:
             insert(session, models.TrialIntermediateValueModel, steps(row.trial_id, values))
             add(session, models.TrialUserAttributeModel, of, shown)
             attribute = models.TrialSystemAttributeModel
-            text = seal(record.to_json(), about(self.study.name, record.number, record.state))
+            document = record.to_json()
+            text = seal(document, about(self.study.name, record.number, record.state))
             where = (attribute.trial_id == row.trial_id, attribute.key == KEY)
             session.query(attribute).filter(*where).update({"value_json": text}, synchronize_session=False)
             if self.ledger is not None:
                 session.flush()  # what can't be written isn't to be in the ledger
-                ledger.append(self.ledger, entry_of(session, row, record))
+                ledger.append(self.ledger, self._entry(session, row, record, document, values))
             return True
+
+    def _entry(
+        self, session: Any, row: Any, record: TrialRecord, document: Mapping[str, Any], values: Mapping[int, float]
+    ) -> ledger.Entry:
+        """Return what the ledger says of a trial that ends; what this process wrote of it needn't be read again."""
+        if record.number not in self.begun:
+            return entry_of(session, row, record)
+        params, earlier = self.begun[record.number]
+        points = [
+            (step, value if math.isfinite(value) else None) for step, value in sorted({**earlier, **values}.items())
+        ]
+        return entry(row, record.state, record.number, document, params, points)
 
     def release(self, number: int) -> None:
         """Give back a trial that didn't end: it waits to be run again, from its start."""
@@ -464,6 +487,8 @@ class Store:
         self._set_back(number, TrialState.RUNNING)
 
     def _set_back(self, number: int, state: TrialState) -> None:
+        if number in self.begun:
+            self.begun[number][1].clear()
         with self._writing() as session:
             row = self._row(session, number)
             if not row.state.is_finished():
