@@ -23,7 +23,7 @@ from tuner.errors import StorageError, TunerError
 @dataclass(frozen=True, slots=True)
 class Task:
     """One trial to train: its number, configuration and seed, the folder of the user's own code, and the number of the
-    splits that it is trained on.
+    splits that it is trained on. `spent` are the seconds that the trial has trained before, on other folds.
     """
 
     number: int
@@ -31,6 +31,7 @@ class Task:
     seed: int
     folder: Path
     splits: int = 0
+    spent: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +149,13 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
     """Train tasks again up to the epochs that they kept; yield each after every epoch and once it is done, until the
     deadline passes.
 
-    No two of the tasks may have one number. One whose worker died is started once more.
+    No two of the tasks may have one number. One whose worker died is started again, unless it had got no further than
+    when it died before.
 
     Raises:
         StorageError: what a task needs or leaves can't be written.
     """
-    waiting, running, died = iter(jobs), dict[int, tuple[Again, list[Epoch]]](), set[int]()
+    waiting, running, died = iter(jobs), dict[int, tuple[Again, list[Epoch]]](), dict[int, int]()
     while True:
         for job in islice(waiting, engine.slots - len(running)):
             running[job.task.number] = job, []
@@ -175,8 +177,8 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
             continue
         if isinstance(event, Unsaved):
             raise StorageError(event.error)
-        if isinstance(event, Failed) and event.died and event.number not in died:
-            died.add(event.number)
+        if isinstance(event, Failed) and event.died and len(epochs) > died.get(event.number, -1):
+            died[event.number] = len(epochs)
             epochs.clear()
             engine.start(job.task)
             continue
