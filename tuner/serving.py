@@ -162,9 +162,11 @@ def _high() -> int:
 
 
 def import_parts() -> None:
-    """Import what a worker needs: it takes a second."""
+    """Import what a worker needs, whatever its tasks are: it takes seconds."""
     import torch
 
     import tuner.training  # noqa: F401
+    import tuner.weights  # noqa: F401
+    from tuner.data import image, sequence, table, text  # noqa: F401
 
     torch.set_num_threads(1)

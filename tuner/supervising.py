@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 
-BIRTH, LIMIT, END = b"b", b"l", b"e"
-ORDER = Struct("<cid")  # what, of which life; LIMIT: bytes, END: seconds of grace. A pipe comes with a BIRTH
+BIRTH, LIMIT, END, SOON = b"b", b"l", b"e", b"s"
+ORDER = Struct("<cid")  # what, of which life; LIMIT: bytes; END: seconds from SIGTERM to SIGKILL; SOON: to SIGKILL, for
+# one that should end by itself. A BIRTH comes with a pipe.
 BORN, ENDED = b"b", b"e"
 REPORT = Struct("<ciic")  # what, of which life; BORN: the process, ENDED: its status, and how it came to its end
 BY_ITSELF, BY_ORDER, BY_MEMORY = b"i", b"o", b"m"
@@ -109,8 +110,9 @@ class _Supervisor:
             if what == LIMIT:
                 self.life.limit = value
             elif value:
-                _send_all(signal.SIGTERM, descendants(os.getpid()))
                 self.life.until = time.monotonic() + value
+                if what == END:
+                    _send_all(signal.SIGTERM, descendants(os.getpid()))
             else:
                 self._kill(BY_ORDER)
         return True
@@ -161,7 +163,7 @@ class _Supervisor:
 
     def _kill(self, how: bytes) -> None:
         assert self.life is not None
-        self.life.how = how
+        self.life.how = how if self.life.how == BY_ITSELF else self.life.how
         with suppress(ProcessLookupError):
             os.kill(self.life.process, signal.SIGKILL)
 

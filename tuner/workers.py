@@ -41,11 +41,12 @@ from tuner.supervising import (
     LIMIT,
     ORDER,
     REPORT,
+    SOON,
     die_with,
     supervise,
 )
 
-GRACE = 10.0  # seconds from SIGTERM to SIGKILL
+GRACE, DYING = 10.0, 1.0  # seconds from SIGTERM to SIGKILL, and from a closed pipe to it
 PATIENCE = 30.0  # seconds for the kernel to end what was killed
 SIZE, MOST = (
     struct.Struct("!i"),
@@ -226,7 +227,7 @@ class Processes:
         if not some or worker.why == WROTE:
             worker.pipe.close()  # so that there is no more to hear of it but its end
             worker.pipe = None
-            worker.order(END)
+            worker.order(SOON, DYING)
             return None
         if found is None or worker.why:
             return None
