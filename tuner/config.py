@@ -340,3 +340,13 @@ def misfit(family: str, kind: str) -> str:
 def min_epochs(epochs: int) -> int:
     """Return the first epoch that may be kept or judged: max(5, 10 % of the cap), at most the cap."""
     return min(epochs, max(5, math.ceil(0.1 * epochs)))
+
+
+def duration(seconds: float) -> str:
+    """Return a limit of time as people say it."""
+    return f"{seconds / 60:.4g} min" if seconds >= 60 else f"{seconds:.4g} s"
+
+
+def size_of(size: float | None) -> str:
+    """Return a limit of memory as people say it."""
+    return f"{size / 1e9:.4g} GB" if size and size >= 1e9 else f"{(size or 0) / 1e6:.4g} MB"

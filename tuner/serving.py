@@ -165,7 +165,7 @@ def import_parts() -> None:
     """Import what a worker needs, whatever its tasks are: it takes seconds."""
     import torch
 
-    import tuner.training  # noqa: F401
+    import tuner.training
     import tuner.weights  # noqa: F401
     from tuner.data import image, sequence, table, text  # noqa: F401
 

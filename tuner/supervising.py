@@ -32,6 +32,8 @@ BORN, ENDED = b"b", b"e"
 REPORT = Struct("<ciic")  # what, of which life; BORN: the process, ENDED: its status, and how it came to its end
 BY_ITSELF, BY_ORDER, BY_MEMORY = b"i", b"o", b"m"
 
+SAID = "said: "  # before what is returned by a process of its own
+
 EVERY = 0.5  # seconds between two looks at the memory
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -69,6 +71,62 @@ def supervise(control: socket.socket, parent: int, work: Callable[[int], None]) 
         supervisor.run()
     sweep()
     os._exit(0)
+
+
+def try_apart(do: Callable[[], str], seconds: float | None) -> str | int | None:
+    """Do something in a fork of this process, of which nothing stays; return what it returns. If it ended before that:
+    how, as `waitstatus_to_exitcode` has it. None if it takes longer than some seconds.
+    """
+
+    def work(pipe: int) -> None:
+        with open(pipe, "w", encoding="utf-8", errors="replace") as file:
+            file.write(SAID + do())
+
+    ours, theirs = socket.socketpair()
+    said, written = os.pipe()
+    parent = os.getpid()
+    process = os.fork()
+    if process == 0:
+        ours.close()
+        os.close(said)
+        os.close(written)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        die_with(parent, signal.SIGHUP)
+        supervise(theirs, parent, work)
+    theirs.close()
+    try:
+        with ours, open(said, encoding="utf-8", errors="replace") as file:
+            socket.send_fds(ours, [ORDER.pack(BIRTH, 1, 0.0)], [written])
+            os.close(written)
+            ours.settimeout(seconds)
+            status = _end_of(ours)
+            text = "" if status is None else file.read()
+            return text.removeprefix(SAID) if text.startswith(SAID) else status
+    finally:
+        os.waitpid(process, 0)
+
+
+def _end_of(control: socket.socket) -> int | None:
+    """Return how a worker ended; None if it hasn't when its time is over."""
+    try:
+        while report := control.recv(REPORT.size, socket.MSG_WAITALL):
+            what, _, value, _ = REPORT.unpack(report)
+            if what == ENDED:
+                return int(value)
+    except TimeoutError:
+        return None
+    return -signal.SIGKILL  # its parent was killed
+
+
+def cause(code: int) -> str:
+    """Say how a process ended."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # one without a name
+        name = str(-code)
+    return f"signal {name}" + ("; out of memory?" if code == -signal.SIGKILL else "")
 
 
 class _Supervisor:
@@ -141,6 +199,8 @@ class _Supervisor:
                 Path("/proc/self/oom_score_adj").write_text(FIRST_KILLED)
             self.work(pipe)
             code = 0
+        except OSError:  # its pipe is not there any more
+            pass
         except BaseException:
             traceback.print_exc()
         finally:

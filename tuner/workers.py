@@ -27,6 +27,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Self
 
+from tuner.config import duration, size_of
 from tuner.data.shared import place_of, write_shared
 from tuner.data.splits import Splits
 from tuner.engine import Event, Failed, Task, Trained
@@ -42,6 +43,7 @@ from tuner.supervising import (
     ORDER,
     REPORT,
     SOON,
+    cause,
     die_with,
     supervise,
 )
@@ -194,7 +196,7 @@ class Processes:
             for worker in busy:
                 if time.monotonic() >= worker.overdue and worker.task is not None:
                     limit = worker.task.config.budget.trial_timeout or 0.0
-                    worker.end(f"took longer than {_duration(limit)} (--trial-timeout)", GRACE)
+                    worker.end(f"took longer than {duration(limit)} (--trial-timeout)", GRACE)
         return None
 
     def _hear(self, busy: Sequence[_Worker], until: float) -> Event | None:
@@ -259,10 +261,10 @@ class Processes:
         (code, how), why, task = worker.ended, worker.why, worker.task
         self._finish(worker)
         if how == BY_MEMORY:
-            return Failed(task.number, f"used more than {_bytes(task.config.budget.trial_memory)} (--trial-memory)")
+            return Failed(task.number, f"used more than {size_of(task.config.budget.trial_memory)} (--trial-memory)")
         if why or how == BY_ORDER:
             return Failed(task.number, why or CLOSED)
-        return Failed(task.number, f"the worker process died ({_cause(code)})", died=True)
+        return Failed(task.number, f"the worker process died ({cause(code)})", died=True)
 
     def _finish(self, worker: _Worker) -> None:
         """Take a worker's task from it, and replace it if it is worn."""
@@ -330,25 +332,6 @@ def _message(told: bytearray, sign: bytes) -> tuple[float, Event] | None:
     told.clear()
     seconds, event = pickle.loads(text[len(sign) :])
     return seconds, event
-
-
-def _cause(code: int) -> str:
-    """Say how a process ended."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:  # one without a name
-        name = str(-code)
-    return f"signal {name}" + ("; out of memory?" if code == -signal.SIGKILL else "")
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.4g} min" if seconds >= 60 else f"{seconds:.4g} s"
-
-
-def _bytes(size: float | None) -> str:
-    return f"{size / 1e9:.4g} GB" if size and size >= 1e9 else f"{(size or 0) / 1e6:.4g} MB"
 
 
 def main(argv: list[str]) -> None:
