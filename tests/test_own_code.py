@@ -99,8 +99,8 @@ def test_a_model_that_returns_nan_is_told_to_diverge(run: Any) -> None:
 
 
 RUDE = """\
-if globals().setdefault('rude', []): return
-        rude.append('once')
+if os.path.exists(__file__ + '.was'): return  # once: each trial has a process of its own
+        open(__file__ + '.was', 'w').close()
         print('x' * 3_000_000)
         os.write(1, b'y' * 1_000_000)
         print('seen', file=sys.stderr)

@@ -103,7 +103,7 @@ def test_workers_map_one_copy_of_the_rows_and_only_of_those_that_they_train_on(p
                 engine.start(replace(first_task(plan), number=number, splits=splits))
             assert all(isinstance(engine.next(), Trained) for _ in range(2))
             for worker in engine.workers:
-                there = files_of(worker.process.pid)
+                there = files_of(worker.process)
                 assert {f"splits-{splits}/train.x.npy", f"splits-{splits}/val.x.npy"} <= there
                 assert {name.split("/")[0] for name in there} == {f"splits-{splits}"}
             for number in (0, 1):
@@ -209,10 +209,10 @@ def test_workers_that_started_early_train_the_same_and_end_where_they_are_not_ne
     space = plan.space
     assert [len(early(replace_workers(space, count)).workers) for count in (1,)] == [0], "this process trains itself"
     with early(replace_workers(space, 3)) as spares:
-        started = [worker.process for worker in spares.workers]
+        started = [worker.parent for worker in spares.workers]
         assert len(started) == 3
         engine = Processes(2, tmp_path / "data", tmp_path / "features", spares)
-        assert {worker.process for worker in engine.workers} < set(started)
+        assert {worker.parent for worker in engine.workers} < set(started)
         engine.take(plan.splits)
         list(retrain(engine, [Again(first_task(plan), 2, tmp_path / "early")]))
         engine.close()
@@ -230,7 +230,7 @@ def replace_workers(space: Space, count: int) -> Space:
 
 FAULTS = """
 import resource, torch
-from tuner.workers import keep_memory
+from tuner.serving import keep_memory
 {call}
 def step():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -166,6 +166,12 @@ def run(
     trials: Annotated[int | None, typer.Option(help="Trials of the study in all.", show_default=False)] = None,
     timeout: Annotated[str | None, typer.Option(help="Time for this run: 90s, 10m, 2h.", show_default=False)] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that train.", show_default=False)] = None,
+    trial_timeout: Annotated[
+        str | None, typer.Option(help="The longest that one trial may train: 90s, 10m, 2h.", show_default=False)
+    ] = None,
+    trial_memory: Annotated[
+        str | None, typer.Option(help="The most memory that one trial may hold: 500MB, 4GB.", show_default=False)
+    ] = None,
     study_name: Annotated[str | None, typer.Option(help="Name of the study.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the search and of every trial.", show_default=False)] = None,
     no_confirm: Annotated[
@@ -184,6 +190,8 @@ def run(
     given = {
         "--trials": ("budget.trials", trials), "--timeout": ("budget.timeout", timeout),
         "--workers": ("budget.workers", workers), "--study-name": ("study", study_name), "--seed": ("seed", seed),
+        "--trial-timeout": ("budget.trial_timeout", trial_timeout),
+        "--trial-memory": ("budget.trial_memory", trial_memory),
         "--no-confirm": ("budget.confirm", False if no_confirm else None),
     }  # fmt: skip
     overrides = _overrides(settings, given)
@@ -198,7 +206,8 @@ def run(
 def _watched(space: Space, storage: str | None, studies_dir: Path, quiet: bool) -> Study:
     """Run a study to its end, telling of it on stderr: drawn on a terminal, else a line a trial."""
     from tuner import live
-    from tuner.workers import early, keep_memory
+    from tuner.serving import keep_memory
+    from tuner.workers import early
 
     keep_memory()
     screen = live.Screen() if not quiet and live.wanted() else None

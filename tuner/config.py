@@ -211,12 +211,35 @@ Written = Annotated[float, Field(gt=0, le=3.2e7)] | Annotated[str, Field(pattern
 Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=Written), Field(gt=0, le=3.2e7)]
 
 
+SIZE = r"^(\d+(?:\.\d+)?) ?(K|M|G|T)(i?)B$"
+
+
+def _size(value: Any) -> Any:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    match = re.match(SIZE, value, re.ASCII) if isinstance(value, str) and not value.endswith("\n") else None
+    if match is None:
+        raise ValueError(f"{show(value)} is no size of memory; write 500MB, 4GB or 4GiB")
+    return round(float(match[1]) * (1024 if match[3] else 1000) ** ("KMGT".index(match[2]) + 1))
+
+
+LEAST, MOST = 1_000_000, 2**60  # bytes
+Sized = Annotated[int, Field(ge=LEAST, le=MOST)] | Annotated[str, Field(pattern=SIZE)]
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=Sized), Field(ge=LEAST, le=MOST)]
+
+
 class Budget(Section):
     """How much the study may spend."""
 
     trials: int = fixed(50, "trials of the study in all, not more of them", ge=0, le=1_000_000)
     workers: int = fixed(1, "processes that train", ge=1, le=256)
     timeout: Duration | None = fixed(None, "seconds, or 90s, 10m, 2h: for the search, the confirmation and refit")
+    trial_timeout: Duration | None = fixed(
+        None, "seconds, or 90s, 10m, 2h: the longest that one trial may train, with all its folds"
+    )
+    trial_memory: Size | None = fixed(
+        None, "bytes, or 500MB, 4GB, 4GiB: the most that one trial may hold, with all processes that it started"
+    )
     confirm: bool = fixed(True, "train the best configurations again on fresh splits and seeds, and choose by the mean")
 
 
@@ -317,3 +340,13 @@ def misfit(family: str, kind: str) -> str:
 def min_epochs(epochs: int) -> int:
     """Return the first epoch that may be kept or judged: max(5, 10 % of the cap), at most the cap."""
     return min(epochs, max(5, math.ceil(0.1 * epochs)))
+
+
+def duration(seconds: float) -> str:
+    """Return a limit of time as people say it."""
+    return f"{seconds / 60:.4g} min" if seconds >= 60 else f"{seconds:.4g} s"
+
+
+def size_of(size: float | None) -> str:
+    """Return a limit of memory as people say it."""
+    return f"{size / 1e9:.4g} GB" if size and size >= 1e9 else f"{(size or 0) / 1e6:.4g} MB"

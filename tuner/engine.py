@@ -24,6 +24,7 @@ from tuner.errors import StorageError, TunerError
 class Task:
     """One trial to train: its number, configuration and seed, the folder of the user's own code, the number of the
     splits that it is trained on, and where its state is kept meanwhile, from which it goes on if it is cut off.
+    `spent` are the seconds that the trial has trained before, on other folds.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Task:
     folder: Path
     splits: int = 0
     state: Path | None = None
+    spent: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +156,13 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
     """Train tasks again up to the epochs that they kept; yield each after every epoch and once it is done, until the
     deadline passes.
 
-    No two of the tasks may have one number. One whose worker died is started once more.
+    No two of the tasks may have one number. One whose worker died is started again, unless it had got no further than
+    when it died before.
 
     Raises:
         StorageError: what a task needs or leaves can't be written.
     """
-    waiting, running, died = iter(jobs), dict[int, tuple[Again, list[Epoch]]](), set[int]()
+    waiting, running, died = iter(jobs), dict[int, tuple[Again, list[Epoch]]](), dict[int, int]()
     while True:
         for job in islice(waiting, engine.slots - len(running)):
             running[job.task.number] = job, []
@@ -181,8 +184,8 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
             continue
         if isinstance(event, Unsaved):
             raise StorageError(event.error)
-        if isinstance(event, Failed) and event.died and event.number not in died:
-            died.add(event.number)
+        if isinstance(event, Failed) and event.died and len(epochs) > died.get(event.number, -1):
+            died[event.number] = len(epochs)
             epochs.clear()
             engine.start(job.task)
             continue

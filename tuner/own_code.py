@@ -80,16 +80,20 @@ def _look_into(folder: Path | None) -> None:
 def blaming(label: str, fallback: str = "") -> Iterator[None]:
     """Turn whatever the user's code raises into one line; `sys.exit` is a mistake like any other.
 
-    What it changed of the process (see `contained`) is put back. `fallback` is the place to name where the error
-    has none in the user's files.
+    What it changed of the process (see `contained`) is put back, and a process that it forked and that comes back
+    here ends. `fallback` is the place to name where the error has none in the user's files.
     """
+    process = os.getpid()
     try:
         with contained():
             yield
-    except UserCodeError:
+    except (UserCodeError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise fault(label, _said(error), place(error) or fallback) from error
+    finally:
+        if os.getpid() != process:
+            os._exit(0)
 
 
 @contextmanager
@@ -137,6 +141,7 @@ def place(error: BaseException) -> str:
 def _said(error: BaseException) -> str:
     try:
         words = " ".join(str(error).split())[:300]
-    except Exception:  # its __str__ is the user's code, too
+    except (Exception, SystemExit):  # its __str__ is the user's code, too
         words = ""
+    words = "".join(each if each.isprintable() else "?" for each in words)  # nor what a database can't hold
     return f"{type(error).__name__}: {words}".removesuffix(": ")

@@ -20,12 +20,12 @@ from urllib.parse import unquote
 
 from tuner.backbones import BACKBONES, Backbone, find_backbone, located, tokenizer_file
 from tuner.best import DATABASE, STUDIES
-from tuner.config import AUTO, FAMILIES, OWN_TOKENS, PRETRAINED, Data, RunConfig, min_epochs, misfit
+from tuner.config import AUTO, FAMILIES, OWN_TOKENS, PRETRAINED, Data, RunConfig, duration, min_epochs, misfit
 from tuner.curve import Curve
 from tuner.data import load_folds
 from tuner.data.splits import Splits
 from tuner.defaults import default_model
-from tuner.errors import UsageError
+from tuner.errors import UsageError, UserCodeError
 from tuner.grammar import Override, dump_space, read_space
 from tuner.metrics import null_loss
 from tuner.own_code import code_of
@@ -34,6 +34,7 @@ from tuner.ranking import BY_EXAMPLE
 from tuner.record import StudyRecord
 from tuner.scoring import metric_of
 from tuner.space import Range, Space, families, own_families
+from tuner.supervising import cause, try_apart
 
 VERSIONS = ("torch", "optuna", "numpy", "scikit-learn", "pandas")
 
@@ -359,10 +360,32 @@ def _most(space: Space, name: str) -> int:
 
 
 def _check_own(config: RunConfig, splits: Splits, folder: Path) -> None:
-    """Build the user's own model once, so that a wrong name is told before anything is written."""
+    """Build the user's own model once, so that a wrong name is told before anything is written; in a process of its
+    own, as it may end that.
+
+    Raises:
+        UserCodeError: it can't be built.
+    """
+    import torch
+
     from tuner.models import build_model
 
-    build_model(config, splits.shape, folder)
+    def build() -> str:
+        torch.set_num_threads(1)  # the threads of this process aren't there in a fork of it
+        try:
+            build_model(config, splits.shape, folder)
+        except UserCodeError as error:
+            return str(error)
+        return ""
+
+    limit, name = config.budget.trial_timeout, f"model.family {config.model.family}"
+    found = try_apart(build, limit)
+    if isinstance(found, int):
+        found = f"{name}: the process that built it died ({cause(found)})"
+    elif found is None:
+        found = f"{name}: building it took longer than {duration(limit or 0.0)} (--trial-timeout)"
+    if found:
+        raise UserCodeError(found)
 
 
 def blank_curve(config: RunConfig, splits: Splits) -> Curve:

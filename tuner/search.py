@@ -35,7 +35,7 @@ ENOUGH, AT_LEAST = 1.5, 0.5  # times the seconds of an epoch, and seconds, for a
 
 @dataclass(slots=True)
 class _Running:
-    """A trial under way: its record so far, what of it is written, how often its worker died.
+    """A trial under way: its record so far, what of it is written, how far it was when its worker died.
 
     `verdict` ends the run of the present fold; of the first fold it is kept as `first`.
     """
@@ -47,7 +47,7 @@ class _Running:
     first: Verdict | None = None
     written: int = 0
     wrote: float = 0.0
-    deaths: int = 0
+    died: tuple[int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -187,9 +187,10 @@ class _Loop:
         blank = replace(self.setting.blanks[fold], budget=budget, first=min_epochs(budget))
         run.record = replace(run.record, state="running", curve=blank, score=None, verdict=None)
         run.verdict = None
-        number = run.record.number
+        number, folder = run.record.number, self.setting.space.folder
+        spent = sum(epoch.seconds for curve in run.record.folds for epoch in curve.epochs)
         state = self.setting.state_of(number, fold)
-        self.engine.start(Task(number, run.config, run.record.seed, self.setting.space.folder, fold, state))
+        self.engine.start(Task(number, run.config, run.record.seed, folder, fold, state, spent))
 
     def handle(self, event: Event) -> TrialRecord | None:
         """Take one event of the engine to its end; return the record if there is news to show."""
@@ -206,7 +207,9 @@ class _Loop:
             return self._end(run)
         if isinstance(event, Unsaved):
             raise StorageError(event.error)
-        if event.died and run.deaths == 0:
+        place = len(run.record.folds), len(self._curve(run))
+        if event.died and (run.died is None or place > run.died):
+            run.died = place
             self._again(run)
             return None
         run.record = replace(run.record, state="failed", score=None, verdict=None, error=event.error)
@@ -309,8 +312,7 @@ class _Loop:
         return best_records(records, TOP if confirm else 1, self.rule.form)
 
     def _again(self, run: _Running) -> None:
-        """Run a trial from its start after its worker died, once."""
-        run.deaths += 1
+        """Run a trial again after its worker died: the first time, or further on than the time before."""
         self.setting.store.adopt(run.record.number)
         run.record = replace(run.record, folds=(), model={}, examples=b"", weights=())
         run.first, run.written = None, 0

@@ -1,56 +1,119 @@
 """An engine that trains in worker processes.
 
-A worker is `python -m tuner.workers`: it maps the shared data, uses one torch thread, and speaks over a pipe of
-its own, so that whatever the user's code prints can't disturb it. It dies with its parent.
+A worker is forked from a parent of its own, `python -m tuner.workers` (see `supervising`): it maps the shared data,
+uses one torch thread, and speaks over a pipe of its own, so that whatever the user's code prints can't disturb it. It
+and all that it started end with the one who judges. Decides when a worker is worn: one that ran code of the user's, or
+whose memory has a limit, is replaced after a task, so that a trial is the same whatever ran before it.
 """
 
 from __future__ import annotations
 
-import ctypes
+import gc
+import math
 import os
-import shutil
+import pickle
+import secrets
 import signal
+import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Self
 
-from tuner.data.shared import open_shared, place_of, write_shared
+from tuner.config import duration, size_of
+from tuner.data.shared import place_of, write_shared
 from tuner.data.splits import Splits
 from tuner.engine import Event, Failed, Task, Trained
+from tuner.serving import import_parts, keep_memory, work
 from tuner.space import Space, own_families
-from tuner.tasks import TaskRun, attempt, ending
+from tuner.supervising import (
+    BIRTH,
+    BORN,
+    BY_MEMORY,
+    BY_ORDER,
+    END,
+    LIMIT,
+    ORDER,
+    REPORT,
+    SOON,
+    cause,
+    die_with,
+    supervise,
+)
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+GRACE, DYING = 10.0, 1.0  # seconds from SIGTERM to SIGKILL, and from a closed pipe to it
+PATIENCE = 30.0  # seconds for the kernel to end what was killed
+# what stands before a message, as multiprocessing has it, and the largest one: no text is so small
+SIZE, MOST = struct.Struct("!i"), 1 << 27
+
+WROTE, CLOSED = "wrote into a file that was not its own", "closed a file that was not its own"
+BY_PARENT = b"p"  # a worker ended because its parent did
 
 
 @dataclass(slots=True)
 class _Worker:
-    process: subprocess.Popen[bytes]
-    pipe: Connection
+    """A worker's parent, and of the worker that it has now: its number, process, pipe and task.
+
+    `sign` opens each of its messages, and `told` is what of one has come. Of a task: the seconds that it has trained
+    and since when it does again. `ended` is how the worker did, `why` what it is ended for.
+    """
+
+    parent: subprocess.Popen[bytes]
+    control: socket.socket
+    life: int = 0
+    process: int = 0
+    pipe: Connection | None = None
+    sign: bytes = b""
+    told: bytearray = field(default_factory=bytearray)
     task: Task | None = None
     served: int = 0
+    spent: float = 0.0
+    since: float | None = None
+    ended: tuple[int, bytes] | None = None
+    why: str = ""
+
+    @property
+    def overdue(self) -> float:
+        """When its task has taken too long."""
+        limit = self.task.config.budget.trial_timeout if self.task is not None else None
+        return math.inf if limit is None or self.since is None or self.why else self.since + limit - self.spent
+
+    def order(self, what: bytes, value: float = 0.0) -> None:
+        with suppress(OSError):  # its parent died: `next` finds out
+            self.control.sendall(ORDER.pack(what, self.life, value))
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        with suppress(OSError):  # it died; `next` finds out
+            if self.pipe is not None:
+                self.pipe.send(message)
+
+    def end(self, why: str, grace: float = 0.0) -> None:
+        """Have it ended, and all that it started."""
+        self.why, self.since = why, None
+        self.order(END, grace)
 
 
 def _spawn() -> _Worker:
-    ours, theirs = Pipe()
+    ours, theirs = socket.socketpair()
     handle = theirs.fileno()
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "tuner.workers", str(handle), str(os.getpid())],
         pass_fds=[handle], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        env={"PYTHONHASHSEED": "0", **os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
     )  # fmt: skip
     theirs.close()
     return _Worker(process, ours)
 
 
 class Spares:
-    """Worker processes that start before it is known on which data: starting takes as long as reading these does."""
+    """Parents of workers that start before it is known on which data: starting takes as long as reading these does."""
 
     def __init__(self, count: int = 0) -> None:
         self.workers = [_spawn() for _ in range(count)]
@@ -68,10 +131,12 @@ class Spares:
 
 def processes(space: Space, trials: int) -> int:
     """Return how many processes train so many trials; none, if the one that judges does. Code of the user's own trains
-    in a process of its own, where it can end nothing but a trial.
+    in a process of its own, where it can end nothing but a trial, and so does what has a limit of time or memory.
     """
-    count = min(space.config.budget.workers, max(1, trials))
-    return 0 if count == 1 and not own_families(space) else count
+    budget = space.config.budget
+    limited = budget.trial_timeout is not None or budget.trial_memory is not None
+    count = min(budget.workers, max(1, trials))
+    return 0 if count == 1 and not own_families(space) and not limited else count
 
 
 def early(space: Space) -> Spares:
@@ -81,27 +146,29 @@ def early(space: Space) -> Spares:
 
 def _end(workers: Sequence[_Worker]) -> None:
     for worker in workers:
-        worker.process.kill()
+        worker.parent.terminate()  # it ends its worker, as it would if this process were gone
+        worker.control.close()
+        if worker.pipe is not None:
+            worker.pipe.close()
     for worker in workers:
-        worker.process.wait()
-        worker.pipe.close()
+        with suppress(subprocess.TimeoutExpired):
+            worker.parent.wait(PATIENCE)
+        worker.parent.kill()
+        worker.parent.wait()
 
 
 class Processes:
     """Trains in `slots` worker processes that map the data in one folder; a worker that died is replaced.
 
-    Features are kept in `cache`, for all of them. The first workers are taken from `spares`.
+    Features are kept in `cache`, for all of them. The parents of the first workers are taken from `spares`.
     """
 
     def __init__(self, slots: int, data: Path, cache: Path, spares: Spares | None = None) -> None:
         self.slots, self.data, self.cache = slots, data.absolute(), cache.absolute()
         self.count, self.spares = 0, spares or Spares()
-        self.workers = [self._hired() for _ in range(slots)]
-
-    def _hired(self) -> _Worker:
-        worker = self.spares.take()
-        self._send(worker, (self.data, self.cache))
-        return worker
+        self.workers = [self.spares.take() for _ in range(slots)]
+        for worker in self.workers:
+            self._renew(worker)
 
     def take(self, splits: Splits) -> int:
         write_shared(splits, place_of(self.data, self.count))
@@ -110,129 +177,173 @@ class Processes:
 
     def drop(self, splits: int) -> None:
         # workers that still map the files keep them until they open others
-        shutil.rmtree(place_of(self.data, splits), ignore_errors=True)
+        rmtree(place_of(self.data, splits), ignore_errors=True)
 
     def start(self, task: Task) -> None:
         worker = next(worker for worker in self.workers if worker.task is None)
-        worker.task = task
-        self._send(worker, ("start", task))
+        worker.task, worker.spent = task, task.spent
+        if task.config.budget.trial_memory is not None:
+            worker.order(LIMIT, float(task.config.budget.trial_memory))
+        self._tell(worker, ("start", task))
 
     def next(self, timeout: float | None = None) -> Event | None:
-        busy = {worker.pipe: worker for worker in self.workers if worker.task is not None}
-        ready = [busy[pipe] for pipe in wait(list(busy), timeout)]  # type: ignore[index]
-        if not ready:
-            return None
-        worker = min(ready, key=lambda each: each.served)  # so that none waits for a faster one for ever
-        worker.served += 1
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while busy := sorted((each for each in self.workers if each.task is not None), key=lambda each: each.served):
+            if (event := self._hear(busy, until)) is not None or time.monotonic() >= until:
+                return event  # of the one that was heard least, so that none waits for a faster one for ever
+            for worker in busy:
+                if time.monotonic() >= worker.overdue and worker.task is not None:
+                    limit = worker.task.config.budget.trial_timeout or 0.0
+                    worker.end(f"took longer than {duration(limit)} (--trial-timeout)", GRACE)
+        return None
+
+    def _hear(self, busy: Sequence[_Worker], until: float) -> Event | None:
+        """Wait for news of workers until some time or until one has taken too long; return the event, if it is one."""
+        waits = [each for worker in busy for each in (worker.control, worker.pipe) if each is not None]
+        until = min(until, *(worker.overdue for worker in busy))
+        heard = wait(waits, None if until == math.inf else max(0.0, until - time.monotonic()))
+        for worker in busy:
+            if worker.control in heard:
+                self._read_report(worker)
+            if worker.pipe in heard and (event := self._read(worker)) is not None:
+                return event
+            if worker.ended is not None:
+                return self._bury(worker)
+        return None
+
+    def _read(self, worker: _Worker) -> Event | None:
+        """Return the event that came over a pipe, once all of it is there; end a worker whose pipe isn't in order."""
+        assert worker.pipe is not None
+        assert worker.task is not None
         try:
-            event: Event = worker.pipe.recv()
-        except (EOFError, OSError):
-            return self._bury(worker)
+            some = os.read(worker.pipe.fileno(), 1 << 20)
+        except OSError:
+            some = b""
+        worker.told += some
+        try:
+            found = _message(worker.told, worker.sign)
+        except ValueError:
+            found, worker.why = None, worker.why or WROTE
+        if not some or worker.why == WROTE:
+            worker.pipe.close()  # so that there is no more to hear of it but its end
+            worker.pipe = None
+            worker.order(SOON, DYING)
+            return None
+        if found is None or worker.why:
+            return None
+        seconds, event = found
+        worker.served, worker.since, worker.spent = worker.served + 1, None, worker.spent + seconds
+        if isinstance(event, Trained):  # what was trained before the trial was cut off counts, too
+            worker.spent += sum(epoch.seconds for epoch in event.earlier)
         if not isinstance(event, Trained):
-            worker.task = None
+            self._finish(worker)
         return event
 
-    def _bury(self, worker: _Worker) -> Failed:
-        """Replace a worker that died, and say how it died."""
-        assert worker.task is not None
-        code, number = worker.process.wait(), worker.task.number
-        self._replace(worker)
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        memory = "; out of memory?" if code == -signal.SIGKILL else ""
-        return Failed(number, f"the worker process died ({how}{memory})", died=True)
+    def _read_report(self, worker: _Worker) -> None:
+        """Read what a worker's parent has to say; start another one if there is none any more."""
+        try:
+            what, life, value, how = REPORT.unpack(worker.control.recv(REPORT.size, socket.MSG_WAITALL))
+        except (OSError, struct.error):
+            worker.ended = worker.parent.wait(), BY_PARENT
+            return
+        if life == worker.life and what == BORN:
+            worker.process = value
+        elif life == worker.life:
+            worker.ended = value, how
 
-    def _replace(self, worker: _Worker) -> None:
-        worker.process.wait()
-        worker.pipe.close()
-        self.workers[self.workers.index(worker)] = self._hired()
+    def _bury(self, worker: _Worker) -> Event | None:
+        """Replace a worker that died, and say how it died; what it said before comes first."""
+        assert worker.ended is not None
+        assert worker.task is not None
+        while worker.pipe is not None and wait([worker.pipe], 0):
+            if (event := self._read(worker)) is not None:
+                return event
+        (code, how), why, task = worker.ended, worker.why, worker.task
+        self._finish(worker)
+        if how == BY_MEMORY:
+            return Failed(task.number, f"used more than {size_of(task.config.budget.trial_memory)} (--trial-memory)")
+        if why or how == BY_ORDER:
+            return Failed(task.number, why or CLOSED)
+        return Failed(task.number, f"the worker process died ({cause(code)})", died=True)
+
+    def _finish(self, worker: _Worker) -> None:
+        """Take a worker's task from it, and replace it if it is worn."""
+        assert worker.task is not None
+        config, worker.task = worker.task.config, None
+        if worker.ended is not None or ":" in config.model.family or config.budget.trial_memory is not None:
+            self._renew(worker)
+
+    def _renew(self, worker: _Worker) -> None:
+        """Have a worker's parent end the one there is, and fork another."""
+        if worker.pipe is not None:
+            worker.pipe.close()
+        if worker.ended is not None and worker.ended[1] == BY_PARENT:
+            worker.control.close()
+            new = _spawn()
+            worker.parent, worker.control = new.parent, new.control
+        worker.life, worker.ended, worker.why, worker.sign = worker.life + 1, None, "", secrets.token_bytes(16)
+        worker.told.clear()
+        worker.pipe, theirs = Pipe()
+        with theirs, suppress(OSError):
+            socket.send_fds(worker.control, [ORDER.pack(BIRTH, worker.life, 0.0)], [theirs.fileno()])
+        worker.send((self.data, self.cache, worker.sign))
 
     def clear(self) -> None:
-        for worker in [worker for worker in self.workers if worker.task is not None]:
-            worker.process.kill()
-            self._replace(worker)
+        busy = [worker for worker in self.workers if worker.task is not None]
+        for worker in busy:
+            worker.end("was given up")
+        for worker in busy:
+            while worker.ended is None and wait([worker.control], PATIENCE):
+                self._read_report(worker)
+            worker.task = None
+            self._renew(worker)
 
     def go(self, number: int) -> None:
-        self._send(self._of(number), ("go",))
+        self._tell(self._of(number), ("go",))
 
     def stop(self, number: int, save: Path | None, newest: bool = False) -> None:
         # absolute: the user's code may have left the folder that relative paths start at
-        self._send(self._of(number), ("stop", save.absolute() if save is not None else None, newest))
+        self._tell(self._of(number), ("stop", save.absolute() if save is not None else None, newest))
 
     def _of(self, number: int) -> _Worker:
         return next(worker for worker in self.workers if worker.task is not None and worker.task.number == number)
 
-    def _send(self, worker: _Worker, message: tuple[Any, ...]) -> None:
-        with suppress(OSError):  # it died; `next` finds out from the closed pipe
-            worker.pipe.send(message)
+    def _tell(self, worker: _Worker, message: tuple[Any, ...]) -> None:
+        worker.since = time.monotonic()
+        worker.send(message)
 
     def close(self) -> None:
         _end(self.workers)
 
 
-def serve(pipe: Connection, splits_of: Callable[[int], Splits], cache: Path | None = None) -> None:
-    """Train the tasks that come over the pipe; features are kept in `cache`, where other workers find them.
+def _message(told: bytearray, sign: bytes) -> tuple[float, Event] | None:
+    """Return what a worker said, and the seconds that it took for it; None if not all of it is there yet.
 
     Raises:
-        EOFError, ConnectionError: the other end is closed.
+        ValueError: it isn't a worker's.
     """
-    run: TaskRun | None = None
-    while True:
-        word, *rest = pipe.recv()
-        if word == "start":
-            task: Task = rest[0]
-
-            def first(task: Task = task) -> Trained:
-                nonlocal run
-                run = TaskRun(task, splits_of(task.splits), cache)
-                return run.first()
-
-            pipe.send(attempt(first, task.number))
-        elif word == "go" and run is not None:
-            pipe.send(attempt(run.step, run.task.number))
-        elif word == "stop" and run is not None:
-            pipe.send(ending(run, *rest))
-            run = None
-
-
-def keep_memory() -> None:
-    """Have the C library keep what is freed, so that a process holds as much at its end as it did at its most.
-
-    The results of large layers are made anew in every step, and of memory that was given back in between the kernel
-    clears each page again: a quarter of the time of a convolutional network's step.
-    """
-    with suppress(OSError, AttributeError):  # there is no such call but in glibc
-        options = ctypes.CDLL(None).mallopt
-        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20)):
-            options(option, value)
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel to end this process when its parent ends; where it can't, the closed pipe does."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    if len(told) < SIZE.size:
+        return None
+    (size,), text = SIZE.unpack_from(told), told[SIZE.size :]
+    if not len(sign) <= size <= MOST or len(text) > size or text[: len(sign)] != sign[: len(text)]:
+        raise ValueError
+    if len(text) < size:
+        return None
+    told.clear()
+    seconds, event = pickle.loads(text[len(sign) :])
+    return seconds, event
 
 
 def main(argv: list[str]) -> None:
-    """Run one worker, told the pipe's handle and the parent's process. The first thing that comes over the pipe are the
-    folders of the shared data and of features.
-    """
-    _die_with(int(argv[1]))
-    keep_memory()
-    os.set_inheritable(int(argv[0]), False)  # a program that the user's code starts must not hold the pipe open
+    """Be the parent of workers, told the handle of the socket that orders come over, and the process they come from."""
+    die_with(int(argv[1]), signal.SIGHUP)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import torch
-
-    import tuner.training  # noqa: F401  # before there is anything to do: it takes a second
-
-    torch.set_num_threads(1)
-    pipe = Connection(int(argv[0]))
-    with suppress(EOFError, ConnectionError):  # whoever judges is gone
-        data, cache = pipe.recv()
-        # Only the newest are kept open: what all that came before has been read of would stay in memory.
-        newest = lru_cache(maxsize=1)(lambda number: open_shared(place_of(data, number)))
-        serve(pipe, newest, cache)
+    os.set_inheritable(int(argv[0]), False)
+    keep_memory()
+    if sys.platform == "linux":  # elsewhere what libraries have begun may not survive a fork
+        import_parts()
+        gc.freeze()
+    supervise(socket.socket(fileno=int(argv[0])), int(argv[1]), work)
 
 
 if __name__ == "__main__":
