@@ -65,6 +65,7 @@ def leave_early(plan: Plan, store: Store, setting: Setting) -> None:
 
 def conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     """Choose, look at the test set once, and write the study's files."""
+    store.check()
     records = setting.records
     best = choice(plan, store, setting)
     seen = None

@@ -5,6 +5,8 @@
     │   └── SpaceError    2   every problem of one space file, each with its line and column
     ├── DataError         3   the data can't be used
     ├── StorageError      4   the study's storage can't be used
+    │   ├── PassingError  4   what stands in the way may pass: a full disk, a lock, a server that is away
+    │   └── TakenOverError 4  another process runs the study since this one was paused
     └── UserCodeError     5   code that the space names failed in every trial
 
 A message is written for the one who reads it: where, what, what is allowed, how to mend.
@@ -64,6 +66,14 @@ class StorageError(TunerError):
     """The study's storage can't be read or written."""
 
     exit_code: ClassVar[int] = 4
+
+
+class PassingError(StorageError):
+    """The storage can't be used now: the disk is full, another program holds a lock, a server is away."""
+
+
+class TakenOverError(StorageError):
+    """The study is another process's: this one was paused for longer than its lease."""
 
 
 class UserCodeError(TunerError):

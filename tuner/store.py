@@ -22,8 +22,10 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from tuner.errors import StorageError
+from tuner import lease
+from tuner.errors import StorageError, TakenOverError
 from tuner.faults import point
+from tuner.lease import Lease, Process
 from tuner.record import State, StudyRecord, TrialRecord
 from tuner.storage import masked, models, spoken
 
@@ -50,10 +52,15 @@ def study_names(rdb: RDBStorage) -> list[str]:
 
 
 class Store:
-    """One study in a storage: its record, its trials, and facts that grow (`get`, `put`)."""
+    """One study in a storage: its record, its trials, and facts that grow (`get`, `put`).
+
+    From `take` on it writes for one process, and as long as no other one has taken the study: of trials only what this
+    process began or adopted.
+    """
 
     def __init__(self, rdb: RDBStorage, study: StudyRecord, study_id: int) -> None:
         self.rdb, self.study, self.study_id, self.where = rdb, study, study_id, masked(rdb.url)
+        self.process: Process | None = None
 
     @classmethod
     def load(cls, rdb: RDBStorage, name: str) -> Store | None:
@@ -73,7 +80,11 @@ class Store:
 
     @classmethod
     def create(cls, rdb: RDBStorage, study: StudyRecord, shown: Mapping[str, Any]) -> Store:
-        """Make a study in one transaction; `shown` are the attributes that the dashboard shows of it."""
+        """Make a study in one transaction; `shown` are the attributes that the dashboard shows of it.
+
+        Raises:
+            StorageError: it can't be written, or is there.
+        """
         with spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
             direction = models.StudyDirectionModel(objective=0, direction=StudyDirection.MAXIMIZE)
             row = models.StudyModel(study_name=study.name, directions=[direction])
@@ -99,13 +110,78 @@ class Store:
             yield session
 
     @contextmanager
-    def _writing(self) -> Iterator[Any]:
-        """Hold a transaction that writes, committed at its end."""
+    def _writing(self, alone: bool = False) -> Iterator[Any]:
+        """Hold a transaction that writes, committed at its end; with `alone`, no other one of the study at that time.
+
+        Raises:
+            TakenOverError: the study is another process's.
+        """
         point("before_write")
         with self._session() as session:
+            self._lock(session, alone)
+            self._refuse_taken(session)
             yield session
             point("in_write")
         point("after_write")
+
+    def _lock(self, session: Any, alone: bool) -> None:
+        """Lock the study's row until the transaction ends: who takes the study waits for who writes."""
+        study = models.StudyModel
+        query = session.query(study.study_id).filter(study.study_id == self.study_id)
+        if query.with_for_update(read=not alone).one_or_none() is None:
+            raise KeyError(self.study_id)
+
+    def _refuse_taken(self, session: Any) -> None:
+        if self.process is None:
+            return
+        own = lease.lease_of(session, self.study_id, self.process.id)
+        if own is None or own.taken_by:
+            by = own.taken_by if own is not None else "another process"
+            what = f"study {self.study.name!r} was taken over by {by} while this process was paused"
+            raise TakenOverError(f"{what}; nothing is lost, it goes on there")
+
+    def take(self, process: Process) -> tuple[Lease, float] | None:
+        """Let a process run the study; or return the lease of the one that does, and the seconds left of it."""
+        with self._session() as session:
+            self._lock(session, alone=True)
+            other = lease.holder(session, self.study_id)
+            if other is None:
+                lease.take(session, self.study_id, process)
+                self.process = process
+            return other
+
+    def holder(self) -> Lease | None:
+        """Return the lease of the process that runs the study, if one does."""
+        with self._session() as session:
+            found = lease.holder(session, self.study_id)
+        return found[0] if found is not None else None
+
+    def renew(self) -> None:
+        """Renew this process's lease.
+
+        Raises:
+            TakenOverError: the study is another process's.
+        """
+        with self._session() as session:
+            self._lock(session, alone=False)
+            self._refuse_taken(session)
+            assert self.process is not None
+            lease.renew(session, self.study_id, self.process)
+
+    def leave(self) -> None:
+        """Give the study back: this process runs it no more."""
+        with self._session() as session:
+            if self.process is not None:
+                lease.drop(session, self.study_id, self.process)
+
+    def check(self) -> None:
+        """Make sure that the study is still this process's, before something is written elsewhere.
+
+        Raises:
+            TakenOverError: it is another's.
+        """
+        with self._session() as session:
+            self._refuse_taken(session)
 
     def get(self, key: str) -> Any:
         """Return a fact of the study, or None."""
@@ -131,10 +207,13 @@ class Store:
 
     def put(self, key: str, value: Any) -> None:
         """Keep a fact of the study."""
-        point("before_write")
-        with self._spoken():
-            self.rdb.set_study_system_attr(self.study_id, f"{KEY}:{key}", value)
-        point("after_write")
+        attribute, text = models.StudySystemAttributeModel, json.dumps(value)
+        with self._writing() as session:
+            there = session.query(attribute).filter(
+                attribute.study_id == self.study_id, attribute.key == f"{KEY}:{key}"
+            )
+            if not there.update({"value_json": text}, synchronize_session=False):
+                _insert(session, attribute, [{"study_id": self.study_id, "key": f"{KEY}:{key}", "value_json": text}])
 
     def pin(self, figures: Mapping[str, str], notes: Mapping[int | None, str]) -> None:
         """Write figures (name: plotly's JSON) and notes (number of a trial, None for the study: Markdown) where
@@ -194,8 +273,9 @@ class Store:
         Raises:
             StorageError: somebody else added a trial to the study meanwhile.
         """
-        with self._writing() as session:
-            models.StudyModel.find_or_raise_by_id(self.study_id, session, for_update=True)
+        with self._writing(alone=True) as session:
+            if self._is_begun(session, record):
+                return
             row = models.TrialModel(
                 study_id=self.study_id, number=record.number, state=TrialState.RUNNING, datetime_start=datetime.now()
             )
@@ -212,21 +292,37 @@ class Store:
             _add(session, models.TrialSystemAttributeModel, {"trial_id": row.trial_id}, {KEY: record.to_json()})
             if record.label:
                 _add(session, models.TrialUserAttributeModel, {"trial_id": row.trial_id}, {"label": record.label})
+            if self.process is not None:
+                lease.own(session, row.trial_id, self.process)
+
+    def _is_begun(self, session: Any, record: TrialRecord) -> bool:
+        """Tell whether this process began a trial of this number: the connection broke before it was told so."""
+        trial = models.TrialModel
+        query = session.query(trial.trial_id).filter(
+            trial.study_id == self.study_id, trial.number == record.number, trial.state == TrialState.RUNNING
+        )
+        return self.process is not None and any(lease.owner_of(session, i) == self.process.id for (i,) in query)
 
     def progress(self, number: int, values: Mapping[int, float]) -> None:
         """Add intermediate values of a running trial, in one transaction."""
+        steps = models.TrialIntermediateValueModel
         with self._writing() as session:
-            _insert(session, models.TrialIntermediateValueModel, _steps(self._row(session, number).trial_id, values))
+            row = self._row(session, number)
+            if self._is_own(session, row):
+                there = {step for (step,) in session.query(steps.step).filter(steps.trial_id == row.trial_id)}
+                new = {step: value for step, value in values.items() if step not in there}
+                _insert(session, steps, _steps(row.trial_id, new))
 
     def finish(self, record: TrialRecord, values: Mapping[int, float], shown: Mapping[str, Any]) -> bool:
-        """Write the end of a trial in one transaction; False if it had ended already.
+        """Write the end of a trial in one transaction; False if it isn't this process's to end: it had ended otherwise,
+        or another process runs it.
 
         `values` are the intermediate values that aren't written yet, `shown` the attributes that people sort by.
         """
         with self._writing() as session:
             row = self._row(session, record.number)
-            if row.state.is_finished():
-                return False
+            if not self._is_own(session, row):
+                return self.process is not None and self._is_told(session, row, record)
             of = {"trial_id": row.trial_id}
             row.state, row.datetime_complete = ENDED[record.state], datetime.now()
             if record.score is not None and record.state != "failed":
@@ -242,19 +338,48 @@ class Store:
 
     def release(self, number: int) -> None:
         """Give back a trial that didn't end: it waits to be run again, from its start."""
-        self._set_back(number, TrialState.WAITING)
-
-    def adopt(self, number: int) -> None:
-        """Take a trial that was given back or whose process died: it runs again, from its start."""
-        self._set_back(number, TrialState.RUNNING)
-
-    def _set_back(self, number: int, state: TrialState) -> None:
         with self._writing() as session:
             row = self._row(session, number)
-            if not row.state.is_finished():
-                row.state, row.datetime_start = state, datetime.now()
-                steps = models.TrialIntermediateValueModel
-                session.query(steps).filter(steps.trial_id == row.trial_id).delete(synchronize_session=False)
+            if self._is_own(session, row):
+                _set_back(session, row, TrialState.WAITING)
+                lease.own(session, row.trial_id, None)
+
+    def adopt(self, number: int) -> bool:
+        """Take a trial that was given back or whose process is gone: it runs again, from its start. False if it isn't
+        to be had: it has ended, or a process that holds its lease runs it.
+        """
+        with self._writing(alone=True) as session:
+            row = self._row(session, number)
+            if row.state.is_finished() or not (self._is_own(session, row) or self._is_free(session, row)):
+                return False
+            _set_back(session, row, TrialState.RUNNING)
+            if self.process is not None:
+                lease.own(session, row.trial_id, self.process)
+            return True
+
+    def _is_own(self, session: Any, row: Any) -> bool:
+        """Tell whether a trial is under way and this process's; without a process, whether it is under way."""
+        own = self.process is None or lease.owner_of(session, row.trial_id) == self.process.id
+        return own and not row.state.is_finished()
+
+    def _is_free(self, session: Any, row: Any) -> bool:
+        owner = lease.owner_of(session, row.trial_id)
+        if owner is None or row.state == TrialState.WAITING:
+            return True
+        held = lease.lease_of(session, self.study_id, owner)
+        return held is None or not held.is_live(lease.clock(session))
+
+    def _is_told(self, session: Any, row: Any, record: TrialRecord) -> bool:
+        """Tell whether a trial ended with this very record: it was written, and the connection broke before that was
+        told.
+        """
+        attribute = models.TrialSystemAttributeModel
+        text = (
+            session.query(attribute.value_json)
+            .filter(attribute.trial_id == row.trial_id, attribute.key == KEY)
+            .scalar()
+        )
+        return bool(row.state == ENDED[record.state] and text == json.dumps(record.to_json()))
 
     def _row(self, session: Any, number: int) -> Any:
         trial = models.TrialModel
@@ -267,6 +392,12 @@ class Store:
         """Close the connections."""
         self.rdb.scoped_session.remove()
         self.rdb.engine.dispose()
+
+
+def _set_back(session: Any, row: Any, state: TrialState) -> None:
+    row.state, row.datetime_start = state, datetime.now()
+    steps = models.TrialIntermediateValueModel
+    session.query(steps).filter(steps.trial_id == row.trial_id).delete(synchronize_session=False)
 
 
 def _pieces(text: str) -> list[str]:
