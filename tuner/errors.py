@@ -15,6 +15,7 @@ A message is written for the one who reads it: where, what, what is allowed, how
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -69,7 +70,13 @@ class StorageError(TunerError):
 
 
 class PassingError(StorageError):
-    """The storage can't be used now: the disk is full, another program holds a lock, a server is away."""
+    """The storage can't be used now: the disk is full, another program holds a lock, a server is away. `what` says so
+    without the advice that follows it, `awaited` what a run that is under way waits for.
+    """
+
+    def __init__(self, what: str, awaited: str = "for room", advice: str = "") -> None:
+        self.what, self.awaited = what, awaited
+        super().__init__(f"{what}; {advice}" if advice else what)
 
 
 class TakenOverError(StorageError):
@@ -80,6 +87,11 @@ class UserCodeError(TunerError):
     """Code that the space names could not be imported, or failed in every trial."""
 
     exit_code: ClassVar[int] = 5
+
+
+def no_room(error: BaseException) -> bool:
+    """Tell whether something can't be written because the disk, or the user's share of it, is full."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "(os error 28)" in str(error)  # Rust's word
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

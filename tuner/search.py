@@ -351,7 +351,7 @@ class _Loop:
         return replace(record, leads=record is self.best)
 
     def _stored(self, number: int) -> TrialRecord:
-        record = next(record for record in self.setting.store.records() if record.number == number)
+        record: TrialRecord = next(each for each in self.setting.store.records() if each.number == number)
         if not record.ended:
             raise StorageError(f"trial {number} is being run by another process; run the same command again")
         return record
@@ -377,7 +377,7 @@ class _Loop:
             self.records[number] = replace(run.record, state="waiting")
         self.running.clear()
         # not only those of `running`: Ctrl-C may have come between the writing of a trial and its start
-        with suppress(StorageError):  # who can't be given back is taken by the next run, for its process is gone
+        with suppress(StorageError), self.setting.store.at_once():  # else the next run takes it: its process is gone
             for record in self.setting.store.records() if self.begun else ():
                 if record.state == "running" and record.number in self.begun:
                     self.setting.store.release(record.number)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -26,6 +27,7 @@ from tuner import lease
 from tuner.errors import StorageError, TakenOverError
 from tuner.faults import point
 from tuner.lease import Lease, Process
+from tuner.patience import Patience
 from tuner.record import State, StudyRecord, TrialRecord
 from tuner.storage import masked, models, spoken
 
@@ -37,6 +39,24 @@ STATES: dict[TrialState, State] = {
 }  # fmt: skip
 ENDED = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 Suggested = Mapping[str, tuple[Any, BaseDistribution]]
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _patient(
+    act: Callable[Concatenate[Store, Arguments], Result],
+) -> Callable[Concatenate[Store, Arguments], Result]:
+    """Let a transaction be tried again, where its store has patience, until what stands in its way has passed."""
+
+    @wraps(act)
+    def persist(store: Store, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if store.patience is None:
+            return act(store, *args, **kwargs)
+        return store.patience.keep_trying(lambda: act(store, *args, **kwargs))
+
+    return persist
 
 
 def study_names(rdb: RDBStorage) -> list[str]:
@@ -61,6 +81,7 @@ class Store:
     def __init__(self, rdb: RDBStorage, study: StudyRecord, study_id: int) -> None:
         self.rdb, self.study, self.study_id, self.where = rdb, study, study_id, masked(rdb.url)
         self.process: Process | None = None
+        self.patience: Patience | None = None
 
     @classmethod
     def load(cls, rdb: RDBStorage, name: str) -> Store | None:
@@ -116,13 +137,14 @@ class Store:
         Raises:
             TakenOverError: the study is another process's.
         """
-        point("before_write")
-        with self._session() as session:
-            self._lock(session, alone)
-            self._refuse_taken(session)
-            yield session
-            point("in_write")
-        point("after_write")
+        with self._spoken():
+            point("before_write")
+            with self._session() as session:
+                self._lock(session, alone)
+                self._refuse_taken(session)
+                yield session
+                point("in_write")
+            point("after_write")
 
     def _lock(self, session: Any, alone: bool) -> None:
         """Lock the study's row until the transaction ends: who takes the study waits for who writes."""
@@ -139,6 +161,15 @@ class Store:
             by = own.taken_by if own is not None else "another process"
             what = f"study {self.study.name!r} was taken over by {by} while this process was paused"
             raise TakenOverError(f"{what}; nothing is lost, it goes on there")
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Wait for nothing meanwhile: what is in the way is told at once."""
+        self.patience, before = None, self.patience
+        try:
+            yield
+        finally:
+            self.patience = before
 
     def take(self, process: Process) -> tuple[Lease, float] | None:
         """Let a process run the study; or return the lease of the one that does, and the seconds left of it."""
@@ -174,6 +205,7 @@ class Store:
             if self.process is not None:
                 lease.drop(session, self.study_id, self.process)
 
+    @_patient
     def check(self) -> None:
         """Make sure that the study is still this process's, before something is written elsewhere.
 
@@ -183,6 +215,7 @@ class Store:
         with self._session() as session:
             self._refuse_taken(session)
 
+    @_patient
     def get(self, key: str) -> Any:
         """Return a fact of the study, or None."""
         with self._session() as session:
@@ -191,6 +224,7 @@ class Store:
             )
             return None if row is None else json.loads(row.value_json)
 
+    @_patient
     def found(self, prefix: str) -> list[Any]:
         """Return the facts of the study whose keys begin so, in the order in which they were put."""
         attribute = models.StudySystemAttributeModel
@@ -205,6 +239,7 @@ class Store:
             )
         return [json.loads(row[0]) for row in rows]
 
+    @_patient
     def put(self, key: str, value: Any) -> None:
         """Keep a fact of the study."""
         attribute, text = models.StudySystemAttributeModel, json.dumps(value)
@@ -215,6 +250,7 @@ class Store:
             if not there.update({"value_json": text}, synchronize_session=False):
                 _insert(session, attribute, [{"study_id": self.study_id, "key": f"{KEY}:{key}", "value_json": text}])
 
+    @_patient
     def pin(self, figures: Mapping[str, str], notes: Mapping[int | None, str]) -> None:
         """Write figures (name: plotly's JSON) and notes (number of a trial, None for the study: Markdown) where
         optuna-dashboard shows them, in one transaction, in place of what was there. A note that somebody else has
@@ -246,6 +282,7 @@ class Store:
             session.flush()
             _add(session, attribute, {"study_id": self.study_id}, {**pieces, **numbers, f"{KEY}:{NOTED}": versions})
 
+    @_patient
     def records(self) -> list[TrialRecord]:
         """Return every trial, by number.
 
@@ -267,6 +304,7 @@ class Store:
             raise StorageError(f"{self.where}: {message}; choose another --study-name")
         return [TrialRecord.from_json(number, STATES[state], json.loads(text)) for number, state, text in rows]
 
+    @_patient
     def begin(self, record: TrialRecord, suggested: Suggested) -> None:
         """Write a trial that starts to run, with its parameters, in one transaction.
 
@@ -303,6 +341,7 @@ class Store:
         )
         return self.process is not None and any(lease.owner_of(session, i) == self.process.id for (i,) in query)
 
+    @_patient
     def progress(self, number: int, values: Mapping[int, float]) -> None:
         """Add intermediate values of a running trial, in one transaction."""
         steps = models.TrialIntermediateValueModel
@@ -313,6 +352,7 @@ class Store:
                 new = {step: value for step, value in values.items() if step not in there}
                 _insert(session, steps, _steps(row.trial_id, new))
 
+    @_patient
     def finish(self, record: TrialRecord, values: Mapping[int, float], shown: Mapping[str, Any]) -> bool:
         """Write the end of a trial in one transaction; False if it isn't this process's to end: it had ended otherwise,
         or another process runs it.
@@ -336,6 +376,7 @@ class Store:
             session.query(attribute).filter(*where).update({"value_json": text}, synchronize_session=False)
             return True
 
+    @_patient
     def release(self, number: int) -> None:
         """Give back a trial that didn't end: it waits to be run again, from its start."""
         with self._writing() as session:
@@ -344,6 +385,7 @@ class Store:
                 _set_back(session, row, TrialState.WAITING)
                 lease.own(session, row.trial_id, None)
 
+    @_patient
     def adopt(self, number: int) -> bool:
         """Take a trial that was given back or whose process is gone: it runs again, from its start. False if it isn't
         to be had: it has ended, or a process that holds its lease runs it.

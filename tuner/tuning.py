@@ -29,6 +29,7 @@ from tuner.files import refuse_foreign, writing
 from tuner.forecast import Pace
 from tuner.grammar import Override, read_space
 from tuner.holding import held
+from tuner.patience import Patience, Patient
 from tuner.planning import Plan, blank_curve, plan_of
 from tuner.posting import Board
 from tuner.proposing import NONE, SMOOTHING
@@ -78,7 +79,8 @@ def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, S
                     yield from _finally(plan, engine, missing(plan, store, setting))
             refuse_failures(setting.records.values(), bool(own_families(plan.space)))
         except (GeneratorExit, KeyboardInterrupt, DataError):
-            leave_early(plan, store, setting)
+            with store.at_once():
+                leave_early(plan, store, setting)
             raise
         except StorageError:
             raise
@@ -86,9 +88,9 @@ def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, S
             store.put(PROGRESS, {"state": "failed", "trials": setting.trials, "why": str(error)})
             raise
         finally:
-            with suppress(StorageError):  # whoever ends for a reason tells that one
+            with suppress(StorageError), store.at_once():  # whoever ends for a reason tells that one
                 keep_time()
-        return conclude(plan, store, setting)
+        return Patience().keep_trying(lambda: conclude(plan, store, setting))
 
 
 def _finally(plan: Plan, engine: Engine, jobs: Sequence[Again]) -> Iterator[Repeating]:
@@ -256,7 +258,8 @@ def _engine(plan: Plan, store: Store, spares: Spares | None = None, most: int | 
         with writing(plan.folder):
             for splits in plan.divisions:
                 engine.take(splits)
-        yield engine
+        store.patience = Patience()  # from here on there is work that is worth it
+        yield Patient(engine, store.patience)
     finally:
         engine.close()
         shutil.rmtree(shared, ignore_errors=True)

@@ -23,7 +23,7 @@ from typing import Any, Self
 from tuner.curve import Epoch
 from tuner.data.shared import open_shared, place_of, write_shared
 from tuner.data.splits import Splits
-from tuner.engine import Event, Failed, Task, Trained
+from tuner.engine import Event, Failed, Task, Trained, Unsaved
 from tuner.space import Space, own_families
 from tuner.tasks import TaskRun, attempt, ending
 
@@ -129,7 +129,7 @@ class Processes:
             event: Event = worker.pipe.recv()
         except (EOFError, OSError):
             return self._bury(worker)
-        if not isinstance(event, Trained):
+        if not isinstance(event, Trained) and not (isinstance(event, Unsaved) and event.kept):
             worker.task = None
         return event
 
@@ -191,8 +191,9 @@ def serve(pipe: Connection, splits_of: Callable[[int], Splits], cache: Path | No
         elif word == "go" and run is not None:
             pipe.send(attempt(run.step, run.task.number))
         elif word == "stop" and run is not None:
-            pipe.send(ending(run, *rest))
-            run = None
+            event = ending(run, *rest)
+            pipe.send(event)
+            run = run if isinstance(event, Unsaved) else None
 
 
 def keep_memory() -> None:
