@@ -1,5 +1,5 @@
-"""A PostgreSQL server for the tests, started once for all of them and gone after: on a socket and a port of its own, with
-a password, and with nothing kept safe on the disk, for nothing of it is to outlast them.
+"""A PostgreSQL server for the tests, started once for all of them and gone after: on a socket and a port of its own,
+with a password, and with nothing kept safe on the disk, for nothing of it is to outlast them.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def running() -> Iterator[Server]:
         raise LookupError("no PostgreSQL server is installed (Debian: apt install postgresql)")
     account: tuple[str, ...] = ()
     if os.geteuid() == 0:
-        name = next((name for name in ACCOUNTS if subprocess.run(["id", name], capture_output=True).returncode == 0), "")
+        name = next(
+            (name for name in ACCOUNTS if subprocess.run(["id", name], capture_output=True).returncode == 0), ""
+        )
         if not name or shutil.which("runuser") is None:
             raise LookupError("a PostgreSQL server doesn't run as root, and there is no other user to run it")
         account = ("runuser", "-u", name, "--")

@@ -224,25 +224,24 @@ def _open_server(url: str, create: bool) -> RDBStorage:
     if url.startswith("postgresql://"):
         url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
     try:
-        with _making_alone(url) if create else nullcontext():
+        with _tables(url, create):
             rdb = RDBStorage(url, {"connect_args": CONNECT, "pool_pre_ping": True}, skip_table_creation=not create)
     except ImportError:
         raise StorageError("postgresql needs its driver: pip install 'overfit-tuner[postgresql]'") from None
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        if 'relation "version_info" does not exist' not in f"{error} {error.__cause__}":
-            raise
-        raise StorageError(f"{masked(url)}: holds no studies yet; `tuner run SPACE` makes its tables") from error
     rdb.engine.dispose()  # what was opened so far knows no limits
     sqlalchemy.event.listen(rdb.engine, "connect", _limit)
     return rdb
 
 
 @contextmanager
-def _making_alone(url: str) -> Iterator[None]:
-    """Hold a lock of a server's database: tables are made by one process at a time."""
+def _tables(url: str, create: bool) -> Iterator[None]:
+    """Make sure that a server's database has tables, or hold a lock of it: they are made by one process at a time."""
     engine = sqlalchemy.engine.create_engine(url, connect_args=CONNECT, poolclass=sqlalchemy.pool.NullPool)
     with engine.connect() as connection:  # the lock goes with it
-        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:name)"), {"name": MAKING})
+        if create:
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:name)"), {"name": MAKING})
+        elif not sqlalchemy.inspect(connection).has_table("version_info"):
+            raise StorageError(f"{masked(url)}: holds no studies yet; `tuner run SPACE` makes its tables")
         yield
 
 
