@@ -1,5 +1,5 @@
 """A PostgreSQL server for the tests, started once for all of them and gone after: on a socket and a port of its own,
-with a password, and with nothing kept safe on the disk, for nothing of it is to outlast them.
+with a password, and kept safe from its own end, but not from the machine's: nothing of it is to outlast them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 USER = "tester"
-SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200",
+SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "200",
             "log_destination": "stderr"}  # fmt: skip
 ACCOUNTS = ("postgres", "nobody")  # the server doesn't run as root
 databases = count()

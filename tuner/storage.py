@@ -47,7 +47,8 @@ DRIVERS = {
 def masked(url: str) -> str:
     """Return a storage URL without its password and its options, which may hold one, for people's eyes."""
     try:
-        return _parse(url).set(query={}).render_as_string(hide_password=True)
+        parsed = _parse(url)
+        return parsed.set(drivername=parsed.get_backend_name(), query={}).render_as_string(hide_password=True)
     except UsageError:
         return "an unreadable URL"
 
