@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from hypothesis import HealthCheck, settings
+from postgres import postgres  # noqa: F401  # a fixture
 
 from tuner.config import min_epochs
 from tuner.curve import Curve, Epoch, Measure, Standing, rounded

@@ -267,7 +267,7 @@ class TestStudy:
         there = set[tuple[str, ...]]()
         for news in conduct(plan):
             if isinstance(news, Repeat):
-                there.add(tuple(sorted(place.name for place in (plan.folder / ".data").iterdir())))
+                there.add(tuple(sorted(place.name for place in plan.folder.glob(".data-*/*"))))
         assert {name for names in there for name in names} == {f"splits-{n}" for n in range(1 + ROUNDS)}
         assert all("splits-0" in names and len(names) <= 3 for names in there), "the search's, and two workers' rounds"
 

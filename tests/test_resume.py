@@ -322,8 +322,10 @@ def test_a_second_run_of_a_study_at_once_is_refused_in_one_line(
         next(run)
         said = call(capsys, "run", "small.yaml")
         assert (said.code, said.out) == (2, "")
-        assert said.err == (
-            f"tuner: study 'small' is being run by process {os.getpid()}; wait, or choose --study-name\n"
+        assert re.fullmatch(
+            rf"tuner: study 'small' is being run by process {os.getpid()} on \S+ \(its lease lasts until [\d:]+ and is "
+            r"renewed as long as it runs\); wait, or choose --study-name\n",
+            said.err,
         )
         assert call(capsys, "show", "small").code == 0, "reading is allowed meanwhile"
         assert call(capsys, "run", "small.yaml", "--study-name", "other", "--trials", "1").code == 0

@@ -205,13 +205,13 @@ def run(
 
 def _watched(space: Space, storage: str | None, studies_dir: Path, quiet: bool) -> Study:
     """Run a study to its end, telling of it on stderr: drawn on a terminal, else a line a trial."""
-    from tuner import live
+    from tuner import live, terminal
     from tuner.serving import keep_memory
     from tuner.workers import early
 
     keep_memory()
     screen = live.Screen() if not quiet and live.wanted() else None
-    with screen or nullcontext(), early(space) as spares:
+    with screen or nullcontext(), terminal.warned(screen.warn if screen else _told), early(space) as spares:
         from tuner.planning import plan_of
 
         return _drain(plan_of(space, storage, studies_dir), spares, quiet, screen)
@@ -253,6 +253,10 @@ def _drain(plan: Plan, spares: Spares, quiet: bool, screen: Screen | None = None
         return study
     finally:
         conducting.close()
+
+
+def _told(line: str) -> None:
+    _say([line])
 
 
 def _say(lines: Iterable[str]) -> None:

@@ -50,8 +50,8 @@ def leave_early(plan: Plan, store: Store, setting: Setting) -> None:
     Where the model was to be trained again in the end, it is the trial's own; of a cross-validation there is none, and
     the configuration is written without one, unless that would take the place of a best configuration that has its.
     """
-    best = choice(plan, store, setting)
     with suppress(TunerError):
+        best = choice(plan, store, setting)
         store.put(PROGRESS, {"state": "stopped", "trials": setting.trials})
         final = best is not None and _final(plan, setting, best.number).exists()
         if best is not None and (final or setting.weights_of(best.number).exists()):
@@ -67,6 +67,7 @@ def leave_early(plan: Plan, store: Store, setting: Setting) -> None:
 
 def conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     """Choose, look at the test set once, and write the study's files."""
+    store.check()
     records = setting.records
     best = choice(plan, store, setting)
     seen = None

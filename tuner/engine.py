@@ -71,10 +71,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Unsaved:
-    """What a trial needs or leaves could not be written: no fault of the trial, so it is to be run again."""
+    """What a trial needs or leaves could not be written: no fault of the trial, so it is to be run again. It may be
+    `passing`, as a full disk is. A run that is `kept` may be stopped once more, to write what it leaves.
+    """
 
     number: int
     error: str
+    passing: bool = False
+    kept: bool = False
 
 
 Event = Trained | Ended | Failed | Unsaved

@@ -5,6 +5,8 @@
     │   └── SpaceError    2   every problem of one space file, each with its line and column
     ├── DataError         3   the data can't be used
     ├── StorageError      4   the study's storage can't be used
+    │   ├── PassingError  4   what stands in the way may pass: a full disk, a lock, a server that is away
+    │   └── TakenOverError 4  another process runs the study since this one was paused
     └── UserCodeError     5   code that the space names failed in every trial
 
 A message is written for the one who reads it: where, what, what is allowed, how to mend.
@@ -13,6 +15,7 @@ A message is written for the one who reads it: where, what, what is allowed, how
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -67,10 +70,29 @@ class StorageError(TunerError):
     exit_code: ClassVar[int] = 4
 
 
+class PassingError(StorageError):
+    """The storage can't be used now: the disk is full, another program holds a lock, a server is away. `what` says so
+    without the advice that follows it, `awaited` what a run that is under way waits for.
+    """
+
+    def __init__(self, what: str, awaited: str = "for room", advice: str = "") -> None:
+        self.what, self.awaited = what, awaited
+        super().__init__(f"{what}; {advice}" if advice else what)
+
+
+class TakenOverError(StorageError):
+    """The study is another process's: this one was paused for longer than its lease."""
+
+
 class UserCodeError(TunerError):
     """Code that the space names could not be imported, or failed in every trial."""
 
     exit_code: ClassVar[int] = 5
+
+
+def no_room(error: BaseException) -> bool:
+    """Tell whether something can't be written because the disk, or the user's share of it, is full."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "(os error 28)" in str(error)  # Rust's word
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ from tuner.augment import augmentation
 from tuner.augment.image import CHANGES
 from tuner.config import RunConfig
 from tuner.data.splits import Encoder, Part, Shape, Splits, Standard, Target
-from tuner.errors import StorageError
+from tuner.errors import PassingError, StorageError, no_room
 from tuner.models.pretrained import Transfer
 
 VIEWS = 2
@@ -248,7 +248,8 @@ def _filled(path: Path, shape: tuple[int, ...], chunks: Sequence[int], compute: 
     try:
         return _made(path, shape, chunks, compute)
     except OSError as error:
-        raise StorageError(f"{path}: features can't be kept ({error.strerror or error})") from error
+        kind = PassingError if no_room(error) else StorageError
+        raise kind(f"{path}: features can't be kept ({error.strerror or error})") from error
 
 
 def _made(path: Path, shape: tuple[int, ...], chunks: Sequence[int], compute: Callable[[int], Features]) -> Features:

@@ -15,7 +15,7 @@ from tuner import reporting
 from tuner.backbones import find_backbone
 from tuner.best import MODEL, best_space, space_text
 from tuner.config import PRETRAINED
-from tuner.errors import StorageError, UsageError
+from tuner.errors import PassingError, StorageError, UsageError, no_room
 from tuner.keeping import is_begun
 from tuner.ledger import LEDGER
 from tuner.planning import Plan
@@ -122,4 +122,5 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{error.filename or folder}: can't be written ({error.strerror or error})") from error
+        kind = PassingError if no_room(error) else StorageError
+        raise kind(f"{error.filename or folder}: can't be written ({error.strerror or error})") from error

@@ -7,7 +7,6 @@ those whose checksum holds, the last one of each trial and of each fact. Knows n
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import StorageError
+from tuner.errors import PassingError, StorageError, no_room
 from tuner.faults import point
 from tuner.sealing import seal, sealed, unseal
 
@@ -99,8 +98,10 @@ def append(path: Path, *entries: Entry, durable: bool = True) -> None:
 
 
 def _unwritten(path: Path, error: OSError) -> StorageError:
-    mend = "; make room and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    return StorageError(f"{path}: can't be written ({error.strerror or error}){mend}")
+    what = f"{path}: can't be written ({error.strerror or error})"
+    return (
+        PassingError(what, advice="make room and run the same command again") if no_room(error) else StorageError(what)
+    )
 
 
 def read(path: Path) -> Told:

@@ -86,6 +86,10 @@ class Screen:
         for line in terminal.run_head(study, space, trials, self.console.width < NARROW):
             self.console.print(Text(line))
 
+    def warn(self, line: str) -> None:
+        """Say what is wrong, in a line that stays."""
+        self.console.print(Text(line))
+
     def tell(self, news: TrialRecord | Repeat | Repeating, left: float | None) -> None:
         """Take in an event."""
         self.left, self.told = left, time.monotonic()

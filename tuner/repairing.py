@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tuner import ledger, reporting
 from tuner.best import STUDIES
 from tuner.errors import StorageError, UsageError
+from tuner.holding import shut
 from tuner.keeping import is_of, keep, place_of
 from tuner.ledger import LEDGER, Told
 from tuner.mending import Left, back_up, beside, inconsistency, migrate, replacing, salvaged
@@ -30,7 +31,6 @@ from tuner.storage import DamagedError, MissingError, OlderError, file_of, open_
 from tuner.store import Store, study_names
 from tuner.study import named
 from tuner.telling import counted
-from tuner.tuning import only_one
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -64,7 +64,8 @@ def repair(study: str, *, storage: str | None = None, studies_dir: str | Path = 
     path = file_of(url)
     if not (studies / study).is_dir():
         raise UsageError(f"no study {study!r} in {studies}: without its folder nothing proves what it was")
-    with only_one(studies / study, path):
+    with shut(studies / study):
+        _refuse_running(url, study)
         done, cause = _file(url, path)
         if path is not None and not cause:
             try:
@@ -76,6 +77,15 @@ def repair(study: str, *, storage: str | None = None, studies_dir: str | Path = 
         if path is not None and cause:
             done += _rebuild(url, path, study, studies, cause)
     return done or [f"study {study}: there is nothing to repair"]
+
+
+def _refuse_running(url: str, study: str) -> None:
+    """Refuse a study that a process runs from another folder, as far as its database can say so."""
+    with suppress(StorageError), _opened(url, write=False) as rdb:
+        store = Store.load(rdb, study)
+        found = store.holder() if store is not None else None
+        if found is not None:
+            raise UsageError(f"study {study!r} is being run by {found.process}; wait until it has ended")
 
 
 def _short(error: StorageError) -> str:
@@ -115,7 +125,7 @@ def _rebuild(url: str, path: Path, study: str, studies: Path, cause: str) -> lis
     with ExitStack() as locks:
         for name in found:
             if name != study:
-                locks.enter_context(only_one(studies / name, path))
+                locks.enter_context(shut(studies / name))
         with replacing(path, aside) as rdb:
             for name, proof in found.items():
                 done += _gaps(name, proof)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -135,7 +136,8 @@ class _Loop:
             if self.left:
                 record = self.left.pop(0)
                 self.begun.add(record.number)
-                self.setting.store.adopt(record.number)
+                if not self.setting.store.adopt(record.number):
+                    raise StorageError(f"trial {record.number} is being run, or was, by another process; run it again")
             elif len(self.records) < self.setting.trials:
                 record = self._propose(len(self.records))
             else:
@@ -234,6 +236,8 @@ class _Loop:
         if run.record.verdict is not None:
             self._score(run)
         keeps = self._keeps(run.record) and self.folds == 1
+        if keeps:
+            self.setting.store.check()
         self.engine.stop(number, self.setting.weights_of(number) if keeps else None)
         return replace(run.record, state="running")
 
@@ -337,10 +341,12 @@ class _Loop:
         if run.record.state != "complete":  # which nothing is compared with by its examples
             run.record = replace(run.record, examples=b"")
         point("before_tell")
-        self.setting.store.finish(run.record, self._unwritten(run), shown(run.record))
+        mine = self.setting.store.finish(run.record, self._unwritten(run), shown(run.record))
         point("after_tell")
         # as it will be read again, so that a resumed study judges by the very same numbers
         record = TrialRecord.from_json(number, run.record.state, run.record.to_json())
+        if not mine:  # what is stored counts, whoever wrote it
+            record = self._stored(number)
         del self.running[number]
         self.begun.discard(number)
         for fold in range(self.folds):
@@ -358,6 +364,12 @@ class _Loop:
         self.reserve = self._reserve()
         self._give_up()
         return replace(record, leads=record is self.best)
+
+    def _stored(self, number: int) -> TrialRecord:
+        record: TrialRecord = next(each for each in self.setting.store.records() if each.number == number)
+        if not record.ended:
+            raise StorageError(f"trial {number} is being run by another process; run the same command again")
+        return record
 
     def _remember_peer(self, record: TrialRecord) -> None:
         if record.curve is None or not len(record.curve) or record.state not in ("complete", "pruned"):
@@ -380,9 +392,10 @@ class _Loop:
             self.records[number] = replace(run.record, state="waiting")
         self.running.clear()
         # not only those of `running`: Ctrl-C may have come between the writing of a trial and its start
-        for record in self.setting.store.records() if self.begun else ():
-            if record.state == "running" and record.number in self.begun:
-                self.setting.store.release(record.number)
+        with suppress(StorageError), self.setting.store.at_once():  # else the next run takes it: its process is gone
+            for record in self.setting.store.records() if self.begun else ():
+                if record.state == "running" and record.number in self.begun:
+                    self.setting.store.release(record.number)
 
 
 def final_seconds(setting: Setting, slots: int) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 
 from tuner.data.shared import open_shared, place_of
 from tuner.data.splits import Splits
-from tuner.engine import Event, Failed, Task, Trained
+from tuner.engine import Event, Failed, Task, Trained, Unsaved
 from tuner.own_code import one_line
 from tuner.tasks import TaskRun, attempt, ending
 
@@ -96,7 +96,7 @@ def serve(line: Line, splits_of: Callable[[int], Splits], cache: Path | None = N
             event = attempt(run.step, run.task.number)
         elif word == "stop" and run is not None:
             event = _ending(run, *rest)
-            run = None
+            run = run if isinstance(event, Unsaved) else None
         else:
             continue
         for stream in (sys.stdout, sys.stderr):

@@ -11,9 +11,10 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,16 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as _models
 from optuna.storages._rdb import storage as _storage
 
-from tuner.errors import StorageError, UsageError, nearest
+from tuner.errors import PassingError, StorageError, UsageError, nearest, no_room
 
 models: Any = _models  # its columns are typed for SQLAlchemy 1, not for the 2 that is installed
 BUSY_SECONDS = 30.0
+CONNECT = {  # seconds until a server that says nothing is given up: when connecting, and later
+    "connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}  # fmt: skip
+MAKING = 0x74756E6572  # the name of a lock
+LITTLE = 1 << 16  # bytes: less than a transaction needs
 SCHEMA = "SELECT schema_version FROM version_info"
 REVISION_TABLE = (  # alembic's
     "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
@@ -70,7 +77,8 @@ class OlderError(StorageError):
 def masked(url: str) -> str:
     """Return a storage URL without its password and its options, which may hold one, for people's eyes."""
     try:
-        return _parse(url).set(query={}).render_as_string(hide_password=True)
+        parsed = _parse(url)
+        return parsed.set(drivername=parsed.get_backend_name(), query={}).render_as_string(hide_password=True)
     except UsageError:
         return "an unreadable URL"
 
@@ -337,9 +345,33 @@ def _open_server(url: str, create: bool) -> RDBStorage:
     if url.startswith("postgresql://"):
         url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
     try:
-        return RDBStorage(url, {"connect_args": {"connect_timeout": 5}}, skip_table_creation=not create)
+        with _tables(url, create):
+            rdb = RDBStorage(url, {"connect_args": CONNECT, "pool_pre_ping": True}, skip_table_creation=not create)
     except ImportError:
         raise StorageError("postgresql needs its driver: pip install 'overfit-tuner[postgresql]'") from None
+    rdb.engine.dispose()  # what was opened so far knows no limits
+    sqlalchemy.event.listen(rdb.engine, "connect", _limit)
+    return rdb
+
+
+@contextmanager
+def _tables(url: str, create: bool) -> Iterator[None]:
+    """Make sure that a server's database has tables, or hold a lock of it: they are made by one process at a time."""
+    engine = sqlalchemy.engine.create_engine(url, connect_args=CONNECT, poolclass=sqlalchemy.pool.NullPool)
+    with engine.connect() as connection:  # the lock goes with it
+        if create:
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:name)"), {"name": MAKING})
+        elif not sqlalchemy.inspect(connection).has_table("version_info"):
+            raise StorageError(f"{masked(url)}: holds no studies yet; `tuner run SPACE` makes its tables")
+        yield
+
+
+def _limit(connection: Any, _: Any) -> None:
+    """Have the server end what holds a lock and says nothing, as a process that was paused does."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(f"SET lock_timeout = '{BUSY_SECONDS:.0f}s'")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{BUSY_SECONDS:.0f}s'")
+    connection.commit()
 
 
 @contextmanager
@@ -349,20 +381,59 @@ def spoken(where: str) -> Iterator[None]:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error) as error:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        text = first_line(str(getattr(cause, "orig", None) or cause or error)) or type(error).__name__
+        fault = getattr(cause, "orig", None) or cause or error
+        text = first_line(str(fault)) or type(error).__name__
         hints = {
-            "locked": "another program holds it; stop that one or wait",
+            "locked": f"{_who_holds(where)} holds it; stop that one or wait",
             "readonly": "it can't be written; check its permissions",
             "unable to open": "check that the folder exists and can be written",
             "full": "the disk is full; make room and run the same command again",
         }
-        hint = next((f"; {advice}" for word, advice in hints.items() if word in text), "")
+        advice = next((advice for word, advice in hints.items() if word in text), "")
         if any(words in text for words in DAMAGED):
             raise DamagedError(f"{where}: {text}; the database is damaged, {REPAIR}") from error
-        raise StorageError(f"{where}: {text}{hint}") from error
+        if awaited := _awaited(fault, where):
+            raise PassingError(f"{where}: {text}", awaited, advice) from error
+        raise StorageError(f"{where}: {text}" + f"; {advice}" * bool(advice)) from error
     except RuntimeError as error:
         if "version" not in str(error):
             raise
         raise StorageError(f"{where}: {NEWER if 'pip install' in str(error) else SERVER}") from error
     except OSError as error:
+        if no_room(error):
+            advice = "make room and run the same command again"
+            raise PassingError(f"{where}: {error.strerror or error}", advice=advice) from error
         raise StorageError(f"{where}: {error.strerror or error}") from error
+
+
+def _awaited(fault: BaseException, where: str) -> str:
+    """Return what is to be waited for, if what a database says may be otherwise in a while; else nothing."""
+    if not isinstance(fault, sqlite3.Error):
+        away = any(kind.__name__ in ("OperationalError", "InterfaceError") for kind in type(fault).__mro__)
+        return "for the server" if away else ""
+    code = getattr(fault, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_IOERR:  # which it says, too, where there is no room for the log's index
+        with suppress(OSError):
+            code = sqlite3.SQLITE_FULL if shutil.disk_usage(_file_of(where).parent).free < LITTLE else code
+    return {sqlite3.SQLITE_FULL: "for room", sqlite3.SQLITE_BUSY: "for the lock"}.get(code, "")
+
+
+def _file_of(where: str) -> Path:
+    """Return the file of a SQLite database, by its URL or its path."""
+    return Path(where.removeprefix("sqlite:///"))
+
+
+def _who_holds(where: str) -> str:
+    """Return which process holds the lock that a writer of a SQLite database waits for, as far as can be known."""
+    path, other = _file_of(where), "another program"
+    files = [path.with_name(f"{path.name}{end}") for end in ("", "-wal", "-shm")]
+    try:
+        marks = {f"{os.major(s.st_dev):02x}:{os.minor(s.st_dev):02x}:{s.st_ino}"
+                 for s in (file.stat() for file in files if file.exists())}  # fmt: skip
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if "WRITE" in words and marks & {*words} and int(words[4]) not in (0, os.getpid()):
+                return f"process {words[4]} ({Path(f'/proc/{words[4]}/comm').read_text().strip()})"
+    except (OSError, ValueError, IndexError):
+        return other
+    return other

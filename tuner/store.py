@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -25,9 +26,11 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from tuner import ledger
-from tuner.errors import StorageError
+from tuner import lease, ledger
+from tuner.errors import StorageError, TakenOverError
 from tuner.faults import point
+from tuner.lease import Lease, Process
+from tuner.patience import Patience
 from tuner.record import StudyRecord, TrialRecord
 from tuner.rows import (
     COUNT,
@@ -61,6 +64,24 @@ FLEETING = ("seconds",)  # facts that a ledger needn't have: they are put again 
 Suggested = Mapping[str, tuple[Any, BaseDistribution]]
 
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _patient(
+    act: Callable[Concatenate[Store, Arguments], Result],
+) -> Callable[Concatenate[Store, Arguments], Result]:
+    """Let a transaction be tried again, where its store has patience, until what stands in its way has passed."""
+
+    @wraps(act)
+    def persist(store: Store, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if store.patience is None:
+            return act(store, *args, **kwargs)
+        return store.patience.keep_trying(lambda: act(store, *args, **kwargs))
+
+    return persist
+
+
 def study_names(rdb: RDBStorage) -> list[str]:
     """Return the names of the studies that were made by tuner."""
     with spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
@@ -90,7 +111,11 @@ def readable(where: str, study: str) -> Iterator[None]:
 
 
 class Store:
-    """One study in a storage: its record, its trials, and facts that grow (`get`, `put`)."""
+    """One study in a storage: its record, its trials, and facts that grow (`get`, `put`).
+
+    From `take` on it writes for one process, and as long as no other one has taken the study: of trials only what this
+    process began or adopted.
+    """
 
     def __init__(
         self, rdb: RDBStorage, study: StudyRecord, study_id: int, sealed: bool = True, facts: Iterable[str] = ()
@@ -99,6 +124,8 @@ class Store:
         self.sealed, self.facts = sealed, set(facts)  # not sealed: an older version made it
         self.ledger: Path | None = None  # where what ends is written first
         self.begun: dict[int, tuple[dict[str, Any], dict[int, float]]] = {}  # parameters, and values written so far
+        self.process: Process | None = None
+        self.patience: Patience | None = None
 
     @classmethod
     def load(cls, rdb: RDBStorage, name: str) -> Store | None:
@@ -133,6 +160,9 @@ class Store:
     ) -> Store:
         """Make a study in one transaction; `shown` are the attributes that the dashboard shows of it. `book` is its
         ledger, which says in which `place` the database is.
+
+        Raises:
+            StorageError: it can't be written, or is there.
         """
         with spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
             store = cls(rdb, study, add_study(session, study, shown))
@@ -157,14 +187,91 @@ class Store:
             yield session
 
     @contextmanager
-    def _writing(self) -> Iterator[Any]:
-        """Hold a transaction that writes, committed at its end."""
-        point("before_write")
-        with self._session() as session:
-            yield session
-            point("in_write")
-        point("after_write")
+    def _writing(self, alone: bool = False) -> Iterator[Any]:
+        """Hold a transaction that writes, committed at its end; with `alone`, no other one of the study at that time.
 
+        Raises:
+            TakenOverError: the study is another process's.
+        """
+        with self._spoken():
+            point("before_write")
+            with self._session() as session:
+                self._lock(session, alone)
+                self._refuse_taken(session)
+                yield session
+                point("in_write")
+            point("after_write")
+
+    def _lock(self, session: Any, alone: bool) -> None:
+        """Lock the study's row until the transaction ends: who takes the study waits for who writes."""
+        study = models.StudyModel
+        query = session.query(study.study_id).filter(study.study_id == self.study_id)
+        if query.with_for_update(read=not alone).one_or_none() is None:
+            raise KeyError(self.study_id)
+
+    def _refuse_taken(self, session: Any) -> None:
+        if self.process is None:
+            return
+        own = lease.lease_of(session, self.study_id, self.process.id)
+        if own is None or own.taken_by:
+            by = own.taken_by if own is not None else "another process"
+            what = f"study {self.study.name!r} was taken over by {by} while this process was paused"
+            raise TakenOverError(f"{what}; nothing is lost, it goes on there")
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Wait for nothing meanwhile: what is in the way is told at once."""
+        self.patience, before = None, self.patience
+        try:
+            yield
+        finally:
+            self.patience = before
+
+    def take(self, process: Process) -> tuple[Lease, float] | None:
+        """Let a process run the study; or return the lease of the one that does, and the seconds left of it."""
+        with self._session() as session:
+            self._lock(session, alone=True)
+            other = lease.holder(session, self.study_id)
+            if other is None:
+                lease.take(session, self.study_id, process)
+                self.process = process
+            return other
+
+    def holder(self) -> Lease | None:
+        """Return the lease of the process that runs the study, if one does."""
+        with self._session() as session:
+            found = lease.holder(session, self.study_id)
+        return found[0] if found is not None else None
+
+    def renew(self) -> None:
+        """Renew this process's lease.
+
+        Raises:
+            TakenOverError: the study is another process's.
+        """
+        with self._session() as session:
+            self._lock(session, alone=False)
+            self._refuse_taken(session)
+            assert self.process is not None
+            lease.renew(session, self.study_id, self.process)
+
+    def leave(self) -> None:
+        """Give the study back: this process runs it no more."""
+        with self._session() as session:
+            if self.process is not None:
+                lease.drop(session, self.study_id, self.process)
+
+    @_patient
+    def check(self) -> None:
+        """Make sure that the study is still this process's, before something is written elsewhere.
+
+        Raises:
+            TakenOverError: it is another's.
+        """
+        with self._session() as session:
+            self._refuse_taken(session)
+
+    @_patient
     def get(self, key: str) -> Any:
         """Return a fact of the study, or None.
 
@@ -179,6 +286,7 @@ class Store:
             raise damaged(self.study.name, key)
         return None
 
+    @_patient
     def found(self, prefix: str) -> list[Any]:
         """Return the facts of the study whose keys begin so, as `told` does."""
         return list(self.told(prefix).values())
@@ -209,7 +317,7 @@ class Store:
             )
         found: dict[str, Any] = {}
         for key, text in ((key.removeprefix(f"{KEY}:"), text) for key, text in rows):
-            if key not in (COUNT, FACTS, NOTED):
+            if key not in (COUNT, FACTS, NOTED) and not f"{KEY}:{key}".startswith(lease.PROCESS):
                 try:
                     found[key] = self._fact(key, text)
                 except DamagedError as error:
@@ -226,10 +334,10 @@ class Store:
             raise damaged(self.study.name, key)
         return document["value"] if sealed else document
 
+    @_patient
     def put(self, key: str, value: Any) -> None:
         """Keep a fact of the study."""
-        with self._writing() as session:
-            models.StudyModel.find_or_raise_by_id(self.study_id, session, for_update=True)
+        with self._writing(alone=True) as session:
             self._put(session, key, value)
             if key not in self.facts:
                 told = raw_fact(session, self.study_id, f"{KEY}:{FACTS}")
@@ -246,6 +354,7 @@ class Store:
         if not session.query(attribute).filter(*there).update({"value_json": text}, synchronize_session=False):
             insert(session, attribute, [{"study_id": self.study_id, "key": f"{KEY}:{key}", "value_json": text}])
 
+    @_patient
     def pin(self, figures: Mapping[str, str], notes: Mapping[int | None, str]) -> None:
         """Write figures (name: plotly's JSON) and notes (number of a trial, None for the study: Markdown) where
         optuna-dashboard shows them, in one transaction, in place of what was there. A note that somebody else has
@@ -277,6 +386,7 @@ class Store:
             session.flush()
             add(session, attribute, {"study_id": self.study_id}, {**pieces, **numbers, f"{KEY}:{NOTED}": versions})
 
+    @_patient
     def records(self) -> list[TrialRecord]:
         """Return every trial, by number.
 
@@ -353,7 +463,10 @@ class Store:
             own = session.query(attribute).filter(attribute.study_id == self.study_id)
             if not own.filter(attribute.key == KEY).update(text, synchronize_session=False):
                 insert(session, attribute, [{"study_id": self.study_id, "key": KEY, **text}])
-            noted = own.filter(attribute.key.startswith(f"{KEY}:", autoescape=True), attribute.key != f"{KEY}:{NOTED}")
+            noted = own.filter(
+                attribute.key.startswith(f"{KEY}:", autoescape=True), attribute.key != f"{KEY}:{NOTED}",
+                ~attribute.key.startswith(lease.PROCESS, autoescape=True),
+            )  # fmt: skip
             noted.delete(synchronize_session=False)
             for key, value in {**facts, COUNT: count, FACTS: sorted(facts)}.items():
                 self._put(session, key, value)
@@ -400,14 +513,16 @@ class Store:
             session.query(directions).filter(directions.study_id == self.study_id).delete(synchronize_session=False)
             shown_of_study(session, self.study, self.study_id, attributes)
 
+    @_patient
     def begin(self, record: TrialRecord, suggested: Suggested) -> None:
         """Write a trial that starts to run, with its parameters, in one transaction.
 
         Raises:
             StorageError: somebody else added a trial to the study meanwhile.
         """
-        with self._writing() as session:
-            models.StudyModel.find_or_raise_by_id(self.study_id, session, for_update=True)
+        with self._writing(alone=True) as session:
+            if self._is_begun(session, record):
+                return
             row = models.TrialModel(
                 study_id=self.study_id, number=record.number, state=TrialState.RUNNING, datetime_start=datetime.now()
             )
@@ -433,23 +548,41 @@ class Store:
                 ledger.append(self.ledger, begins, durable=False)
             if record.label:
                 add(session, models.TrialUserAttributeModel, {"trial_id": row.trial_id}, {"label": record.label})
+            if self.process is not None:
+                lease.own(session, row.trial_id, self.process)
 
+    def _is_begun(self, session: Any, record: TrialRecord) -> bool:
+        """Tell whether this process began a trial of this number: the connection broke before it was told so."""
+        trial = models.TrialModel
+        query = session.query(trial.trial_id).filter(
+            trial.study_id == self.study_id, trial.number == record.number, trial.state == TrialState.RUNNING
+        )
+        return self.process is not None and any(lease.owner_of(session, i) == self.process.id for (i,) in query)
+
+    @_patient
     def progress(self, number: int, values: Mapping[int, float]) -> None:
         """Add intermediate values of a running trial, in one transaction."""
+        table = models.TrialIntermediateValueModel
         with self._writing() as session:
-            insert(session, models.TrialIntermediateValueModel, steps(self._row(session, number).trial_id, values))
+            row = self._row(session, number)
+            if self._is_own(session, row):
+                there = {step for (step,) in session.query(table.step).filter(table.trial_id == row.trial_id)}
+                new = {step: value for step, value in values.items() if step not in there}
+                insert(session, table, steps(row.trial_id, new))
         if number in self.begun:
             self.begun[number][1].update(values)
 
+    @_patient
     def finish(self, record: TrialRecord, values: Mapping[int, float], shown: Mapping[str, Any]) -> bool:
-        """Write the end of a trial in one transaction; False if it had ended already.
+        """Write the end of a trial in one transaction; False if it isn't this process's to end: it had ended otherwise,
+        or another process runs it.
 
         `values` are the intermediate values that aren't written yet, `shown` the attributes that people sort by.
         """
         with self._writing() as session:
             row = self._row(session, record.number)
-            if row.state.is_finished():
-                return False
+            if not self._is_own(session, row):
+                return self.process is not None and self._is_told(session, row, record)
             of = {"trial_id": row.trial_id}
             row.state, row.datetime_complete = ENDED[record.state], datetime.now()
             if record.score is not None and record.state != "failed":
@@ -478,23 +611,60 @@ class Store:
         ]
         return entry(row, record.state, record.number, document, params, points)
 
+    @_patient
     def release(self, number: int) -> None:
         """Give back a trial that didn't end: it waits to be run again, from its start."""
-        self._set_back(number, TrialState.WAITING)
-
-    def adopt(self, number: int) -> None:
-        """Take a trial that was given back or whose process died: it runs again, from its start."""
-        self._set_back(number, TrialState.RUNNING)
-
-    def _set_back(self, number: int, state: TrialState) -> None:
-        if number in self.begun:
-            self.begun[number][1].clear()
         with self._writing() as session:
             row = self._row(session, number)
-            if not row.state.is_finished():
-                row.state, row.datetime_start = state, datetime.now()
-                steps = models.TrialIntermediateValueModel
-                session.query(steps).filter(steps.trial_id == row.trial_id).delete(synchronize_session=False)
+            if self._is_own(session, row):
+                self._set_back(session, row, TrialState.WAITING)
+                lease.own(session, row.trial_id, None)
+
+    @_patient
+    def adopt(self, number: int) -> bool:
+        """Take a trial that was given back or whose process is gone: it runs again, from its start. False if it isn't
+        to be had: it has ended, or a process that holds its lease runs it.
+        """
+        with self._writing(alone=True) as session:
+            row = self._row(session, number)
+            if row.state.is_finished() or not (self._is_own(session, row) or self._is_free(session, row)):
+                return False
+            self._set_back(session, row, TrialState.RUNNING)
+            if self.process is not None:
+                lease.own(session, row.trial_id, self.process)
+            return True
+
+    def _set_back(self, session: Any, row: Any, state: TrialState) -> None:
+        row.state, row.datetime_start = state, datetime.now()
+        table = models.TrialIntermediateValueModel
+        session.query(table).filter(table.trial_id == row.trial_id).delete(synchronize_session=False)
+        if row.number in self.begun:
+            self.begun[row.number][1].clear()
+
+    def _is_own(self, session: Any, row: Any) -> bool:
+        """Tell whether a trial is under way and this process's; without a process, whether it is under way."""
+        own = self.process is None or lease.owner_of(session, row.trial_id) == self.process.id
+        return own and not row.state.is_finished()
+
+    def _is_free(self, session: Any, row: Any) -> bool:
+        owner = lease.owner_of(session, row.trial_id)
+        if owner is None or row.state == TrialState.WAITING:
+            return True
+        held = lease.lease_of(session, self.study_id, owner)
+        return held is None or not held.is_live(lease.clock(session))
+
+    def _is_told(self, session: Any, row: Any, record: TrialRecord) -> bool:
+        """Tell whether a trial ended with this very record: it was written, and the connection broke before that was
+        told.
+        """
+        attribute = models.TrialSystemAttributeModel
+        text = (
+            session.query(attribute.value_json)
+            .filter(attribute.trial_id == row.trial_id, attribute.key == KEY)
+            .scalar()
+        )
+        told = seal(record.to_json(), about(self.study.name, record.number, record.state))
+        return bool(row.state == ENDED[record.state] and text == told)
 
     def _row(self, session: Any, number: int) -> Any:
         trial = models.TrialModel

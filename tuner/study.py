@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import reporting, telling
-from tuner.best import DATABASE, FEATURES, LOCK, STUDIES, BestConfig, load_best
+from tuner.best import DATABASE, FEATURES, STUDIES, BestConfig, load_best
 from tuner.config import STUDY_NAME
 from tuner.confirmation import REPEAT, Repeat
 from tuner.errors import UsageError, nearest
@@ -193,24 +192,14 @@ def _trained_again(folder: Path) -> int | None:
     return told if isinstance(told, int) else None
 
 
-def _progress(store: Store, folder: Path) -> dict[str, Any] | None:
+def _progress(store: Store) -> dict[str, Any] | None:
     """Return how far a study has come; None where an older version made it. One that was killed couldn't say so, but
-    holds its lock no more.
+    no process holds a lease on it.
     """
     told: dict[str, Any] | None = store.get(PROGRESS)
-    if told is None or told["state"] != "running" or not (folder / LOCK).exists() or _held(folder / LOCK):
+    if told is None or told["state"] != "running" or store.holder() is not None:
         return told
     return told | {"state": "stopped"}
-
-
-def _held(path: Path) -> bool:
-    """Tell whether a process holds a lock."""
-    try:
-        with open(path) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    return False
 
 
 def facts_of(store: Store, folder: Path) -> dict[str, Any]:
@@ -220,7 +209,7 @@ def facts_of(store: Store, folder: Path) -> dict[str, Any]:
         return str(folder / name) if (folder / name).exists() else None
 
     return {
-        "folder": str(folder), "progress": _progress(store, folder),
+        "folder": str(folder), "progress": _progress(store),
         "storage": masked(store.rdb.url), "seconds": store.get("seconds"), "test": store.get("test"),
         "val_classes": store.get("val_classes"), "repeats": [Repeat.from_json(found) for found in store.found(REPEAT)],
         "trained_again_on": _trained_again(folder), "features": there(FEATURES),

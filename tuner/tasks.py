@@ -22,7 +22,7 @@ from tuner.checkpoint import key_of, read_state, write_state
 from tuner.curve import Epoch
 from tuner.data.splits import Splits
 from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
-from tuner.errors import StorageError, TunerError
+from tuner.errors import PassingError, StorageError, TunerError, no_room
 from tuner.faults import point
 from tuner.own_code import one_line
 
@@ -133,7 +133,7 @@ def attempt(run: Callable[[], Epoch | Trained], number: int) -> Event:
         done = run()
         return done if isinstance(done, Trained) else Trained(number, done)
     except StorageError as error:
-        return Unsaved(number, str(error))
+        return Unsaved(number, str(error), passing=isinstance(error, PassingError))
     except BaseException as error:  # also SystemExit, and KeyboardInterrupt where Ctrl-C raises none
         if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             raise
@@ -146,7 +146,8 @@ def ending(run: TaskRun, save: Path | None, newest: bool) -> Event:
         return run.end(save, newest)
     except (OSError, SafetensorError) as error:
         said = getattr(error, "strerror", None) or error
-        return Unsaved(run.task.number, f"the weights of trial {run.task.number} can't be written: {save}: {said}")
+        what = f"the weights of trial {run.task.number} can't be written: {save}: {said}"
+        return Unsaved(run.task.number, what, passing=no_room(error), kept=True)
     except (Exception, SystemExit) as error:
         return Failed(run.task.number, _line(error))
 

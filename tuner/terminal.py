@@ -5,9 +5,11 @@ Text that came from a user's data is shown without control characters, so that n
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from textwrap import wrap
 from typing import Any
 
@@ -182,6 +184,22 @@ def rows_of(data: Mapping[str, Any]) -> str:
     if data.get("folds"):
         return f"{data['refit']} train and validation in {data['folds']} folds, {data['test']} test"
     return f"{data['train']} train, {data['val']} validation, {data['test']} test"
+
+
+@contextmanager
+def warned(say: Callable[[str], None]) -> Iterator[None]:
+    """Have what the program warns of while it works said, a line each."""
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(f"tuner: {clean(record.getMessage())}")
+
+    logger, told = logging.getLogger("tuner"), Told()
+    logger.addHandler(told)
+    try:
+        yield
+    finally:
+        logger.removeHandler(told)
 
 
 def note(text: str, opening: str = "note: ") -> list[str]:

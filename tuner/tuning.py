@@ -8,19 +8,17 @@ Knows every part and decides nothing of their business.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import reporting
-from tuner.best import FEATURES, LOCK, STUDIES
+from tuner.best import FEATURES, STUDIES
 from tuner.checkpoint import FOLDER
 from tuner.concluding import choice, conclude, forget_features, leave_early, missing, unfinished
 from tuner.config import RunConfig
@@ -31,21 +29,23 @@ from tuner.errors import DataError, StorageError, TunerError, UsageError
 from tuner.files import refuse_foreign, writing
 from tuner.forecast import Pace
 from tuner.grammar import Override, read_space
+from tuner.holding import held
 from tuner.keeping import keep, place_of
 from tuner.ledger import LEDGER
+from tuner.patience import Patience, Patient
 from tuner.planning import Plan, blank_curve, plan_of
 from tuner.posting import Board
 from tuner.proposing import NONE, SMOOTHING
 from tuner.record import TrialRecord
 from tuner.search import Setting, final_seconds, refuse_failures, search
 from tuner.space import Space, differences, own_families
-from tuner.storage import database_file, open_storage, owned
+from tuner.storage import open_storage
 from tuner.store import Store
 from tuner.study import PROGRESS, Study, study_of
 from tuner.tasks import InProcess
+from tuner.whole import PARTS
 from tuner.workers import Processes, Spares, early, processes
 
-TRIES, INSTANT = 5, 0.05  # to lock a study, and seconds between them
 KEEP_TIME = 5.0  # seconds between two times that the time taken so far is kept
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, S
         StorageError: the storage can't be used.
         UserCodeError: the space's own code fails in every trial.
     """
-    with _storage(plan.storage) as rdb, _only_one(plan, rdb):
-        store = _open_store(plan, rdb)
+    with _storage(plan.storage) as rdb, _held(plan, rdb) as store:
         setting, before = _setting(plan, store), store.get("seconds") or 0.0
 
         def keep_time() -> None:
@@ -76,7 +75,7 @@ def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, S
         try:
             if not _is_over(plan, store, setting):
                 store.put(PROGRESS, {"state": "running", "trials": setting.trials})
-                with _engine(plan, spares) as engine:
+                with _engine(plan, store, spares) as engine:
                     yield from _watched(search(setting, engine), plan, store, setting, keep_time)
                     engine.clear()
                     yield from _watched(_confirm(plan, store, setting, engine), plan, store, setting, keep_time)
@@ -84,7 +83,8 @@ def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, S
                     yield from _finally(plan, engine, missing(plan, store, setting))
             refuse_failures(setting.records.values(), bool(own_families(plan.space)))
         except (GeneratorExit, KeyboardInterrupt, DataError):
-            leave_early(plan, store, setting)
+            with store.at_once():
+                leave_early(plan, store, setting)
             raise
         except StorageError:
             raise
@@ -92,8 +92,9 @@ def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, S
             store.put(PROGRESS, {"state": "failed", "trials": setting.trials, "why": str(error)})
             raise
         finally:
-            keep_time()
-        return conclude(plan, store, setting)
+            with suppress(StorageError), store.at_once():  # whoever ends for a reason tells that one
+                keep_time()
+        return Patience().keep_trying(lambda: conclude(plan, store, setting))
 
 
 def _finally(plan: Plan, engine: Engine, jobs: Sequence[Again]) -> Iterator[Repeating]:
@@ -160,8 +161,7 @@ def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat | Repeating
         UsageError: there is no such complete trial.
         StorageError: the storage can't be used.
     """
-    with _storage(plan.storage) as rdb, _only_one(plan, rdb):
-        store = _open_store(plan, rdb, "so it can't be ablated as it is")
+    with _storage(plan.storage) as rdb, _held(plan, rdb, "so it can't be ablated as it is") as store:
         setting = _setting(plan, store)
         best = choice(plan, store, setting) if trial is None else setting.records.get(trial)
         if best is None or best.state != "complete":
@@ -174,7 +174,7 @@ def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat | Repeating
         values = {name: config[name] for name in NONE if config[name] != 0 and name not in idle}
         runs = ablations(best, values, ablations_of(store)) if values else []
         if runs:
-            with _engine(plan, most=len(runs)) as engine:
+            with _engine(plan, store, most=len(runs)) as engine:
                 yield from repeat_each(plan, store, engine, runs, kind=ABLATION)
             forget_features(plan, setting)
         rows = plan.study.data
@@ -205,57 +205,22 @@ def _is_over(plan: Plan, store: Store, setting: Setting) -> bool:
 
 
 @contextmanager
-def _only_one(plan: Plan, rdb: RDBStorage) -> Iterator[None]:
-    """Hold the study's locks, one in its folder and one beside its database, for these may be shared differently."""
-    with only_one(plan.folder, database_file(rdb)):
-        yield
+def _held(plan: Plan, rdb: RDBStorage, advice: str = "choose another --study-name") -> Iterator[Store]:
+    """Hold the study, made new or the one that this plan continues: no other process runs it."""
+    store = _open_store(plan, rdb, advice)
+    with held(store, plan.folder):
+        keep(store, plan.folder)
+        yield store
 
 
-@contextmanager
-def only_one(folder: Path, database: Path | None) -> Iterator[None]:
-    """Hold the locks of the study that has this folder and lies in this database, if that is a file.
-
-    Raises:
-        UsageError: another process holds them.
-    """
-    with writing(folder):
-        folder.mkdir(0o700, parents=True, exist_ok=True)
-    beside = nullcontext() if database is None else _lock(Path(f"{database}.{folder.name}.lock"), folder.name)
-    with _lock(folder / LOCK, folder.name), beside:
-        yield
-
-
-@contextmanager
-def _lock(path: Path, study: str) -> Iterator[None]:
-    """Hold a lock on a file; it goes with the process, however that ends."""
-    with writing(path):
-        lock = open(path, "a+", opener=owned)  # noqa: SIM115
-    with lock as file:
-        for tries in reversed(range(TRIES)):  # who looks whether a study still runs holds it for an instant
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if tries:
-                    time.sleep(INSTANT)
-                    continue
-                file.seek(0)
-                process = file.read().strip() or "?"
-                message = f"study {study!r} is being run by process {process}; wait, or choose --study-name"
-                raise UsageError(message) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _open_store(plan: Plan, rdb: RDBStorage, advice: str = "choose another --study-name") -> Store:
+def _open_store(plan: Plan, rdb: RDBStorage, advice: str) -> Store:
     """Return the study's store, made new or the one that this plan continues."""
     store = Store.load(rdb, plan.study.name)
     if store is None:
         refuse_foreign(plan.folder)
         about = {"metric": plan.study.metric, "score": reporting.formula(plan.study.metric, plan.study.identity)}
-        return Store.create(rdb, plan.study, about, plan.folder / LEDGER, place_of(plan.storage, plan.folder))
+        book, place = plan.folder / LEDGER, place_of(plan.storage, plan.folder)
+        store = Store.create(rdb, plan.study, about, book, place)
     lines = differences(_completed(store.study.identity), plan.study.identity)
     if store.study.fingerprint != plan.study.fingerprint:
         lines.append(_other_data(store.study.data, plan.study.data))
@@ -264,7 +229,6 @@ def _open_store(plan: Plan, rdb: RDBStorage, advice: str = "choose another --stu
     if lines:
         shown = "; ".join(lines[:8]) + ("; ..." if len(lines) > 8 else "")
         raise UsageError(f"study {plan.study.name!r} was made otherwise: {shown}; {advice}")
-    keep(store, plan.folder)
     return store
 
 
@@ -296,25 +260,37 @@ def _setting(plan: Plan, store: Store) -> Setting:
 
 
 @contextmanager
-def _engine(plan: Plan, spares: Spares | None = None, most: int | None = None) -> Iterator[Engine]:
+def _engine(plan: Plan, store: Store, spares: Spares | None = None, most: int | None = None) -> Iterator[Engine]:
     """Hold an engine for `most` trials."""
+    assert store.process is not None
     workers = processes(plan.space, plan.trials if most is None else most)
-    shared, cache = plan.folder / ".data", plan.folder / FEATURES
-    shutil.rmtree(shared, ignore_errors=True)  # of a run that was killed
-    if shared.is_symlink():  # rows go into no folder that a link leads to
-        shared.unlink()
+    # of this run alone: what another one leaves that has lost the study must not be what this one works with
+    shared, cache = plan.folder / f".data-{store.process.id[:8]}", plan.folder / FEATURES
+    _clear(plan)
     engine: Engine = Processes(workers, shared, cache, spares) if workers else InProcess(cache)
     try:
         with writing(plan.folder):
             for splits in plan.divisions:
                 engine.take(splits)
-        yield engine
+        store.patience = Patience()  # from here on there is work that is worth it
+        yield Patient(engine, store.patience)
     finally:
         engine.close()
         shutil.rmtree(shared, ignore_errors=True)
-        for place in ("weights", FOLDER):
-            for part in (plan.folder / place).glob(".*.part"):  # of a worker that was killed while it wrote
-                part.unlink(missing_ok=True)
+        with suppress(StorageError):
+            store.check()
+            _clear(plan)
+
+
+def _clear(plan: Plan) -> None:
+    """Remove what runs and workers that were killed left of what they were writing."""
+    for shared in plan.folder.glob(".data*"):
+        if shared.is_symlink():  # rows go into no folder that a link leads to
+            shared.unlink()
+        shutil.rmtree(shared, ignore_errors=True)
+    for place in ("weights", FOLDER):
+        for part in (plan.folder / place).glob(PARTS):
+            part.unlink(missing_ok=True)
 
 
 def tune(

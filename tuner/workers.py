@@ -30,7 +30,7 @@ from typing import Any, Self
 from tuner.config import duration, size_of
 from tuner.data.shared import place_of, write_shared
 from tuner.data.splits import Splits
-from tuner.engine import Event, Failed, Task, Trained
+from tuner.engine import Event, Failed, Task, Trained, Unsaved
 from tuner.serving import import_parts, keep_memory, work
 from tuner.space import Space, own_families
 from tuner.supervising import (
@@ -235,7 +235,7 @@ class Processes:
         worker.served, worker.since, worker.spent = worker.served + 1, None, worker.spent + seconds
         if isinstance(event, Trained):  # what was trained before the trial was cut off counts, too
             worker.spent += sum(epoch.seconds for epoch in event.earlier)
-        if not isinstance(event, Trained):
+        if not isinstance(event, Trained) and not (isinstance(event, Unsaved) and event.kept):
             self._finish(worker)
         return event
 
