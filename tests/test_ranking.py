@@ -107,7 +107,7 @@ def test_a_metric_that_is_no_mean_over_examples_has_no_paired_difference_and_no_
     write(tmp_path / "small.yaml", SMALL)
     refused = call(capsys, "check", "small.yaml", "-S", "score.form=tiebreak", "-S", f"score.metric={metric}")
     assert (refused.code, refused.out) == (2, "")
-    assert f"tuner: score.form: tiebreak pairs examples, and {metric} is no mean over examples" in refused.err
+    assert f"tuner: -S score.form: tiebreak pairs examples, and {metric} is no mean over examples" in refused.err
 
 
 @given(st.integers(1, 3000), st.integers(1, 1000))
