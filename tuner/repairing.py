@@ -26,9 +26,10 @@ from tuner.mending import Left, back_up, beside, inconsistency, migrate, replaci
 from tuner.planning import storage_url
 from tuner.proposing import trial_seed
 from tuner.record import StudyRecord, TrialRecord
+from tuner.restoring import Restored
 from tuner.rows import OtherValueError
 from tuner.storage import DamagedError, MissingError, OlderError, file_of, open_storage
-from tuner.store import Store, study_names
+from tuner.store import study_names
 from tuner.study import named
 from tuner.telling import counted
 
@@ -170,7 +171,9 @@ def _lost(study: StudyRecord, number: int) -> ledger.Entry:
 
 
 def _create(rdb: RDBStorage, proof: Left) -> None:
-    Store.create(rdb, proof.study, _about(proof.study)).mend([], proof.trials.values(), proof.facts, len(proof.trials))
+    Restored.create(rdb, proof.study, _about(proof.study)).mend(
+        [], proof.trials.values(), proof.facts, len(proof.trials)
+    )
 
 
 def _about(study: StudyRecord) -> dict[str, str]:
@@ -211,27 +214,27 @@ def _rows(url: str, path: Path | None, study: str, folder: Path) -> list[str]:
         if said and store is None and proof is not None:
             _create(rdb, proof)
         elif said and store is not None:
-            mended = Store(rdb, store.study, store.study_id)
+            mended = Restored(rdb, store.study, store.study_id)
             mended.mend(wrong.gone, wrong.trials.values(), wrong.facts, wrong.count)
             if not wrong.posted:
                 mended.unpost(_about(store.study))
         return done + _complete(rdb, study, folder, told)
 
 
-def _found(rdb: RDBStorage, study: str, told: Told) -> tuple[Store | None, list[str]]:
+def _found(rdb: RDBStorage, study: str, told: Told) -> tuple[Restored | None, list[str]]:
     """Return a study as it lies in the database, be its record or its name damaged, and what is wrong with these."""
     try:
-        store = Store.load(rdb, study)
+        store = Restored.load(rdb, study)
     except DamagedError:
-        study_id = Store.id_of(rdb, study)
+        study_id = Restored.id_of(rdb, study)
         if told.study is None or study_id is None:
             raise StorageError(f"study {study}: its record is damaged, and its ledger has none") from None
-        return Store(rdb, StudyRecord.from_json(told.study), study_id), ["its record was damaged"]
+        return Restored(rdb, StudyRecord.from_json(told.study), study_id), ["its record was damaged"]
     if store is not None or told.study is None:
         return store, []
     for name in study_names(rdb):
         try:
-            other = Store.load(rdb, name)
+            other = Restored.load(rdb, name)
         except StorageError:
             continue
         if other is not None and is_of(other.study, told.study):
@@ -239,7 +242,7 @@ def _found(rdb: RDBStorage, study: str, told: Told) -> tuple[Store | None, list[
     return None, []
 
 
-def _wrong(store: Store, told: Told) -> _Wrong:
+def _wrong(store: Restored, told: Told) -> _Wrong:
     """Find what of a study's rows isn't as it was written, and what is to be in its place."""
     wrong, count = _Wrong(), None
     try:
@@ -266,7 +269,7 @@ def _wrong(store: Store, told: Told) -> _Wrong:
     return wrong
 
 
-def _trials(store: Store, told: Told, wrong: _Wrong, count: int | None) -> dict[int, tuple[int, TrialRecord]]:
+def _trials(store: Restored, told: Told, wrong: _Wrong, count: int | None) -> dict[int, tuple[int, TrialRecord]]:
     """Find the trials that are to be written anew; return those that stay as they are, with their ids."""
     healthy: dict[int, tuple[int, TrialRecord]] = {}
     for number, trial_id, found in store.examined():
@@ -288,7 +291,7 @@ def _trials(store: Store, told: Told, wrong: _Wrong, count: int | None) -> dict[
     return healthy
 
 
-def _agrees(store: Store, record: TrialRecord, entry: ledger.Entry | None) -> bool:
+def _agrees(store: Restored, record: TrialRecord, entry: ledger.Entry | None) -> bool:
     """Tell whether the rows of a trial whose own record is whole are those that its ledger has."""
     if entry is None or (record.ended and not ledger.ended(entry)):
         return True
@@ -302,7 +305,7 @@ def _agrees(store: Store, record: TrialRecord, entry: ledger.Entry | None) -> bo
     return all(json.dumps(mine[name]) == json.dumps(entry[name]) for name in rows) and store.is_shown(record)
 
 
-def _facts(store: Store, told: Told, wrong: _Wrong) -> None:
+def _facts(store: Restored, told: Told, wrong: _Wrong) -> None:
     """Find what the study's facts are to be: those of the database that are whole, else those of the ledger."""
     there = store.examined_facts()
     for key in [*told.facts, *(key for key in there if key not in told.facts)]:
@@ -324,7 +327,7 @@ def _complete(rdb: RDBStorage, study: str, folder: Path, told: Told) -> list[str
         facts = [ledger.fact(key, value) for key, value in told.facts.items()]
         head = [] if told.study is None else [ledger.head(told.study, told.place)]
         ledger.begin(path, [*head, *told.trials.values(), *facts])
-    store = Store.load(rdb, study)
+    store = Restored.load(rdb, study)
     assert store is not None
     keep(store, folder)
     return done

@@ -16,14 +16,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from tuner import lease, ledger
@@ -40,21 +38,16 @@ from tuner.rows import (
     about,
     add,
     add_study,
-    attributes_of,
     damaged,
     entry,
     entry_of,
-    forget_orphans,
-    forget_trial,
     has_facts,
     insert,
     raw,
     raw_fact,
-    shown_of_study,
     steps,
     trial_of,
     value_of,
-    write_trials,
 )
 from tuner.sealing import seal, unseal
 from tuner.storage import DamagedError, masked, models, spoken
@@ -128,7 +121,7 @@ class Store:
         self.patience: Patience | None = None
 
     @classmethod
-    def load(cls, rdb: RDBStorage, name: str) -> Store | None:
+    def load(cls, rdb: RDBStorage, name: str) -> Self | None:
         """Return the study of this name, or None if there is none.
 
         Raises:
@@ -157,7 +150,7 @@ class Store:
     @classmethod
     def create(
         cls, rdb: RDBStorage, study: StudyRecord, shown: Mapping[str, Any], book: Path | None = None, place: str = ""
-    ) -> Store:
+    ) -> Self:
         """Make a study in one transaction; `shown` are the attributes that the dashboard shows of it. `book` is its
         ledger, which says in which `place` the database is.
 
@@ -433,87 +426,11 @@ class Store:
             )  # fmt: skip
         return [(number, of, trial_of(self.study.name, self.sealed, number, *rest)) for number, of, *rest in rows]
 
-    @classmethod
-    def id_of(cls, rdb: RDBStorage, name: str) -> int | None:
-        """Return the id of the study of this name, whatever else is there of it."""
-        with spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
-            row = models.StudyModel.find_by_name(name, session)
-            return None if row is None else int(row.study_id)
-
-    def taken(self, ids: Iterable[int]) -> set[int]:
-        """Return which ids of trials are there, of any study."""
-        trial = models.TrialModel.trial_id
-        with self._session() as session:
-            return {row[0] for row in session.query(trial).filter(trial.in_(list(ids)))}
-
     def entries(self, records: Iterable[TrialRecord]) -> list[ledger.Entry]:
         """Return what a ledger says of trials that are there."""
         with self._session() as session:
             return [entry_of(session, self._row(session, record.number), record) for record in records]
 
-    def mend(self, gone: Iterable[int], entries: Iterable[ledger.Entry], facts: Mapping[str, Any], count: int) -> None:
-        """Write trials anew by what a ledger says of them, in place of those with the ids `gone`, and all facts, so
-        that there are `count` trials; in one transaction.
-        """
-        attribute = models.StudySystemAttributeModel
-        with self._writing() as session:
-            text = {"value_json": seal(self.study.to_json(), KEY)}
-            row = session.query(models.StudyModel).filter(models.StudyModel.study_id == self.study_id)
-            row.update({"study_name": self.study.name}, synchronize_session=False)
-            own = session.query(attribute).filter(attribute.study_id == self.study_id)
-            if not own.filter(attribute.key == KEY).update(text, synchronize_session=False):
-                insert(session, attribute, [{"study_id": self.study_id, "key": KEY, **text}])
-            noted = own.filter(
-                attribute.key.startswith(f"{KEY}:", autoescape=True), attribute.key != f"{KEY}:{NOTED}",
-                ~attribute.key.startswith(lease.PROCESS, autoescape=True),
-            )  # fmt: skip
-            noted.delete(synchronize_session=False)
-            for key, value in {**facts, COUNT: count, FACTS: sorted(facts)}.items():
-                self._put(session, key, value)
-            for trial_id in gone:
-                forget_trial(session, trial_id)
-            session.flush()
-            write_trials(session, self.study, self.study_id, entries)
-            forget_orphans(session)
-
-    def is_shown(self, record: TrialRecord) -> bool:
-        """Tell whether a trial has the attributes that people sort by."""
-        attribute = models.TrialUserAttributeModel
-        try:
-            with self._session() as session:
-                row = self._row(session, record.number)
-                query = session.query(attribute.key, attribute.value_json).filter(attribute.trial_id == row.trial_id)
-                there = {key: json.loads(text) for key, text in query}
-        except (StorageError, ValueError):
-            return False
-        return attributes_of(record).items() <= there.items()
-
-    def is_posted(self) -> bool:
-        """Tell whether what Optuna and its dashboard read of the study itself is whole."""
-        try:
-            attributes = self.rdb.get_study_system_attrs(self.study_id)
-            self.rdb.get_study_user_attrs(self.study_id)
-            directions = self.rdb.get_study_directions(self.study_id)
-        except (KeyError, LookupError, ValueError, TypeError, sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
-            return False
-        names = attributes.get("study:metric_names")
-        return directions == [StudyDirection.MAXIMIZE] and names == [f"score ({self.study.metric})"]
-
-    def unpost(self, attributes: Mapping[str, Any]) -> None:
-        """Write anew what Optuna reads of the study itself, and delete what was posted for its dashboard."""
-        own, user = models.StudySystemAttributeModel, models.StudyUserAttributeModel
-        with self._writing() as session:
-            ids = [row[0] for row in session.query(own.study_system_attribute_id, raw(session, own.key)).filter(
-                own.study_id == self.study_id, ~own.key.startswith(f"{KEY}:"), own.key != KEY)]  # fmt: skip
-            session.query(own).filter(own.study_system_attribute_id.in_(ids)).delete(synchronize_session=False)
-            noted = session.query(own).filter(own.study_id == self.study_id, own.key == f"{KEY}:{NOTED}")
-            noted.delete(synchronize_session=False)
-            session.query(user).filter(user.study_id == self.study_id).delete(synchronize_session=False)
-            directions = models.StudyDirectionModel
-            session.query(directions).filter(directions.study_id == self.study_id).delete(synchronize_session=False)
-            shown_of_study(session, self.study, self.study_id, attributes)
-
-    @_patient
     def begin(self, record: TrialRecord, suggested: Suggested) -> None:
         """Write a trial that starts to run, with its parameters, in one transaction.
 
