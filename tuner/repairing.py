@@ -83,7 +83,7 @@ def repair(study: str, *, storage: str | None = None, studies_dir: str | Path = 
 def _refuse_running(url: str, study: str) -> None:
     """Refuse a study that a process runs from another folder, as far as its database can say so."""
     with suppress(StorageError), _opened(url, write=False) as rdb:
-        store = Store.load(rdb, study)
+        store = Restored.load(rdb, study)
         found = store.holder() if store is not None else None
         if found is not None:
             raise UsageError(f"study {study!r} is being run by {found.process}; wait until it has ended")
