@@ -107,7 +107,7 @@ def opened(path: Path, given: Mapping[str, Any], values: Mapping[str, Any], seed
     torch.set_num_threads(1)
     space = settled_space(path, given)
     splits = load(space.config.data, space.folder)
-    for epoch, network, _ in train(space.at(values), splits, seed):
+    for epoch, network, *_ in train(space.at(values), splits, seed):
         if epoch.number == kept:
             return tested(network, splits)
     raise ValueError(f"epoch {kept} was not reached")
@@ -197,7 +197,7 @@ def _train(trial: optuna.Trial, config: RunConfig, splits: Splits, deadline: flo
     best, weights, network, count = math.inf, None, None, 0
     gap = 0.0
     null = blank_curve(config, splits).null_loss
-    for epoch, network, _ in train(config, splits, trial.number):
+    for epoch, network, *_ in train(config, splits, trial.number):
         count = epoch.number
         if time.time() >= deadline:
             trial.set_user_attr("epochs", count)

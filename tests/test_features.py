@@ -103,7 +103,7 @@ def feed(config: RunConfig, splits: Splits, cache: Path | None = None) -> Feed:
 
 def drain(config: RunConfig, splits: Splits, cache: Path | None = None) -> tuple[list[float], dict[str, torch.Tensor]]:
     losses, state = [], {}
-    for epoch, network, _ in train(config, splits, 3, None, cache):
+    for epoch, network, *_ in train(config, splits, 3, None, cache):
         losses.append(epoch.val.loss)
         state = {name: value.clone() for name, value in network.state_dict().items()}
     return losses, state
@@ -129,7 +129,7 @@ class TestWorth:
     @staticmethod
     def agree(config: RunConfig, splits: Splits, folder: Path) -> None:
         fed = feed(config, splits)
-        *_, (_, network, _) = train(config, splits, 0)
+        *_, (_, network, *_) = train(config, splits, 0)
         write_weights(network, folder / "model.safetensors")
         whole = build_model(config, splits.shape, None, splits.encoder.standard)
         read_weights(whole, folder / "model.safetensors")
@@ -184,7 +184,7 @@ class TestTraining:
 
     def test_l1_makes_weights_of_the_head_zero_and_none_of_the_blocks(self, backbone: Path) -> None:
         config = configure(backbone, model__unfrozen=1, regularization__l1=5.0, training__epochs=10)
-        *_, (_, network, _) = train(config, texts(), 0)
+        *_, (_, network, *_) = train(config, texts(), 0)
         assert isinstance(network, Tail)
         assert sparsity(network) > 0.1
         assert network.blocks is not None

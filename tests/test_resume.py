@@ -16,6 +16,10 @@ from typing import Any
 import pytest
 from command import SECONDS, SMALL, call, spawn, write
 
+from tuner import tasks
+from tuner.confirmation import Repeating
+from tuner.curve import Curve, Epoch
+from tuner.grammar import Override
 from tuner.planning import prepare
 from tuner.record import TrialRecord
 from tuner.study import open_study
@@ -34,12 +38,14 @@ def trials_of(folder: Path) -> dict[int, TrialRecord]:
 
 
 def timeless(record: TrialRecord) -> TrialRecord:
-    curve = record.curve
-    if curve is not None:
-        curve = replace(curve, epochs=tuple(replace(epoch, seconds=0.0) for epoch in curve.epochs))
+    curve = record.curve if record.curve is None else without_seconds(record.curve)
     # what rule `behind` would have done depends on who else had ended by then, which two workers make a matter of time
     rules = {kind: epoch for kind, epoch in record.rules.items() if kind != "behind"}
-    return replace(record, seconds=0.0, curve=curve, rules=rules)
+    return replace(record, seconds=0.0, curve=curve, rules=rules, folds=tuple(map(without_seconds, record.folds)))
+
+
+def without_seconds(curve: Curve) -> Curve:
+    return replace(curve, epochs=tuple(replace(epoch, seconds=0.0) for epoch in curve.epochs))
 
 
 def workers_below(folder: Path) -> list[int]:
@@ -237,6 +243,62 @@ def test_an_interrupted_study_ends_as_an_uninterrupted_one(
     tune(path, trials=16, studies_dir=tmp_path / "studies")
     assert any(record.state == "pruned" for record in uninterrupted.values()), "else the rules were not put to the test"
     assert trials_of(tmp_path) == uninterrupted
+
+
+FOLDED = JUDGED.replace("{source: sklearn:wine}", "{source: sklearn:wine, split: {folds: 3}}")
+
+
+@pytest.mark.parametrize("text", [JUDGED, FOLDED], ids=["plain", "folds"])
+def test_a_trial_that_was_cut_off_goes_on_from_its_state(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(tasks, "STATE_RATIO", 0.0)
+    steps: list[int] = []
+    step = tasks.TaskRun.step
+
+    def counted(run: tasks.TaskRun) -> Epoch:
+        steps.append(run.task.number)
+        return step(run)
+
+    monkeypatch.setattr(tasks.TaskRun, "step", counted)
+    path = write(tmp_path / "small.yaml", text)
+    tune(path, trials=5, studies_dir=tmp_path / "alone" / "studies")
+    alone, whole = trials_of(tmp_path / "alone"), len(steps)
+    steps.clear()
+    for epochs in (4, 1, 9, 13):
+        run = conduct(prepare(path, studies_dir=tmp_path / "studies"))
+        for _ in range(epochs):
+            next(run, None)
+        run.close()
+        if len(steps) < whole:
+            assert list((tmp_path / "studies" / "small" / "checkpoints").iterdir())
+    tune(path, trials=5, studies_dir=tmp_path / "studies")
+    assert trials_of(tmp_path) == alone
+    assert len(steps) == whole, "an epoch was trained twice"
+    assert not (tmp_path / "studies" / "small" / "checkpoints").exists()
+
+
+def test_a_confirmation_that_was_cut_off_goes_on_from_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(tasks, "STATE_RATIO", 0.0)
+    text = JUDGED.replace("confirm: false", "confirm: true")
+    path = write(tmp_path / "small.yaml", text)
+    alone = tune(path, trials=3, studies_dir=tmp_path / "alone").document
+    run = conduct(prepare(path, overrides=[Override("budget.trials", "3", "test")], studies_dir=tmp_path / "studies"))
+    going = 0
+    for news in run:
+        going += isinstance(news, Repeating)
+        if going == 4:
+            break
+    run.close()
+    kept = [place.name for place in (tmp_path / "studies" / "small" / "checkpoints").iterdir()]
+    assert any(name.startswith("repeat-") for name in kept), kept
+    again = tune(path, trials=3, studies_dir=tmp_path / "studies").document
+    for key in ("confirmed", "best", "trials", "test"):
+        assert again[key] == alone[key]
 
 
 @pytest.mark.slow

@@ -26,7 +26,8 @@ from tuner.feeding import Batches, batch_size
 from tuner.measuring import input_of, measure, predict, standardized, training_probe
 from tuner.models import build_model, decays
 from tuner.perceptron import Perceptron
-from tuner.training import _Chance, train
+from tuner.remembering import Chance
+from tuner.training import train
 from tuner.updating import Average, _AdamW, _schedule, soft_threshold
 from tuner.weights import read_weights, sparsity, write_weights
 
@@ -104,7 +105,7 @@ def digest(network: nn.Module) -> str:
 
 def drain(config: RunConfig, splits: Splits, seed: int = 0) -> tuple[list[Epoch], nn.Module, list[str]]:
     epochs, digests, network = [], [], nn.Module()
-    for epoch, network, _ in train(config, splits, seed):
+    for epoch, network, *_ in train(config, splits, seed):
         epochs.append(epoch)
         digests.append(digest(network))
     return epochs, network, digests
@@ -154,7 +155,7 @@ class TestSeed:
 
     def test_what_the_caller_draws_between_epochs_changes_no_weights(self) -> None:
         digests = []
-        for _, network, _ in train(config(**EVERYTHING), classes(), 3):
+        for _, network, *_ in train(config(**EVERYTHING), classes(), 3):
             digests.append(digest(network))
             torch.manual_seed(len(digests))
         assert digests == drain(config(**EVERYTHING), classes(), 3)[2]
@@ -162,7 +163,7 @@ class TestSeed:
     def test_two_runs_that_take_turns_do_not_disturb_each_other(self) -> None:
         settings = config(**EVERYTHING)
         pair = [
-            [digest(network) for _, network, _ in both]
+            [digest(network) for _, network, *_ in both]
             for both in zip(*(train(settings, classes(), s) for s in (3, 4)), strict=True)
         ]
         assert [list(column) for column in zip(*pair, strict=True)] == [
@@ -170,7 +171,7 @@ class TestSeed:
         ]
 
     def test_a_run_goes_on_with_its_random_numbers_where_it_left_off(self) -> None:
-        chance, drawn = _Chance(5), []
+        chance, drawn = Chance(5), []
         for _ in range(3):
             with chance.lent():
                 drawn.append(torch.rand(1))
@@ -248,7 +249,7 @@ class TestRegularizers:
         monkeypatch.setattr(Perceptron, "learn" if by_hand else "of", lambda *_: None)
         still = {"training__warmup": 0.0, "training__ema": False}
         _, network, _ = drain(config(regularization__l2=0.5, **still), classes())
-        with _Chance(0).lent():
+        with Chance(0).lent():
             start = build_model(config(), classes().shape)
         steps = 3 * 4  # epochs of 60 rows in batches of 16
         for before, after in zip(decays(start)[0], decays(network)[0], strict=True):
@@ -409,7 +410,7 @@ class TestProbe:
 
     def test_the_train_series_is_measured_on_it_and_in_the_studys_seed_alone(self) -> None:
         splits = classes(200, 40)
-        epoch, network, _ = next(iter(train(config(seed=7), splits, 123)))
+        epoch, network, *_ = next(iter(train(config(seed=7), splits, 123)))
         assert measure(network, splits.train, splits, config(), training_probe(splits))[0] == epoch.train
 
 
@@ -430,7 +431,7 @@ class TestMeasure:
 
     def test_the_numbers_of_an_epoch_are_those_of_its_examples(self) -> None:
         splits = classes()
-        epoch, network, _ = next(iter(train(config(), splits, 0)))
+        epoch, network, *_ = next(iter(train(config(), splits, 0)))
         probe = training_probe(splits, 0)
         (val, val_losses, _), (on_train, train_losses, _) = (
             measure(network, *each)
@@ -445,7 +446,7 @@ class TestMeasure:
     def test_the_rise_is_paired_over_the_examples_since_the_best_epoch(self) -> None:
         splits = classes(n_train=12, noise=2.0)
         best, seen = np.zeros(len(splits.val)), 0
-        for epoch, network, _ in train(config(training__epochs=25, training__learning_rate=0.3), splits, 0):
+        for epoch, network, *_ in train(config(training__epochs=25, training__learning_rate=0.3), splits, 0):
             losses = measure(network, splits.val, splits, config())[1]
             if epoch.standing.best == epoch.number:
                 best = losses

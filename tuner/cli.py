@@ -447,6 +447,30 @@ def ablate(
 
 
 @app.command()
+def replay(
+    study: StudyName,
+    trial: Annotated[int, typer.Option(help="The trial's number.")],
+    storage: Storage = None,
+    studies_dir: Studies = STUDIES,
+    as_json: Json = False,
+) -> None:
+    """Train a trial again, and compare every figure and the weights, byte for byte, with what was stored.
+
+    Example: tuner replay digits --trial 12
+    """
+    from tuner.planning import plan_of
+    from tuner.replaying import replay as replay_trial
+    from tuner.study import open_study, space_of
+
+    found = open_study(study, storage=storage, studies_dir=studies_dir)
+    with stoppable(), apart():
+        replayed = replay_trial(found, plan_of(space_of(found), storage, found.folder.parent), trial)
+    _emit(_document(replayed.to_json()) if as_json else "\n".join(replayed.sentences()))
+    if not replayed.same:
+        raise typer.Exit(1)
+
+
+@app.command()
 def best(
     study: StudyName,
     form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.yaml,

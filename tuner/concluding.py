@@ -5,6 +5,7 @@ Decides nothing of what is chosen, seen or written: it calls those who do, in th
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.best import FEATURES, MODEL
+from tuner.checkpoint import FOLDER
 from tuner.confirmation import chosen
 from tuner.confirming import repeats_of
 from tuner.engine import Again, Task
@@ -76,6 +78,7 @@ def conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     _weigh(plan, store, records)
     write_study(plan, records)
     forget_features(plan, setting)
+    shutil.rmtree(plan.folder / FOLDER, ignore_errors=True)
     store.put(PROGRESS, {"state": "over", "trials": setting.trials})
     return _publish(plan, store, setting, seen)
 
@@ -175,7 +178,18 @@ def missing(plan: Plan, store: Store, setting: Setting) -> list[Again]:
         folds = _own(plan, setting, finalists[0].number)
         wanted |= {weights: (finalists[0], fold) for fold, weights in enumerate(folds)}
     for weights, (record, splits) in wanted.items():
-        if not weights.exists() and record.score is not None:
-            task = Task(len(found), plan.space.at(record.all_values), record.seed, plan.space.folder, splits)
+        if not _holds(weights, record, plan, splits) and record.score is not None:
+            config, state = plan.space.at(record.all_values), plan.folder / FOLDER / weights.stem
+            task = Task(len(found), config, record.seed, plan.space.folder, splits, state)
             found.append(Again(task, record.score.epoch, weights, record.number))
     return found
+
+
+def _holds(weights: Path, record: TrialRecord, plan: Plan, splits: int) -> bool:
+    """Tell whether weights are there, and are a trial's own as they were, where that was kept."""
+    if not weights.exists():
+        return False
+    if len(plan.folds) > 1 or splits != 0 or not record.weights:
+        return True
+    with open(weights, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == record.weights[0]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tuner.checkpoint import FOLDER, forget_state
 from tuner.config import min_epochs
 from tuner.confirmation import (
     ABLATION,
@@ -123,7 +124,8 @@ def repeat_each(
             assert run.record.score is not None
             config = plan.space.at(run.record.all_values)
             config = config.replace({run.without: 0.0}) if run.without else config
-            task = Task(number, config, _seed(plan, run.round), plan.space.folder, divisions[run.round][0])
+            state = plan.folder / FOLDER / f"{kind}{run.record.number:05d}-{run.round}-{run.without}".replace(":", "-")
+            task = Task(number, config, _seed(plan, run.round), plan.space.folder, divisions[run.round][0], state)
             yield Again(task, run.record.score.epoch)
 
     for done in again(engine, jobs(), deadline):
@@ -134,6 +136,8 @@ def repeat_each(
             continue
         repeat = _repeat(plan, done, run, *divisions[run.round][1:])
         store.put(f"{kind}{run.record.number}:{run.round}:{run.without}", repeat.to_json())
+        if done.job.task.state is not None:
+            forget_state(done.job.task.state)
         undone[run.round] -= 1
         if not undone[run.round]:
             engine.drop(divisions[run.round][0])

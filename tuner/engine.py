@@ -22,8 +22,8 @@ from tuner.errors import StorageError, TunerError
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One trial to train: its number, configuration and seed, the folder of the user's own code, and the number of the
-    splits that it is trained on.
+    """One trial to train: its number, configuration and seed, the folder of the user's own code, the number of the
+    splits that it is trained on, and where its state is kept meanwhile, from which it goes on if it is cut off.
     """
 
     number: int
@@ -31,25 +31,31 @@ class Task:
     seed: int
     folder: Path
     splits: int = 0
+    state: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trial finished an epoch and waits for `go` or `stop`."""
+    """A trial finished an epoch and waits for `go` or `stop`. Of one that goes on where it was cut off the first is the
+    newest epoch that was kept, after those that came `earlier`.
+    """
 
     number: int
     epoch: Epoch
+    earlier: tuple[Epoch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A trial was stopped; `model` are facts of its network: parameters, sparsity. `examples` is what some validation
     examples count in the score at its best epoch (see metrics.packed), the same ones in every trial of the same rows.
+    `weights` is the SHA-256 of its weights as a file, whether they were saved or not.
     """
 
     number: int
     model: dict[str, float]
     examples: bytes = b""
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +171,7 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
             return
         job, epochs = running[event.number]
         if isinstance(event, Trained):
-            epochs.append(event.epoch)
+            epochs[:] = [*(event.earlier or epochs), event.epoch]
             if event.epoch.number < job.kept:
                 engine.go(event.number)
             else:

@@ -6,6 +6,7 @@ is for. Importing a module runs it, with the rights of whoever started the progr
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import signal
@@ -13,7 +14,7 @@ import sys
 import sysconfig
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,19 @@ def find_own(name: str, folder: Path | None, label: str, wanted: str) -> Callabl
     if not callable(found):
         raise fault(label, f"TypeError: {attr} is a {type(found).__name__}, not {wanted}", where)
     return found  # type: ignore[no-any-return]
+
+
+def code_of(names: Iterable[str], folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the file of each module that a `module:attr` names, where it is beside the space or here;
+    nothing is imported.
+    """
+    found = {}
+    for module in sorted({name.partition(":")[0] for name in names}):
+        parts = Path(*module.split("."))
+        places = [root / place for root in (folder, Path.cwd()) for place in (f"{parts}.py", parts / "__init__.py")]
+        if there := next((place for place in places if place.is_file()), None):
+            found[module] = f"SHA-256 {hashlib.sha256(there.read_bytes()).hexdigest()}"
+    return found
 
 
 def _look_into(folder: Path | None) -> None:

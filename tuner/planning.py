@@ -10,6 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from tuner.defaults import default_model
 from tuner.errors import UsageError
 from tuner.grammar import Override, dump_space, read_space
 from tuner.metrics import null_loss
+from tuner.own_code import code_of
 from tuner.proposing import first_trials
 from tuner.ranking import BY_EXAMPLE
 from tuner.record import StudyRecord
@@ -92,6 +94,25 @@ def prepare(
     return plan_of(space if isinstance(space, Space) else read_space(Path(space), overrides), storage, studies_dir)
 
 
+def versions_of(space: Space) -> dict[str, str]:
+    """Return of which versions of what a study is made: a trial is the same byte for byte where they are."""
+    source = space.config.data.source
+    own = [*own_families(space), *([source] if ":" in source and not source.startswith("sklearn:") else [])]
+    return {
+        "python": platform.python_version(), "tuner": version("overfit-tuner"),
+        **{name: version(name) for name in VERSIONS}, "processor": _processor(), **code_of(own, space.folder),
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    """Return what numbers are computed by: libraries choose their instructions by it, and round otherwise."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{platform.machine()}, {line.partition(':')[2].strip()}"
+    return ", ".join(filter(None, (platform.machine(), platform.processor())))
+
+
 def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = STUDIES) -> Plan:
     """Return the plan of a space that has been read (see `prepare`)."""
     started = time.monotonic()
@@ -107,10 +128,9 @@ def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = 
     data = dict(folds[0].summary()) | {"classes": list(splits.shape.classes), "notes": list(folds[0].notes)}
     data |= {"folds": len(folds)} if len(folds) > 1 else {}
     data |= {"refit": len(whole.train)} if whole is not folds[0] else {}
-    versions = {"python": platform.python_version(), "tuner": version("overfit-tuner")}
     study = StudyRecord(
         config.study, dump_space(space), str(space.folder), identity, metric, config.seed, data,
-        splits.fingerprint, splits.test_hash, versions | {name: version(name) for name in VERSIONS},
+        splits.fingerprint, splits.test_hash, versions_of(space),
         datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     return Plan(

@@ -29,7 +29,8 @@ class TrialRecord:
     (share of weights that are exactly zero). With cross-validation `folds` are the curves of its folds so far and
     `curve` is their mean (while it runs: that of the present fold). `examples` is what some validation examples count
     in the score at the best epoch (see metrics.packed), the same ones in every trial (of each fold, those at its own
-    best epoch). `rules` says at which epoch each stopping rule would have ended it by itself, if at all. `leads` says,
+    best epoch). `weights` are the SHA-256 of the network's weights as a file (of each fold), by which a replay is
+    compared. `rules` says at which epoch each stopping rule would have ended it by itself, if at all. `leads` says,
     of a trial that has just ended, that it is the best of its study so far; it isn't stored.
     """
 
@@ -48,6 +49,7 @@ class TrialRecord:
     folds: tuple[Curve, ...] = ()
     examples: bytes = b""
     rules: Mapping[str, int | None] = field(default_factory=dict)
+    weights: tuple[str, ...] = ()
     leads: bool = False
 
     @property
@@ -81,6 +83,7 @@ class TrialRecord:
             **({"folds": [fold.to_json() for fold in self.folds]} if self.folds else {}),
             **({"examples": base64.b64encode(self.examples).decode("ascii")} if self.examples else {}),
             **({"rules": dict(self.rules)} if self.rules else {}),
+            **({"weights": list(self.weights)} if self.weights else {}),
         }  # fmt: skip
 
     @classmethod
@@ -93,7 +96,7 @@ class TrialRecord:
             Verdict.from_json(doc["verdict"]) if doc.get("verdict") else None,
             doc.get("error", ""), doc.get("model", {}), doc.get("seconds", 0.0),
             tuple(Curve.from_json(fold) for fold in doc.get("folds", ())), base64.b64decode(doc.get("examples", "")),
-            doc.get("rules", {}),
+            doc.get("rules", {}), tuple(doc.get("weights", ())),
         )  # fmt: skip
 
 

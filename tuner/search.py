@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tuner import checkpoint
 from tuner.config import RunConfig, Stopping, min_epochs
 from tuner.confirmation import TOP, contenders, reserved
 from tuner.curve import Curve, pooled
@@ -74,6 +75,10 @@ class Setting:
     def weights_of(self, number: int) -> Path:
         """Return the file for the weights of a trial's kept epoch."""
         return self.weights / f"{number:05d}.safetensors"
+
+    def state_of(self, number: int, fold: int) -> Path:
+        """Return the file for the state of a trial's run, while it is under way."""
+        return self.weights.parent / checkpoint.FOLDER / f"{number:05d}-{fold}"
 
 
 def search(setting: Setting, engine: Engine) -> Generator[TrialRecord, None, None]:
@@ -182,7 +187,9 @@ class _Loop:
         blank = replace(self.setting.blanks[fold], budget=budget, first=min_epochs(budget))
         run.record = replace(run.record, state="running", curve=blank, score=None, verdict=None)
         run.verdict = None
-        self.engine.start(Task(run.record.number, run.config, run.record.seed, self.setting.space.folder, fold))
+        number = run.record.number
+        state = self.setting.state_of(number, fold)
+        self.engine.start(Task(number, run.config, run.record.seed, self.setting.space.folder, fold, state))
 
     def handle(self, event: Event) -> TrialRecord | None:
         """Take one event of the engine to its end; return the record if there is news to show."""
@@ -191,7 +198,8 @@ class _Loop:
             return self._judge(run, event)
         if isinstance(event, Ended):
             examples = run.record.examples + packed(unpacked(event.examples), math.ceil(EXAMPLES / self.folds))
-            run.record = replace(run.record, model=run.record.model or event.model, examples=examples)
+            weights = (*run.record.weights, event.weights)
+            run.record = replace(run.record, model=run.record.model or event.model, examples=examples, weights=weights)
             if run.record.state == "running":
                 self._start_fold(run)
                 return None
@@ -205,6 +213,9 @@ class _Loop:
         return self._end(run)
 
     def _judge(self, run: _Running, event: Trained) -> TrialRecord:
+        if event.earlier:
+            run.started -= sum(epoch.seconds for epoch in event.earlier)
+            run.record = replace(run.record, curve=replace(self._curve(run), epochs=event.earlier))
         number, curve = event.number, self._curve(run).then(event.epoch)
         run.record = replace(run.record, curve=curve, seconds=time.monotonic() - run.started)
         run.verdict = self._verdict(run, curve)
@@ -301,7 +312,7 @@ class _Loop:
         """Run a trial from its start after its worker died, once."""
         run.deaths += 1
         self.setting.store.adopt(run.record.number)
-        run.record = replace(run.record, folds=(), model={}, examples=b"")
+        run.record = replace(run.record, folds=(), model={}, examples=b"", weights=())
         run.first, run.written = None, 0
         self._start_fold(run)
 
@@ -330,6 +341,8 @@ class _Loop:
         record = TrialRecord.from_json(number, run.record.state, run.record.to_json())
         del self.running[number]
         self.begun.discard(number)
+        for fold in range(self.folds):
+            checkpoint.forget_state(self.setting.state_of(number, fold))
         self.records[number] = record
         self.baseline = number if _is_kept_baseline(record) else self.baseline
         self.proposer.tell(record)

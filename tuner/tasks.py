@@ -1,20 +1,24 @@
 """A task, trained step by step in this process; and the engine that needs no other one.
 
-Decides what a run of a task keeps (the weights of its best epoch) and what becomes of an error in it. Whoever holds a
+Decides what a run of a task keeps (the weights of its best epoch; about once a second its state, so that it can go on
+after a kill) and what becomes of an error in it. Whoever holds a
 run says when it goes on and when it ends. Knows nothing of worker processes.
 """
 
 from __future__ import annotations
 
 import signal
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from tuner.checkpoint import key_of, read_state, write_state
 from tuner.curve import Epoch
 from tuner.data.splits import Splits
 from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
@@ -22,46 +26,100 @@ from tuner.errors import StorageError, TunerError
 from tuner.faults import point
 from tuner.own_code import one_line
 
+if TYPE_CHECKING:
+    from tuner.training import Moment
+
+STATE_SECONDS, STATE_RATIO = (
+    1.0,
+    20.0,
+)  # at least, and times what keeping it took, between two times that a state is kept
+KEPT = "kept."  # before the names of the weights of the best epoch
+
 
 class TaskRun:
-    """One task being trained, and the weights of its best epoch so far."""
+    """One task being trained, and the weights of its best epoch so far; from where it was cut off, if it was."""
 
     def __init__(self, task: Task, splits: Splits, cache: Path | None = None) -> None:
         import torch
 
-        from tuner.training import train
-
         # code of the user's may have changed it in an earlier trial: a trial is the same whatever ran before it
         torch.set_default_dtype(torch.float32)
         torch.set_num_threads(1)
-        self.task = task
-        self.epochs = train(task.config, splits, task.seed, task.folder, cache)
+        self.task, self.splits, self.cache = task, splits, cache
+        self.key = key_of(task.config, task.seed, splits) if task.state is not None else ""
         self.weights: dict[str, Any] = {}
         self.examples: Any = None
         self.network: Any = None
+        self.resume = read_state(self.key, task.state) if task.state is not None else None
+        self.epochs = self._train()
+        self.due = time.monotonic() + STATE_SECONDS
+
+    def _train(self) -> Iterator[Moment]:
+        from tuner.training import train
+
+        return train(self.task.config, self.splits, self.task.seed, self.task.folder, self.cache, self.resume)
+
+    def first(self) -> Trained:
+        """Train the first epoch, or go back to the newest one that was kept."""
+        state = self.resume
+        if state is None:
+            return Trained(self.task.number, self.step())
+        try:
+            moment = next(self.epochs)
+            self.weights = {
+                name.removeprefix(KEPT): value for name, value in state.tensors.items() if name.startswith(KEPT)
+            }
+            self.examples = state.tensors["examples"].numpy()
+        except KeyError:  # the model isn't what it was
+            self.resume = None
+            self.epochs = self._train()
+            return self.first()
+        self._take(moment)
+        return Trained(self.task.number, moment.epoch, state.epochs[:-1])
 
     def step(self) -> Epoch:
+        """Train an epoch."""
         point("before_epoch")
-        epoch, self.network, examples = next(self.epochs)
-        if epoch.standing.best == epoch.number:
-            self.examples = examples
+        moment = next(self.epochs)
+        self._take(moment)
+        if self.task.state is not None and time.monotonic() >= self.due:
+            self._keep(moment, self.task.state)
+        return moment.epoch
+
+    def _take(self, moment: Moment) -> None:
+        self.network = moment.network
+        if moment.epoch.standing.best == moment.epoch.number:
+            self.examples = moment.counted
             self.weights = {name: value.clone() for name, value in self.network.state_dict().items()}
-        return epoch
+
+    def _keep(self, moment: Moment, path: Path) -> None:
+        """Keep the state of the run: at most about once a second, and for a twentieth of the time."""
+        import torch
+
+        began, state = time.monotonic(), moment.state()
+        more = {f"{KEPT}{name}": value.contiguous() for name, value in self.weights.items()}
+        more["examples"] = torch.from_numpy(self.examples)
+        # where it can't be written nothing is lost but the time to train it again
+        with suppress(OSError, SafetensorError, KeyError, ValueError):
+            write_state(replace(state, tensors={**state.tensors, **more}), self.key, path)
+        now = time.monotonic()
+        self.due = now + max(STATE_SECONDS, STATE_RATIO * (now - began))
 
     def end(self, save: Path | None, newest: bool) -> Ended:
+        """Save the weights of the best epoch, or the newest one's, if they are to be saved; tell of them."""
         from tuner.metrics import packed
         from tuner.models import count_parameters
         from tuner.weights import sparsity, write_weights
 
         if not newest:
             self.network.load_state_dict(self.weights)
-        if save is not None:
-            write_weights(self.network, save)
+        weights = write_weights(self.network, save)
         facts = {"parameters": count_parameters(self.network), "sparsity": round(sparsity(self.network), 6)}
         self.close()
-        return Ended(self.task.number, facts, packed(self.examples))
+        return Ended(self.task.number, facts, packed(self.examples), weights)
 
     def close(self) -> None:
+        """Give it up."""
         self.epochs.close()  # type: ignore[attr-defined]
 
 
@@ -69,10 +127,11 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split()) if isinstance(error, TunerError) else one_line(error)
 
 
-def attempt(run: Callable[[], Epoch], number: int) -> Event:
+def attempt(run: Callable[[], Epoch | Trained], number: int) -> Event:
     """Return what became of one step; whatever the user's code raises ends the trial and nothing else."""
     try:
-        return Trained(number, run())
+        done = run()
+        return done if isinstance(done, Trained) else Trained(number, done)
     except StorageError as error:
         return Unsaved(number, str(error))
     except BaseException as error:  # also SystemExit, and KeyboardInterrupt where Ctrl-C raises none
@@ -117,9 +176,9 @@ class InProcess:
         del self.splits[splits]
 
     def start(self, task: Task) -> None:
-        def first() -> Epoch:
+        def first() -> Trained:
             self.run = TaskRun(task, self.splits[task.splits], self.cache)
-            return self.run.step()
+            return self.run.first()
 
         self.events.append(attempt(first, task.number))
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from tuner.checkpoint import State
 from tuner.config import RunConfig, min_epochs
 from tuner.curve import Epoch, Standing, rounded
 from tuner.data.splits import Splits
@@ -25,23 +27,39 @@ from tuner.features import with_features
 from tuner.feeding import Batches
 from tuner.measuring import measure, training_probe
 from tuner.models import build_model
+from tuner.remembering import Chance, Memory
 from tuner.updating import Average, Step
 
 
-def train(
-    config: RunConfig, splits: Splits, seed: int, folder: Path | None = None, cache: Path | None = None
-) -> Iterator[tuple[Epoch, nn.Module, NDArray[np.float64]]]:
-    """Yield each epoch with the network that it was measured on (its running average if `training.ema`), and what each
-    validation example (n,) counts in the score.
+class Moment(NamedTuple):
+    """A run after an epoch: the network that it was measured on (its running average if `training.ema`), what each
+    validation example (n,) counts in the score, and what makes the state to go on from.
+    """
 
-    The network is the caller's to read until the next epoch is asked for. The same seed, data, versions and
-    number of threads give the same weights, byte for byte. Of a network with a frozen part it is the rest, trained
-    on features that are kept in `cache`, where runs share them.
+    epoch: Epoch
+    network: nn.Module
+    counted: NDArray[np.float64]
+    state: Callable[[], State]
+
+
+def train(
+    config: RunConfig,
+    splits: Splits,
+    seed: int,
+    folder: Path | None = None,
+    cache: Path | None = None,
+    resumed: State | None = None,
+) -> Iterator[Moment]:
+    """Yield each epoch as a moment; of a run that is resumed first the newest one of its state, once more.
+
+    The network is the caller's to read until the next epoch is asked for, and until then a state can be made. The same
+    seed, data, versions and number of threads give the same weights, byte for byte, resumed or not. Of a network
+    with a frozen part it is the rest, trained on features that are kept in `cache`, where runs share them.
 
     Raises:
         UserCodeError: the space's own model can't be built.
     """
-    chance = _Chance(seed)
+    chance = Chance(seed)
     with chance.lent():
         model = build_model(config, splits.shape, folder, splits.encoder.standard)
     feed = with_features(model, splits, config, cache)
@@ -53,8 +71,18 @@ def train(
     average = Average(model, batches.per_epoch, step.way.tensors) if config.training.ema else None
     network = average.network if average else model
     probe = training_probe(splits)
-    best, standing = np.zeros(len(splits.val)), None
-    for number in range(1, config.training.epochs + 1):
+    best, counted, epochs = np.zeros(len(splits.val)), np.zeros(len(splits.val)), list[Epoch]()
+    memory = Memory(model, step, average, generator, chance)
+
+    def state() -> State:
+        return memory.state(config.training.epochs, epochs, {"best": best, "counted": counted})
+
+    if resumed is not None:
+        best, counted = (memory.put_back(resumed)[name] for name in ("best", "counted"))
+        epochs = list(resumed.epochs)
+        yield Moment(epochs[-1], network.eval(), counted, state)
+    standing = epochs[-1].standing if epochs else None
+    for number in range(len(epochs) + 1, config.training.epochs + 1):
         started = time.perf_counter()
         with chance.lent(), _no_denormals():
             model.train()
@@ -73,7 +101,8 @@ def train(
         se_val, se_train = _mean_and_error(val_losses)[1], _mean_and_error(train_losses)[1]
         errors = rounded(se_val), rounded(math.hypot(se_val, se_train)), rounded(rise), rounded(rise_se)
         seconds = rounded(time.perf_counter() - started)
-        yield Epoch(number, train_measure, val_measure, *errors, seconds, standing), network, counted
+        epochs.append(Epoch(number, train_measure, val_measure, *errors, seconds, standing))
+        yield Moment(epochs[-1], network, counted, state)
 
 
 def _put_channels_last(model: nn.Module) -> None:
@@ -81,25 +110,6 @@ def _put_channels_last(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-
-
-class _Chance:
-    """A run's own state of torch's global generator, lent to it while it works.
-
-    So a run neither disturbs its caller's random numbers nor is disturbed by them, nor by another run.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.state = torch.Generator().manual_seed(seed).get_state()
-
-    @contextmanager
-    def lent(self) -> Iterator[None]:
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(self.state)
-            try:
-                yield
-            finally:
-                self.state = torch.get_rng_state()
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner import reporting
 from tuner.best import FEATURES, LOCK, STUDIES
+from tuner.checkpoint import FOLDER
 from tuner.concluding import choice, conclude, forget_features, leave_early, missing, unfinished
 from tuner.config import RunConfig
 from tuner.confirmation import ABLATION, ROUNDS, SHARE, Repeat, Repeating, bought
@@ -288,8 +289,9 @@ def _engine(plan: Plan, spares: Spares | None = None, most: int | None = None) -
     finally:
         engine.close()
         shutil.rmtree(shared, ignore_errors=True)
-        for part in (plan.folder / "weights").glob(".*.part"):  # of a worker that was killed while it wrote
-            part.unlink(missing_ok=True)
+        for place in ("weights", FOLDER):
+            for part in (plan.folder / place).glob(".*.part"):  # of a worker that was killed while it wrote
+                part.unlink(missing_ok=True)
 
 
 def tune(

@@ -65,6 +65,11 @@ class _Way(Protocol):
         """Return all that a step changes in the model, or in a copy of it."""
         ...
 
+    @property
+    def remembered(self) -> list[Tensor]:
+        """What a step changes besides."""
+        ...
+
 
 class _ByAutograd:
     """For any network: gradients by autograd."""
@@ -107,6 +112,10 @@ class _ByAutograd:
     def tensors(self, model: nn.Module) -> list[Tensor]:
         return _tensors(model)
 
+    @property
+    def remembered(self) -> list[Tensor]:
+        return [each for adam, _ in self.groups for each in adam.remembered]
+
 
 def _tensors(model: nn.Module) -> list[Tensor]:
     return [*(parameter.data for parameter in model.parameters()), *model.buffers()]
@@ -124,6 +133,11 @@ class _AdamW:
             (each, each.detach(), torch.zeros_like(each), torch.zeros_like(each), torch.zeros(()))
             for each in parameters
         ]
+
+    @property
+    def remembered(self) -> list[Tensor]:
+        """Means, squares and counts of all parameters."""
+        return [each for state in self.states for each in state[2:]]
 
     def step(self, rate: float) -> None:
         """Change the parameters that have a gradient."""
@@ -170,6 +184,10 @@ class _ByHand:
 
     def tensors(self, model: nn.Module) -> list[Tensor]:
         return [self.model.block if model is self.model.network else lay_out(model), *model.buffers()]
+
+    @property
+    def remembered(self) -> list[Tensor]:
+        return self.adam.remembered
 
 
 def _mixed(values: Tensor | None, shares: Sequence[tuple[float, Tensor]]) -> Any:

@@ -5,11 +5,12 @@ Decides how they are kept: safetensors, written whole or not at all. Knows nothi
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from tuner.errors import DataError
@@ -23,15 +24,23 @@ def sparsity(network: nn.Module) -> float:
     return sum(int((weight == 0).sum()) for weight in weights) / total if total else 0.0
 
 
-def write_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's weights as safetensors, whole or not at all."""
-    tensors = {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    save_file(tensors, part)
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+def write_weights(network: nn.Module, path: Path | None) -> str:
+    """Write a network's weights as safetensors, whole or not at all; return their checksum. Without a path they are
+    only summed.
+
+    Raises:
+        OSError: they can't be written.
+    """
+    content = save({name: value.detach().clone().contiguous() for name, value in network.state_dict().items()})
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_weights(network: nn.Module, path: Path) -> None:

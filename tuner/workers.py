@@ -20,7 +20,6 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any, Self
 
-from tuner.curve import Epoch
 from tuner.data.shared import open_shared, place_of, write_shared
 from tuner.data.splits import Splits
 from tuner.engine import Event, Failed, Task, Trained
@@ -182,10 +181,10 @@ def serve(pipe: Connection, splits_of: Callable[[int], Splits], cache: Path | No
         if word == "start":
             task: Task = rest[0]
 
-            def first(task: Task = task) -> Epoch:
+            def first(task: Task = task) -> Trained:
                 nonlocal run
                 run = TaskRun(task, splits_of(task.splits), cache)
-                return run.step()
+                return run.first()
 
             pipe.send(attempt(first, task.number))
         elif word == "go" and run is not None:

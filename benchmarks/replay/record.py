@@ -145,7 +145,7 @@ def _epochs(
     curve = replace(blank_curve(config, splits), first=min_epochs(config.training.epochs))
     task, standard = splits.shape.task, splits.encoder.standard
     test = _test(splits)
-    for epoch, network, _ in train(config, splits, seed):
+    for epoch, network, *_ in train(config, splits, seed):
         curve = curve.then(epoch)
         outputs = predict(network, test.x, standard, task)
         losses = per_example_loss(outputs, test.y, task)

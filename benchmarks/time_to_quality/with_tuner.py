@@ -77,7 +77,7 @@ def reached(record: TrialRecord, space: Space, splits: Splits, metric: str) -> d
     assert record.score is not None
     assert record.kept is not None
     assert splits.test is not None
-    for epoch, network, _ in train(space.at(record.all_values), splits, record.seed, space.folder):
+    for epoch, network, *_ in train(space.at(record.all_values), splits, record.seed, space.folder):
         if epoch.number == record.score.epoch:
             if epoch.val.loss != record.kept.val.loss:
                 raise SystemExit(f"trial {record.number} came out as another one: {epoch.val} is not {record.kept.val}")
