@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test quick check fix set-up clean
+.PHONY: demo test quick check chaos fix set-up clean
 
 demo: $(READY)
 	$(BIN)/tuner run search_spaces/digits.yaml
@@ -20,6 +20,10 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# An hour of kills, full disks and held locks; its figures go to docs/RELIABILITY.md.
+chaos: $(READY)
+	$(BIN)/python -m tests.chaos
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .

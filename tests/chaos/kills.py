@@ -11,12 +11,11 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from .oracle import Oracle, Told, Violation, account, counted, stored
-from .runs import EPOCHS, SEED, SPACE, Place, Run, cleaned, no_orphans, start, until
+from .runs import EPOCHS, SEED, Place, Run, cleaned, start, until
 
 PAUSE = 0.08  # seconds of an epoch, so that a kill hits a trial in its middle and costs no one a processor
 PHASES = ("start", "training", "training", "end")  # of a worker's life; "training" is where it is most of the time
@@ -24,14 +23,18 @@ IN_TIME = 10.0  # seconds in which a run ends that was told to
 Figures = dict[str, Any]
 
 
-@lru_cache(maxsize=8)
-def reference(folder: Path, trials: int, space: str = SPACE) -> Mapping[int, Mapping[str, Any]]:
-    """Return what the first trials of the study come out as when nothing disturbs it."""
-    with cleaned(Place(folder / f"reference-{trials}-{abs(hash(space))}", space)) as place:
-        run = start(place, trials)
-        code = run.wait()
-        assert code == 0, f"the undisturbed study failed ({code}): {run.text()}"
-        return {number: kept.essence() for number, kept in stored(place.database).items()}
+_REFERENCES: dict[Path, dict[int, dict[str, Any]]] = {}
+
+
+def reference(folder: Path, trials: int) -> Mapping[int, Mapping[str, Any]]:
+    """Return what at least the first trials of the study come out as when nothing disturbs it."""
+    if len(_REFERENCES.get(folder, ())) < trials:
+        with cleaned(Place(folder / f"reference-{trials}")) as place:
+            run = start(place, trials)
+            code = run.wait()
+            assert code == 0, f"the undisturbed study failed ({code}): {run.text()}"
+            _REFERENCES[folder] = {number: kept.essence() for number, kept in stored(place.database).items()}
+    return _REFERENCES[folder]
 
 
 def figures(found: list[Violation], started: float, **counts: Any) -> Figures:
@@ -41,15 +44,10 @@ def figures(found: list[Violation], started: float, **counts: Any) -> Figures:
     return {**counts, "violations": counted(found), "examples": examples, "seconds": seconds}
 
 
-def last_lines(place: Place, since: int) -> dict[int, Told]:
-    """Return the newest line of each process since a place in the account."""
-    return {line.pid: line for line in account(place.account, since)}
-
-
 def kill_workers(seed: int, folder: Path, kills: int, per_study: int = 25, workers: int = 4) -> Figures:
     """Kill workers where chance wants it: while they start, train, or have just ended a trial."""
     chance, started, made, studies, found = random.Random(seed), time.monotonic(), 0, 0, list[Violation]()
-    phases: dict[str, int] = {}
+    phases, gave_up = dict[str, int](), 0
     while made < kills:
         trials = 10 + 3 * min(per_study, kills - made)
         with cleaned(Place(folder / f"workers-{studies:03d}")) as place:
@@ -62,21 +60,27 @@ def kill_workers(seed: int, folder: Path, kills: int, per_study: int = 25, worke
                 phases[phase] = phases.get(phase, 0) + 1
                 made += 1
             found += oracle.finish(run, trials, reference(folder, 10 + 3 * per_study))
+            gave_up += len(oracle.gave_up)
         studies += 1
         if studies > 4 * (1 + kills // per_study):
             break  # studies end before they can be hit: the figures tell
-    return figures(found, started, kills=made, wanted=kills, studies=studies, phases=phases)
+    return figures(found, started, kills=made, wanted=kills, studies=studies, phases=phases, gave_up=gave_up)
 
 
-def _kill_one(oracle: Oracle, run: Run, phase: str, chance: random.Random) -> int:
-    """Kill a worker in some phase of its life; return its process, or 0 if the run ended before."""
+def _kill_one(oracle: Oracle, run: Run, phase: str, chance: random.Random, spare: bool = False) -> int:
+    """Kill a worker in some phase of its life; return its process, or 0 if the run ended before.
+
+    With `spare`, none of a trial that was hit already.
+    """
     delay = {"start": 2.5, "training": 2 * PAUSE, "end": 0.02}[phase] * chance.random()
     target = [0]
 
     def hit() -> bool:
         if not run.alive:
             return True
-        lines, there = last_lines(oracle.place, run.account), oracle.place.workers()
+        lines, there = oracle.newest(), oracle.place.workers()
+        if spare:
+            lines = {pid: line for pid, line in lines.items() if line.seed not in oracle.deaths}
         young = [pid for pid in there if pid not in lines]
         training = [pid for pid in there if pid in lines and lines[pid].epoch < EPOCHS]
         ending = [pid for pid in there if pid in lines and lines[pid].epoch == EPOCHS]
@@ -84,13 +88,13 @@ def _kill_one(oracle: Oracle, run: Run, phase: str, chance: random.Random) -> in
         target[0] = chance.choice(those) if those else 0
         return bool(those)
 
-    if not until(hit, 6.0, 0.003) and (there := oracle.place.workers()):
+    if not until(hit, 6.0, 0.003) and not spare and (there := oracle.place.workers()):
         target[0] = chance.choice(there)
     time.sleep(delay)
     oracle.look()
     if not target[0] or not run.alive:
         return 0
-    oracle.killed.add(target[0])
+    oracle.kills(target[0])
     with suppress(ProcessLookupError):
         os.kill(target[0], signal.SIGKILL)
     return target[0]
@@ -122,19 +126,19 @@ def kill_runs(seed: int, folder: Path, kills: int, per_study: int = 10, workers:
 def _await_phase(oracle: Oracle, run: Run, phase: str, chance: random.Random) -> None:
     """Wait for a random moment of a run: while it starts, while it trains, or while it writes how a trial ended."""
     if phase == "start":
-        until(lambda: not run.alive, 5.0 * chance.random())
+        until(lambda: not run.alive, 0.3 + 4.7 * chance.random())  # before that it is Python itself that starts
         return
-    until(lambda: not run.alive or last_lines(oracle.place, run.account))
+    until(lambda: not run.alive or oracle.newest())
     if phase == "training":
         until(lambda: not run.alive, 2.5 * chance.random())
     else:
-        until(lambda: not run.alive or _ended(oracle.place, run))
+        until(lambda: not run.alive or _ended(oracle))
         time.sleep(0.03 * chance.random())
     oracle.look()
 
 
-def _ended(place: Place, run: Run) -> bool:
-    return any(line.epoch == EPOCHS for line in last_lines(place, run.account).values())
+def _ended(oracle: Oracle) -> bool:
+    return any(line.epoch == EPOCHS for line in oracle.newest().values())
 
 
 def stop_runs(seed: int, folder: Path, once: int, twice: int, per_study: int = 10, workers: int = 2) -> Figures:
@@ -199,15 +203,17 @@ def _begun(place: Place) -> int:
 def recover(seed: int, folder: Path, kills: int, per_study: int = 10) -> Figures:
     """Kill one worker at a time in a trial's middle; measure how long until its next epoch, and what is repeated."""
     chance, started, found = random.Random(seed), time.monotonic(), list[Violation]()
-    delays, repeats = list[float](), list[int]()
+    delays, repeats, gave_up = list[float](), list[int](), 0
     for study in range(-(-kills // per_study)):
         part = min(per_study, kills - study * per_study)
         trials = 10 * part + 10
         with cleaned(Place(folder / f"recover-{study:03d}")) as place:
             oracle = Oracle(place, SEED)
             run = oracle.began(start(place, trials, 2, PAUSE))
-            for _ in range(part):
-                pid = _kill_one(oracle, run, "training", chance)
+            for _ in range(2 * part):  # some come too late for their trial
+                if len(delays) == study * per_study + part:
+                    break
+                pid = _kill_one(oracle, run, "training", chance, spare=True)
                 at = time.monotonic()
                 lines = [line for line in account(place.account) if line.pid == pid]
                 if not lines or lines[-1].epoch == EPOCHS:
@@ -218,11 +224,12 @@ def recover(seed: int, folder: Path, kills: int, per_study: int = 10) -> Figures
                     found.append(Violation("lost", f"the trial of {lines[-1]} wasn't run again"))
                     continue
                 delays.append(after[-1].time - at)
-                repeats.append(before - after[0].epoch + (1 if after[0].begun else 0) - 1)
+                repeats.append(before - after[0].epoch)
             found += oracle.finish(run, trials, reference(folder, 10 * per_study + 10))
+            gave_up += len(oracle.gave_up)
     return figures(
         found, started, kills=len(delays), wanted=kills, p95=_p95(delays), slowest=round(max(delays, default=0.0), 2),
-        repeated=max(repeats, default=0),
+        repeated=max(repeats, default=0), gave_up=gave_up,
     )  # fmt: skip
 
 
@@ -250,7 +257,7 @@ def pause(seed: int, folder: Path, rounds: int, seconds: float = 4.0, env: Mappi
         with cleaned(Place(folder / f"pause-{each:03d}")) as place:
             oracle = Oracle(place, SEED)
             run = oracle.began(start(place, 8, 2, PAUSE, env))
-            until(lambda run=run, place=place: not run.alive or last_lines(place, run.account))
+            until(lambda run=run, oracle=oracle: not run.alive or oracle.newest())
             time.sleep(2 * PAUSE * chance.random())
             workers = place.workers()
             whom = chance.choice(([chance.choice(workers)], [*place.processes()])) if workers else []
@@ -265,6 +272,3 @@ def pause(seed: int, folder: Path, rounds: int, seconds: float = 4.0, env: Mappi
                 found.append(Violation("died", f"{gone} of {whom} didn't live through a pause of {seconds} s"))
             found += oracle.finish(run, 8, reference(folder, 8))
     return figures(found, started, rounds=rounds, paused=paused, seconds_paused=seconds)
-
-
-__all__ = ["Figures", "figures", "kill_runs", "kill_workers", "no_orphans", "pause", "queue", "recover", "stop_runs"]

@@ -140,10 +140,23 @@ class Oracle:
     killed: set[int] = field(default_factory=set)  # processes that the harness has killed
     runs: list[Run] = field(default_factory=list)
     found: list[Violation] = field(default_factory=list)
+    deaths: Counter[int | None] = field(default_factory=Counter)  # by a trial's seed; None where it isn't known
+    gave_up: list[int] = field(default_factory=list)  # trials whose worker was killed twice at one place
 
     def began(self, run: Run) -> Run:
         self.runs.append(run)
         return run
+
+    def kills(self, pid: int) -> None:
+        """Note that a process is about to be killed, and with it those that it has started."""
+        those = self.place.below(pid)
+        seeds = {line.seed for line in self.newest().values() if line.pid in those and line.epoch < EPOCHS}
+        self.killed |= those
+        self.deaths.update(seeds or {None})
+
+    def newest(self) -> dict[int, Told]:
+        """Return the newest line of each process of the newest run."""
+        return {line.pid: line for line in account(self.place.account, self.runs[-1].account)}
 
     def look(self) -> dict[int, Kept]:
         """Compare what the storage holds now with what it held before; return it."""
@@ -198,7 +211,10 @@ class Oracle:
     def _compare(self, kept: Kept, same: Mapping[str, Any] | None) -> None:
         if same is None or kept.essence() == same:
             return
-        mine = kept.essence()
+        mine, deaths = kept.essence(), self.deaths[None] + self.deaths[trial_seed(kept.number, self.seed)]
+        if "worker process died" in kept.record.get("error", "") and deaths > 1:
+            self.gave_up.append(kept.number)  # else code that always ends its process would be run for ever
+            return
         differing = [key for key in mine if mine[key] != same[key]]
         error = kept.record.get("error", "")
         self._add("failed" if kept.state == "FAIL" else "differs", f"trial {kept.number}: {differing} {error}")

@@ -143,7 +143,6 @@ def _pass(oracle: Oracle, marks: Marks, run: Run, faults: Sequence[Fault], hold:
     """Do what each fault needs done to it until the run ends; return those at which the lock couldn't be held."""
     unlocked, there = [], set(oracle.place.workers())
     while run.alive and len(marks.met) < len(faults):
-        there |= set(oracle.place.workers())
         for fault in marks.new(faults):
             if fault.action == "stop":
                 time.sleep(STOPPED)
@@ -153,6 +152,7 @@ def _pass(oracle: Oracle, marks: Marks, run: Run, faults: Sequence[Fault], hold:
                 oracle.killed |= there - set(oracle.place.workers())
             elif fault.action == WAIT and not _hold(oracle.place.database, marks.folder / f"{fault}{GO}", hold):
                 unlocked.append(str(fault))
+        there = set(oracle.place.workers())
         time.sleep(0.01)
     return unlocked
 

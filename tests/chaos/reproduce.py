@@ -10,7 +10,7 @@ from typing import Any
 
 from .kills import PAUSE, Figures, figures
 from .oracle import OVER, Oracle, Violation, file_hashes
-from .runs import NAME, SEED, SPACE, Place, Run, cleaned, start, until
+from .runs import SEED, SPACE, Place, Run, cleaned, start, until
 
 # networks of the product's own: with one worker they train in the main process
 OWN = SPACE.replace("family: witness:net", "family: mlp, depth: {low: 1, high: 2}").replace("epochs: 12", "epochs: 60")
@@ -69,6 +69,3 @@ def _left(oracle: Oracle, run: Run, where: str) -> dict[str, Any]:
     oracle.after(run)
     trials = {f"trial {number}": kept.essence() for number, kept in oracle.look().items()}
     return {**trials, **file_hashes(oracle.place)}
-
-
-__all__ = ["NAME", "SPACES", "reproduce"]

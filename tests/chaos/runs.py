@@ -79,6 +79,17 @@ class Place:
                         found[int(process.name)] = words
         return found
 
+    def below(self, pid: int) -> set[int]:
+        """Return a process and those that it has started."""
+        found, there = {pid}, [*self.processes()]
+        for _ in range(3):
+            for each in there:
+                with suppress(OSError):
+                    stat = Path(f"/proc/{each}/stat").read_text()
+                    if int(stat.rpartition(")")[2].split()[1]) in found:
+                        found.add(each)
+        return found
+
     def workers(self) -> list[int]:
         """Return the live worker processes."""
         return sorted(pid for pid, words in self.processes().items() if "tuner.workers" in words)
