@@ -68,7 +68,7 @@ SCENARIOS = {
     ),
     "queue": _scenario(
         "trials that were given back are run once", ".kills:queue", {"rounds": 20}, "rounds",
-        "{rounds} studies of {trials} trials, {workers} workers, interrupted once; {given_back} trials given back",
+        "{rounds} studies of {trials} trials, {workers} workers, interrupted once; {given_back} trials back",
     ),
     "recover": _scenario(
         "a trial goes on where its worker died", ".kills:recover", {"kills": 40}, "kills",

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .kills import PAUSE, Figures, figures, reference
@@ -46,10 +46,13 @@ def _mounted(folder: Path) -> Iterator[Path]:
 
 
 def _fill(disk: Path, free: int) -> None:
-    """Fill a disk until so many bytes are free."""
-    space = os.statvfs(disk)
+    """Fill a disk until so many bytes are free, whatever is written meanwhile."""
     with open(disk / "filler", "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, space.f_bavail * space.f_frsize - free))
+        for _ in range(10):
+            space, there = os.statvfs(disk), os.fstat(file.fileno()).st_blocks * 512
+            with suppress(OSError):  # it became smaller
+                os.posix_fallocate(file.fileno(), 0, max(1, there + space.f_bavail * space.f_frsize - free))
+                return
 
 
 def fill_disk(seed: int, folder: Path, levels: int) -> Figures:

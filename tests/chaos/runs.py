@@ -43,6 +43,7 @@ class Place:
     space: str = SPACE
     studies: Path = Path()
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +154,7 @@ def start(place: Place, trials: int, workers: int = 2, pause: float = 0.0, env: 
             env={**os.environ, **own, **(env or {})}, start_new_session=True, preexec_fn=_heed,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=out,
         )  # fmt: skip
+    place.started.append(process)
     return Run(place, process, time.monotonic(), account, said)
 
 
@@ -170,6 +172,8 @@ def cleaned(place: Place) -> Iterator[Place]:
         for pid in place.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for process in place.started:
+            process.wait()
 
 
 def until(true: Callable[[], object], seconds: float = PATIENCE, step: float = 0.005) -> bool:
