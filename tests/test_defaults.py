@@ -168,13 +168,13 @@ def test_a_misspelt_kind_of_tokens_is_told_as_it_was_said(tmp_path: Path) -> Non
     write(tmp_path / "d.jsonl", "\n".join(f'{{"text": "word {i}", "target": {i % 2}}}' for i in range(20)))
     with pytest.raises(UsageError, match=r"data\.tokens: .*'wrod'") as caught:
         prepare(space(tmp_path, "model: {family: bag}", "d.jsonl, tokens: wrod"), studies_dir=tmp_path)
-    assert str(tmp_path) not in str(caught.value)
+    assert str(caught.value).count(str(tmp_path)) == 1, "more than where the key stands"
 
 
 def test_a_fold_that_lacks_rows_is_an_error_of_the_data(tmp_path: Path) -> None:
     np.savetxt(tmp_path / "d.csv", np.arange(24).reshape(12, 2), header="a,t", delimiter=",", comments="", fmt="%d")
     path = space(tmp_path, "", "d.csv, target: t, task: regression, split: {folds: 15}")
-    with pytest.raises(Exception, match=r"data\.split\.folds 15 needs at least as many; there are 10 rows"):
+    with pytest.raises(Exception, match=r"data\.split\.folds 15: there are only 10 rows"):
         prepare(path, studies_dir=tmp_path)
 
 

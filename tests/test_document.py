@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.document import MAX_BYTES, parse, parse_value, plain, printable, read_text
+from tuner.document import INIT, MAX_BYTES, parse, parse_value, plain, printable, read_text
 from tuner.errors import SpaceError
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
@@ -33,11 +33,11 @@ def value(text: str):
 
 
 SAID = {
-    "": "s.yaml is empty; it needs at least `data: {source: ...}`",
-    "# nothing\n": "s.yaml is empty; it needs at least `data: {source: ...}`",
-    "---\n": "s.yaml is empty; it needs at least `data: {source: ...}`",
-    "3": "s.yaml:1:1 must be a mapping of sections such as `data:` and `model:`",
-    "- a": "s.yaml:1:1 must be a mapping of sections such as `data:` and `model:`",
+    "": "s.yaml: is empty; it needs at least `data: {source: ...}`",
+    "# nothing\n": "s.yaml: is empty; it needs at least `data: {source: ...}`",
+    "---\n": "s.yaml: is empty; it needs at least `data: {source: ...}`",
+    "3": f"s.yaml:1:1 must be a mapping of sections such as `data:` and `model:`; {INIT}",
+    "- a": f"s.yaml:1:1 must be a mapping of sections such as `data:` and `model:`; {INIT}",
     "a: 1\nb: x\0y": "s.yaml:2:5 holds a character that isn't text (U+0000); write plain UTF-8 text",
     "a:\n\tb: 1": "s.yaml:2:1 a tab indents this line; use spaces",
     "a: 1\n\tb: 1": "s.yaml:2:1 a tab indents this line; use spaces",
@@ -58,7 +58,8 @@ SAID = {
     "a: 1\n- b": "s.yaml:2:1 doesn't go on from the lines above; check the indent and the quotes",
     "a: 1\n---\nb: 1": "s.yaml:2:1 starts a second document; a space file holds one (remove the `---`)",
     "%YAML 3.0\n---\na: 1": "s.yaml:1:1 isn't YAML 1.2; remove the %YAML line",
-    "%FOO": "s.yaml:1:5 can't go on here; remove the % line, or check the brackets above",
+    "%FOO": "s.yaml:1:5 doesn't go on from the lines above; check the indent of the first one, brackets, and %",
+    "  a: 1\nb: 2": "s.yaml:2:1 doesn't go on from the lines above; check the indent of the first one, brackets, and %",
     "a: 1\na: 2": "s.yaml:2:1 a: duplicate key (first on line 1); keep one",
     "a: {b: 1, c: 2, b: 3}": "s.yaml:1:17 a.b: duplicate key (first on line 1); keep one",
     "a: !!python/object/apply:os.system [ls]": (
@@ -203,9 +204,9 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line(tmp_path: Path):
         (tmp_path / name).mkdir() if content is None else (tmp_path / name).write_bytes(content)
     (tmp_path / "loop").symlink_to("loop")
     expected = {
-        "missing.yaml": "no such file; the ready spaces are in search_spaces/",
-        "folder": "is a folder; name a space file such as search_spaces/digits.yaml",
-        "utf16.yaml": "isn't UTF-8 text (byte 1); save it as UTF-8",
+        "nowhere": "no such file; the ready spaces are in search_spaces/",
+        "folder": f"is a folder; name a space file such as search_spaces/digits.yaml; {INIT}",
+        "utf16.yaml": "is UTF-16 text; save it as UTF-8",
         "binary.yaml": "isn't UTF-8 text (byte 7); save it as UTF-8",
         "large.yaml": "is larger than 250 kB; a space file holds only keys, ranges and values",
         "loop": "can't be read: Too many levels of symbolic links",
@@ -213,7 +214,7 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line(tmp_path: Path):
     for name, message in expected.items():
         with pytest.raises(SpaceError) as caught:
             read_text(tmp_path / name)
-        assert str(caught.value) == f"{tmp_path / name} {message}"
+        assert str(caught.value) == f"{tmp_path / name}: {message}"
     with pytest.raises(SpaceError, match="can't be read: embedded null byte"):
         read_text(Path("a\0b"))
 
@@ -231,7 +232,7 @@ def test_a_byte_order_mark_is_fine(tmp_path: Path):
 def test_escapes_and_newlines_in_a_file_name_never_reach_the_terminal(tmp_path: Path):
     with pytest.raises(SpaceError) as caught:
         read_text(tmp_path / "a\x1b[31m\nb.yaml")
-    assert str(caught.value).endswith("a\\x1b[31m\\nb.yaml no such file; the ready spaces are in search_spaces/")
+    assert str(caught.value).endswith("a\\x1b[31m\\nb.yaml: no such file; the ready spaces are in search_spaces/")
 
 
 def test_the_value_of_an_option_stands_at_the_option():

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuner.config import RunConfig, put
+from tuner.config import RunConfig, Training, put
 from tuner.document import plain
 from tuner.errors import SpaceError
 from tuner.grammar import Override, dump_space, parse_space, plain_domain, read_space
@@ -27,6 +27,7 @@ MODEL_KEYS = (
     "resolution, options"
 )
 MODEL = f"known: {MODEL_KEYS}"
+TRAINING = f"known: {', '.join(Training.model_fields)}"
 DATA_KEYS = (
     "source, kind, target, task, target_transform, drop, text, tokens, vocabulary, length, id, time, image_size, split"
 )
@@ -62,8 +63,11 @@ SAID = {
     "model: [a]": f"2:8 model: must be a mapping with keys of: {MODEL_KEYS}",
     "stopping: off": "2:11 stopping: must be `none` or a mapping with keys of: overfit, plateau, behind",
     "stopping: {overfit: 1}": "2:21 stopping.overfit: must be true or false, not 1",
-    "direction: maximize": f"2:1 unknown key 'direction'; {TOP}",
-    "device: cuda": f"2:1 unknown key 'device'; {TOP}",
+    "direction: maximize": "2:1 unknown key 'direction'; leave it out: the metric says which way is better",
+    "device: cuda": "2:1 unknown key 'device'; leave it out: networks are trained on the processor",
+    "training: {lr: 1}": f"2:12 training: unknown key 'lr' (did you mean 'learning_rate'?); {TRAINING}",
+    "weight_decay: 1": f"2:1 unknown key 'weight_decay' (did you mean 'regularization.l2'?); {TOP}",
+    "model: {Width: 3}": f"2:9 model: unknown key 'Width' (did you mean 'width'?); {MODEL}",
     # single values
     "study: ''": f"2:8 study: '' {NAME}",
     "study: a/b": f"2:8 study: 'a/b' {NAME}",
@@ -254,6 +258,12 @@ SOURCES = {
     "data: {source: x, kind: tabel}": (
         "s.yaml:1:25 data.kind: must be one of table, image, text, sequence, not 'tabel' (did you mean 'table'?)"
     ),
+    "data: {source: x, split: {val: 0.5, test: 0.5}}": (
+        "s.yaml:1:32 data.split: val 0.5 and test 0.5 leave no rows to train on; take less than 1 together"
+    ),
+    "data: {source: x, split: {test: 0.8}}": (
+        "s.yaml:1:33 data.split: val 0.2 and test 0.8 leave no rows to train on; take less than 1 together"
+    ),
     "data: {source: x, split: {val: 1}}": "s.yaml:1:32 data.split.val: must be < 1, not 1",
 }
 
@@ -334,15 +344,15 @@ def test_escapes_in_a_file_name_or_an_option_never_reach_the_terminal(tmp_path: 
     assert all(line.isprintable() for line in str(caught.value).split("\n"))
     with pytest.raises(SpaceError) as caught:
         Override.parse("\x1b[31m\n")
-    assert str(caught.value) == "-S '\\x1b[31m\\n' isn't key=value; write for example -S training.epochs=30"
+    assert str(caught.value) == "-S: '\\x1b[31m\\n' isn't key=value; write for example -S training.epochs=30"
 
 
 OVERRIDES = {
-    "training.epochs": "-S 'training.epochs' isn't key=value; write for example -S training.epochs=30",
-    "=3": "-S '=3' isn't key=value; write for example -S training.epochs=30",
-    "a b=3": "-S 'a b=3' isn't key=value; write for example -S training.epochs=30",
-    "model..width=3": "-S 'model..width=3' isn't key=value; write for example -S training.epochs=30",
-    "modle.width=3": f"-S unknown key 'modle' (did you mean 'model'?); {TOP}",
+    "training.epochs": "-S: 'training.epochs' isn't key=value; write for example -S training.epochs=30",
+    "=3": "-S: '=3' isn't key=value; write for example -S training.epochs=30",
+    "a b=3": "-S: 'a b=3' isn't key=value; write for example -S training.epochs=30",
+    "model..width=3": "-S: 'model..width=3' isn't key=value; write for example -S training.epochs=30",
+    "modle.width=3": f"-S: unknown key 'modle' (did you mean 'model'?); {TOP}",
     "model.widht=3": f"-S model: unknown key 'widht' (did you mean 'width'?); {MODEL}",
     "data=3": f"-S data: must be a mapping with keys of: {DATA_KEYS}",
     "data.source.x=3": f"-S data.source: {ONE_VALUE}",
@@ -576,6 +586,8 @@ def documents(draw) -> dict:
                 st.sampled_from([other for other in flat if other not in (name, "data.drop", "budget.timeout")])
             )
             flat[name]["when"] = {parent: draw(conditions(flat[parent]))}
+    if flat.get("data.split.val", 0.2) + flat.get("data.split.test", 0.2) >= 1:
+        flat |= {"data.split.val": 0.25, "data.split.test": 0.5}
     return flat
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from dataclasses import replace
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -228,11 +230,28 @@ addEventListener("securitypolicyviolation", event => window.faults.push(event.vi
 """
 
 
+def watched(text: str) -> str:
+    """Return a report with scripts that listen and look, which its policy must be told of."""
+    script = PROBE.split("<script>")[1].split("</script>")[0]
+    known = f"script-src 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}' "
+    text = text.replace("script-src ", known, 1)
+    return text.replace("<head>", "<head>" + LISTEN, 1).replace("</body>", PROBE + "</body>", 1)
+
+
+@pytest.mark.slow
+def test_a_script_that_came_into_the_report_by_its_data_is_not_run(study: Study, tmp_path: Path) -> None:
+    hostile = '<script>window.faults.push("ran")</script><img src="https://example.org/x.png" onerror="faults.push(1)">'
+    text = watched(report(study)).replace("<main>", f"<main>{hostile}", 1)
+    match = SEEN.search(dom(write(tmp_path / "page.html", text).as_uri(), tmp_path))
+    assert match is not None
+    faults = json.loads(match[1].replace("&quot;", '"'))["faults"]
+    assert sorted(set(faults)) == ["img-src", "script-src-attr", "script-src-elem"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1200, 400], ids=["desk", "phone"])
 def test_a_browser_draws_every_plot_and_asks_for_nothing(study: Study, tmp_path: Path, width: int) -> None:
-    text = report(study).replace("<head>", "<head>" + LISTEN, 1).replace("</body>", PROBE + "</body>", 1)
-    page = write(tmp_path / "page.html", text)
+    page = write(tmp_path / "page.html", watched(report(study)))
     match = SEEN.search(dom(page.as_uri(), tmp_path, width=width))
     assert match is not None
     seen = json.loads(match[1].replace("&quot;", '"'))

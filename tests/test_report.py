@@ -66,7 +66,7 @@ def test_a_look_at_a_trial_that_is_best_no_more_is_told_to_be_old(study: Study) 
     assert "was looked at for trial 99" in "\n".join(study_text(document))
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "\tx"])
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1-1", "-x", "@x", "\tx", "\nx", "\uff1d1+1", "-1\n=1", "-\uff11"])
 def test_no_cell_of_a_csv_is_a_formula(cell: str) -> None:
     head, row = csv.reader(io.StringIO(csv_text([{cell: cell}])))
     assert head == row == [f"'{cell}"]
@@ -79,6 +79,7 @@ def test_a_cell_with_line_ends_stays_one_cell() -> None:
 
 def test_numbers_stay_numbers_in_a_csv() -> None:
     assert csv_text([{"a": -1.5, "b": None}, {"a": 2, "c": "x"}]) == "a,b,c\n-1.5,,\n2,,x\n"
+    assert csv_text([{"a": "-1"}, {"a": "-.5e-3"}]) == "a\n-1\n-.5e-3\n", "classes may be numbers, too"
 
 
 def test_figures_are_told_with_four_digits_and_times_as_people_say_them() -> None:

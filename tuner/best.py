@@ -69,7 +69,11 @@ class BestConfig:
         """The preprocessing, as fitted on the training rows."""
         from tuner.data import encoder_from_json
 
-        return encoder_from_json(self.about["encoder"])
+        try:
+            return encoder_from_json(self.about["encoder"])
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+            place = self.path.with_name("best.json")
+            raise DataError(f"{place}: its encoder is damaged ({type(error).__name__}: {error})") from error
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -171,14 +175,31 @@ def load_best(study: str | Path, studies_dir: str | Path = STUDIES) -> BestConfi
     space = read_space(path)
     try:
         about = json.loads(path.with_name("best.json").read_text())
+        _check(about)
         return BestConfig(
             about["study"], about["trial"], about["score"], about["epoch"], about["params"], space.config,
             about["train"], about["val"], about["gap"], about["test"], path, space.folder, about,
         )  # fmt: skip
     except FileNotFoundError:
         raise UsageError(f"{path.with_name('best.json')}: is missing; it lies beside best.yaml") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{path.with_name('best.json')}: is damaged ({error}); run `tuner run` again") from None
+
+
+def _check(about: Mapping[str, Any]) -> None:
+    """Refuse what can't have been written by a study: the file may come from anyone, and Python code is made of it.
+
+    Raises:
+        ValueError, TypeError, KeyError: something isn't as it should be.
+    """
+    if not re.fullmatch(STUDY_NAME, about["study"]):
+        raise ValueError("study: is no study name")
+    for name, kind in (("trial", int), ("epoch", int), ("score", (int, float, type(None))), ("metric", str)):
+        if not isinstance(about[name], kind):
+            raise TypeError(f"{name}: is a {type(about[name]).__name__}")
+    for name in ("params", "train", "val", "gap"):
+        if not isinstance(about[name], dict):
+            raise TypeError(f"{name}: is a {type(about[name]).__name__}")
 
 
 def find_best(study: str | Path, studies_dir: Path) -> Path:

@@ -22,6 +22,7 @@ from tuner.config import RunConfig, min_epochs
 from tuner.curve import Curve, Epoch
 from tuner.data.splits import Splits
 from tuner.faults import point
+from tuner.whole import whole
 
 if TYPE_CHECKING:  # torch takes a second to load, which whoever only judges hasn't
     from torch import Tensor
@@ -65,20 +66,13 @@ def write_state(state: State, key: str, path: Path) -> None:
     curve = Curve(state.budget, min_epochs(state.budget), 0.0, 0, 0, state.epochs)
     about = {"key": key, "curve": curve.to_json(), "facts": dict(state.facts)}
     content = save(dict(state.tensors), {"state": json.dumps(about)})
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(MAGIC + hashlib.sha256(content).digest())
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+    with whole(path) as file:
+        file.write(MAGIC + hashlib.sha256(content).digest())
+        file.write(content)
         point("in_checkpoint")
         with suppress(FileNotFoundError):
             os.replace(path, before(path))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     point("after_checkpoint")
 
 

@@ -68,6 +68,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")
 Out = Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")]
 COLLECT_AFTER = 100_000  # new objects before the collector looks for cycles; Python's own 700 suits small programs
 STUDIES = Path("studies")
+LONGEST_LINE = 2000  # of an error: a cell of a table may hold a book
+PLAINLY = (
+    ("Input should be a valid integer, unable to parse string as an integer", "a whole number is needed"),
+    ("Input should be a valid number, unable to parse string as a number", "a number is needed"),
+    ("Value error, ", ""),
+)
 # typer brings click's exceptions from click or from a copy of its own, depending on its version
 WrongLine: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -111,9 +117,14 @@ def _overrides(settings: list[str] | None, options: dict[str, tuple[str, Any]]) 
     return found
 
 
-def _emit(text: str, out: Path | None = None) -> None:
+def _emit(text: str, out: Path | None = None, *, exact: bool = False) -> None:
+    """Print a result, or write it to a file; what is to be `exact` reaches a pipe byte for byte, but no terminal."""
+    from tuner.telling import clean
+
     if out is None:
-        typer.echo(text.rstrip("\n"), color=True)  # as it is: what must not reach a terminal is out already
+        if not exact or sys.stdout.isatty():
+            text = "\n".join(clean(line) for line in text.splitlines())
+        typer.echo(text.rstrip("\n"), color=True)
         return
     from tuner.files import write
 
@@ -122,7 +133,7 @@ def _emit(text: str, out: Path | None = None) -> None:
         if out.exists() and not out.is_file():  # a folder; /dev/null, a pipe
             out.write_text(text, encoding="utf-8")
         else:
-            write(out.resolve(), text, mode=0o666)
+            write(out.resolve(), text, mode=out.stat().st_mode & 0o666 if out.exists() else 0o666)
     except (OSError, StorageError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         raise UsageError(f"--out {out}: can't be written ({getattr(cause, 'strerror', None) or cause})") from None
@@ -236,8 +247,10 @@ def _drain(plan: Plan, spares: Spares, quiet: bool, screen: Screen | None = None
 
 
 def _say(lines: Iterable[str]) -> None:
+    from tuner.telling import clean
+
     for line in lines:
-        typer.echo(line, err=True)
+        typer.echo(clean(line), err=True)
 
 
 @app.command()
@@ -349,12 +362,17 @@ def report(study: StudyName, out: Out = None, storage: Storage = None, studies_d
 
     Example: tuner report digits --out digits.html
     """
+    from tuner.files import write
     from tuner.html_report import REPORT
     from tuner.html_report import report as html
     from tuner.study import open_study
 
     found = open_study(study, storage=storage, studies_dir=studies_dir)
-    _emit(html(found), out or found.folder / REPORT)
+    if out is not None:
+        _emit(html(found), out)
+        return
+    write(found.folder / REPORT, html(found))
+    typer.echo(f"wrote {found.folder / REPORT}", err=True)
 
 
 @app.command()
@@ -485,9 +503,9 @@ def best(
 
     found = load_best(study, studies_dir)
     if form is Format.yaml:
-        _emit(moved(found, out.parent if out else Path()), out)
+        _emit(moved(found, out.parent if out else Path()), out, exact=True)
     elif form is Format.python:
-        _emit(as_python(found), out)
+        _emit(as_python(found), out, exact=True)
     else:
         _emit(_document(found.to_json()), out)
 
@@ -526,14 +544,22 @@ def predict(
     """
     from tuner.best import load_best
     from tuner.predicting import predictions
-    from tuner.telling import clean
 
     _refuse_over(out, data)
     with apart():
         text = predictions(load_best(study, studies_dir), data)
-    if out is None and sys.stdout.isatty():  # a terminal gets no control characters, a pipe every byte
-        text = "\n".join(clean(line) for line in text.splitlines())
-    _emit(text, out)
+    _emit(text, out, exact=True)
+
+
+@app.command()
+def repair(study: StudyName, storage: Storage = None, studies_dir: Studies = STUDIES) -> None:
+    """Say what is wrong with a study's database, and write anew what its ledger proves. Keeps what was there.
+
+    Example: tuner repair digits
+    """
+    from tuner.repairing import repair as mend
+
+    _emit("\n".join(mend(study, storage=storage, studies_dir=studies_dir)))
 
 
 @app.command()
@@ -584,7 +610,7 @@ def main(argv: list[str] | None = None) -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"] or ["--help"]
     try:
-        code = app(words, standalone_mode=False)
+        code = app(words, prog_name="tuner", standalone_mode=False)
         if sys.stdout is not None:  # it is None where the command was started without one
             sys.stdout.flush()
     except StoppedError as stopped:
@@ -611,14 +637,17 @@ def main(argv: list[str] | None = None) -> None:
 def _usage(error: Any) -> str:
     """Return a wrong command line's fault in one line, with the command whose --help tells more."""
     command = error.ctx.command_path if getattr(error, "ctx", None) is not None else "tuner"
-    return f"{' '.join(error.format_message().split())} (see {command} --help)"
+    said = " ".join(error.format_message().split()).removesuffix(".")
+    for pydantics, ours in PLAINLY:
+        said = said.replace(pydantics, ours)
+    return f"{said} (see {command} --help)"
 
 
 def _complain(text: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     for line in text.splitlines():
-        shown = "".join(c if c.isprintable() else "?" for c in line)
+        shown = "".join(c if c.isprintable() else "?" for c in line[:LONGEST_LINE])
         print(f"tuner: {shown}", file=sys.stderr)
 
 

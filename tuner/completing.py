@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -11,11 +12,15 @@ import typer
 
 def studies(ctx: typer.Context, incomplete: str) -> Iterator[str]:
     """Yield the studies of the folder that the line names so far."""
+    from tuner.config import STUDY_NAME
+
     folder = Path(ctx.params.get("studies_dir") or "studies")
     try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        there = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     except OSError:
         return
+    # a shell puts what is proposed on the line as it is, whatever it would make of it
+    names = sorted(name for name in there if re.fullmatch(STUDY_NAME, name))
     yield from (name for name in names if name.startswith(incomplete))
 
 

@@ -9,7 +9,10 @@ therefore everyone's way in, and what `guard` refuses is what such a browser can
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
+import re
 import socket
 import sys
 import webbrowser
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from tuner.errors import UsageError, nearest
+from tuner.telling import harmless
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -34,7 +38,15 @@ HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    (  # notes may be anyone's: what they name elsewhere isn't fetched, and what is script in them isn't run
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        "font-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
+    ),
 )
+TABLE = re.compile(r"/csv/[0-9]+")
 
 
 def serve(
@@ -90,12 +102,37 @@ def guard(app: WSGIApplication, *, port: int, allow_writes: bool) -> WSGIApplica
         if problem is None:
             # The dashboard fails with 500 on its own files if a client does not say which encodings it takes.
             environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
-            return app(environ, start)
+            return _harmless(app, environ, start) if TABLE.fullmatch(environ["PATH_INFO"]) else app(environ, start)
         body = f"{problem}\n".encode()
         start("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     return guarded
+
+
+def _harmless(app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Return the table of trials that the dashboard writes, with no cell that a spreadsheet would run."""
+    told: list[Any] = []
+
+    def start(*words: Any) -> Callable[[bytes], object]:
+        told[:] = words
+        return lambda _: None
+
+    answer = app(environ, start)
+    try:
+        body = b"".join(answer)
+    finally:
+        getattr(answer, "close", lambda: None)()
+    status, headers, *_ = told
+    if status.startswith("200"):
+        out = io.StringIO()
+        csv.field_size_limit(max(csv.field_size_limit(), len(body) + 1))
+        rows = csv.reader(io.StringIO(body.decode("utf-8", "replace"), newline=""))
+        csv.writer(out).writerows([harmless(cell) for cell in row] for row in rows)
+        body = out.getvalue().encode()
+    kept = [pair for pair in headers if pair[0].lower() != "content-length"]
+    start_response(status, [*kept, ("Content-Length", str(len(body)))])
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
 def refuse(environ: WSGIEnvironment, *, port: int, allow_writes: bool) -> str | None:
@@ -105,9 +142,18 @@ def refuse(environ: WSGIEnvironment, *, port: int, allow_writes: bool) -> str | 
         return f"This dashboard answers only to http://{ADDRESS}:{port} and http://localhost:{port}."
     if environ.get("HTTP_ORIGIN") not in {None, *_own_origins(port)}:
         return "This dashboard doesn't answer to pages from elsewhere."
+    # "none" is an address that was typed; a link that is followed from elsewhere may lead here, but nothing else
+    if environ.get("HTTP_SEC_FETCH_SITE", "none") not in ("none", "same-origin") and not _is_visit(environ):
+        return "This dashboard doesn't answer to pages from elsewhere."
     if environ["REQUEST_METHOD"] not in READS and not allow_writes:
         return "This dashboard only reads: start it with --allow-writes to change or delete studies from the browser."
     return None
+
+
+def _is_visit(environ: WSGIEnvironment) -> bool:
+    """Tell whether a browser asks for a page to show it to its user, in a window of its own."""
+    asked = (environ["REQUEST_METHOD"], environ.get("HTTP_SEC_FETCH_MODE"), environ.get("HTTP_SEC_FETCH_DEST"))
+    return asked == ("GET", "navigate", "document")
 
 
 def _own_origins(port: int) -> set[str]:

@@ -9,6 +9,7 @@ Knows no key and no meaning.
 from __future__ import annotations
 
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -29,10 +30,11 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
-from tuner.errors import Problem, SpaceError
+from tuner.errors import Problem, SpaceError, nearest
 
 # The parser takes up to 3 s for a megabyte, and the square of the length for some lines.
 MAX_BYTES, MAX_LINE, MAX_DIRECTIVES = 250_000, 50_000, 5
+INIT = "`tuner init DATA` writes one for your data"
 MAX_DEPTH, MAX_VALUES, MAX_KEY, MAX_MESSAGE = 50, 10_000, 100, 800
 
 KEY = re.compile(r"[A-Za-z_][\w.-]*")
@@ -63,7 +65,11 @@ SYNTAX = (
     (r"scanning an? (anchor|alias)", "& and * name anchors; put a text that starts with them in quotes", False),
     (r"parsing an? tag", "! starts a tag, and tags aren't allowed; put the text in quotes", False),
     (r"version 1\.\* is required", "isn't YAML 1.2; remove the %YAML line", False),
-    (r"expected '<document start>'", "can't go on here; remove the % line, or check the brackets above", False),
+    (
+        r"expected '<document start>'",
+        "doesn't go on from the lines above; check the indent of the first one, brackets, and %",
+        False,
+    ),
 )
 
 
@@ -84,6 +90,12 @@ class Mark:
     file: str
     line: int = 0
     column: int = 0
+
+    @property
+    def place(self) -> str:
+        """The place in words, FILE:LINE:COLUMN."""
+        file = printable(self.file)
+        return f"{file}:{self.line}:{self.column}" if self.line else file
 
     def problem(self, key: str, message: str) -> Problem:
         """Return a problem at this place, in one line that can't steer a terminal."""
@@ -155,11 +167,11 @@ def read_text(path: Path) -> str:
 
     try:
         if path.is_dir():
-            raise refuse("is a folder; name a space file such as search_spaces/digits.yaml")
+            raise refuse(f"is a folder; name a space file such as search_spaces/digits.yaml; {INIT}")
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise refuse("no such file; the ready spaces are in search_spaces/") from None
+        raise refuse(f"no such file{_beside(path)}; the ready spaces are in search_spaces/") from None
     except (OSError, ValueError) as error:
         raise refuse(f"can't be read: {getattr(error, 'strerror', None) or error}") from None
     if len(raw) > MAX_BYTES:
@@ -167,7 +179,19 @@ def read_text(path: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise refuse("is UTF-16 text; save it as UTF-8") from None
         raise refuse(f"isn't UTF-8 text (byte {error.start + 1}); save it as UTF-8") from None
+
+
+def _beside(path: Path) -> str:
+    """Return which file was probably meant, or what is missing on the way to it."""
+    if not path.parent.is_dir():
+        return f": there is no folder {printable(str(path.parent))}"
+    try:
+        return nearest(path.name, sorted(name for name in os.listdir(path.parent) if name.isprintable()))
+    except OSError:
+        return ""
 
 
 def parse(text: str, file: str) -> tuple[Located, list[Problem]]:
@@ -183,7 +207,7 @@ def parse(text: str, file: str) -> tuple[Located, list[Problem]]:
     if tree is None or tree.value is None:
         problems.append(Mark(file).problem("", "is empty; it needs at least `data: {source: ...}`"))
     elif not isinstance(tree.value, dict) and not tree.broken:
-        problems.append(tree.mark.problem("", "must be a mapping of sections such as `data:` and `model:`"))
+        problems.append(tree.mark.problem("", f"must be a mapping of sections such as `data:` and `model:`; {INIT}"))
     if tree is None or not isinstance(tree.value, dict):
         raise SpaceError(problems)
     return tree, problems

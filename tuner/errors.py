@@ -43,7 +43,8 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{where} {self.key}: {self.message}" if self.key else f"{where} {self.message}"
+        key = f" {self.key}:" if self.key else "" if self.line else ":"
+        return f"{where}{key} {self.message}"
 
 
 class SpaceError(UsageError):
@@ -74,8 +75,9 @@ class UserCodeError(TunerError):
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """Return " (did you mean 'x'?)" for the known word nearest to `word`, or nothing if none is near."""
-    matches = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f" (did you mean '{matches[0]}'?)" if matches else ""
+    alike = {name.casefold(): name for name in reversed(known)}
+    matches = get_close_matches(word, known, n=1) or get_close_matches(word.casefold(), list(alike), n=1)
+    return f" (did you mean '{alike.get(matches[0], matches[0])}'?)" if matches else ""
 
 
 def show(value: Any) -> str:

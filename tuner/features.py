@@ -271,7 +271,7 @@ def _made(path: Path, shape: tuple[int, ...], chunks: Sequence[int], compute: Ca
 @contextmanager
 def _open(path: Path, size: int) -> Iterator[int]:
     """Hold a file of a size open, made if it isn't there: all of it a hole at first."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         os.ftruncate(handle, size)
         yield handle

@@ -6,7 +6,6 @@ Decides their names and when a folder belongs to another study. Knows no storage
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,11 @@ from tuner.backbones import find_backbone
 from tuner.best import MODEL, best_space, space_text
 from tuner.config import PRETRAINED
 from tuner.errors import StorageError, UsageError
+from tuner.keeping import is_begun
+from tuner.ledger import LEDGER
 from tuner.planning import Plan
 from tuner.record import TrialRecord
+from tuner.whole import whole
 
 SHOWN = ("trial", "score", "epoch", "params", "train", "val", "gap", "parameters", "sparsity")
 LEFT = ("best.yaml", "best.json", MODEL, "trials.csv")
@@ -32,9 +34,11 @@ def refuse_foreign(folder: Path) -> None:
     """
     files = [name for name in LEFT if (folder / name).is_file()]
     found = files + [name for name in ("curves", "weights") if any((folder / name).glob("*.*"))]
-    if found:
-        there = f"{folder} holds {', '.join(found)} of a study that isn't in this storage"
-        raise UsageError(f"{there}; choose another --study-name, or move that folder away")
+    kept = is_begun(folder)
+    if found or kept:
+        there = f"{folder} holds {', '.join(found or [LEDGER])} of a study that isn't in this storage"
+        mend = f"`tuner repair {folder.name}` brings it back" if kept else "move that folder away"
+        raise UsageError(f"{there}; choose another --study-name, or {mend}")
 
 
 def write_study(plan: Plan, records: Mapping[int, TrialRecord]) -> None:
@@ -105,18 +109,11 @@ def _figure(value: float | None) -> str:
 
 def write(path: Path, content: str | bytes, durable: bool = True, mode: int = 0o600) -> None:
     """Write a file whole or not at all; what can be written again needs no waiting for the disk. A study's files are
-    for their owner alone, unless the `mode` (less the process's mask) says otherwise.
+    for their owner alone, unless the `mode` (less the process's mask) says otherwise. A link that lies at the path is
+    replaced, never followed; nobody can know the name of the part beforehand, nor put a link there.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    data = content.encode() if isinstance(content, str) else content
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        os.replace(part, path)
+    with writing(path), whole(path, durable, mode) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager

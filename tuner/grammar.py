@@ -28,6 +28,19 @@ FREE = "model.options"
 PATHS = ("data.source", "folder")
 DOTTED = re.compile(r"\w+(\.\w+)*")
 
+# What other tools call a key, or have a key for.
+ELSEWHERE = {
+    "lr": "training.learning_rate", "weight_decay": "regularization.l2", "batch": "training.batch_size",
+    "n_epochs": "training.epochs", "num_epochs": "training.epochs", "max_epochs": "training.epochs",
+    "n_trials": "budget.trials", "n_jobs": "budget.workers", "path": "data.source", "file": "data.source",
+    "label": "data.target", "layers": "model.depth", "hidden": "model.width",
+}  # fmt: skip
+NO_KEYS = {
+    "direction": "the metric says which way is better",
+    **dict.fromkeys(("device", "cuda", "gpu", "gpus", "accelerator"), "networks are trained on the processor"),
+    "optimizer": "AdamW trains every network",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Override:
@@ -83,13 +96,13 @@ def _space(text: str, file: str, folder: Path, overrides: Sequence[Override], st
     reader.section(tree, RunConfig, "")
     reader.needs_source(tree)
     reader.conditions()
-    config = None if problems else reader.configuration(tree, stem)
+    config, here = None if problems else reader.configuration(tree, stem), printable(file)
     if config is None or problems:
-        here = printable(file)
         raise SpaceError(sorted(problems, key=lambda problem: (problem.file != here, problem.line, problem.column)))
     domains = reader.ordered()
     root = Path(os.path.realpath(folder / (config.folder or "")))
-    space = Space(domains, reader.given, config, root, tuple(reader.notes))
+    places = {name: node.mark.place for name, node in reader.nodes.items()} | {"": here} if stem else {}
+    space = Space(domains, reader.given, config, root, tuple(reader.notes), places)
     return replace(space, config=config.replace(space.middle()))
 
 
@@ -246,7 +259,15 @@ class _Reader:
             return None
         self._idle(config)
         self._enqueued(config)
+        self._parts(config)
         return config
+
+    def _parts(self, config: RunConfig) -> None:
+        split = config.data.split
+        if not split.folds and split.val + split.test >= 1:
+            node = self.nodes.get("data.split.val") or self.nodes["data.split.test"]
+            message = f"val {split.val:g} and test {split.test:g} leave no rows to train on; take less than 1 together"
+            self.problems.append(node.mark.problem("data.split", message))
 
     def _problem(self, error: Any, top: Mark) -> Problem:
         name = ".".join(str(part) for part in error["loc"])
@@ -330,4 +351,9 @@ def _unknown(key: str, model: type[Section]) -> str:
     elsewhere = [name for name, _ in _fields(RunConfig, "") if name.rpartition(".")[2] == key]
     if not hint and elsewhere:
         hint = f" (it belongs under {elsewhere[0]})"
+    elif not hint and key.lower() in ELSEWHERE:
+        section, _, name = ELSEWHERE[key.lower()].rpartition(".")
+        hint = f" (did you mean '{name if name in model.model_fields else f'{section}.{name}'}'?)"
+    elif not hint and key.lower() in NO_KEYS:
+        return f"unknown key '{key}'; leave it out: {NO_KEYS[key.lower()]}"
     return f"unknown key '{key}'{hint}; known: {', '.join(model.model_fields)}"

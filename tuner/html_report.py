@@ -2,12 +2,16 @@
 
 Decides the order: first the answer in words, then the figures, each with a sentence, then the trials and how to do it
 again. Which figures there are is `plots`', which sentences `telling`'s. The page loads nothing: plotly.js is in it, and
-a policy in its head keeps it from asking anyone. What came from a user's data is escaped.
+a policy in its head keeps it from asking anyone and from running any script but its own. What came from a user's data
+is escaped.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -54,7 +58,7 @@ def report(study: Study) -> str:
         mistakes=[_mistake(each) for each in study.mistakes], shown_of=_shown_of(document, study.mistakes),
         trials=_trials(study), commands=_commands(study), rising=_rising(document["metric"]),
         facts=_facts(study, space), notes=document["data"]["notes"],
-        plotly=Markup(_plotly()) if drawn else "", drawn=Markup(_inline(drawn)),
+        plotly=Markup(_plotly()) if drawn else "", drawn=Markup(_inline(drawn)), hashes=Markup(_hashes()),
     )  # fmt: skip
 
 
@@ -78,6 +82,15 @@ def _space(study: Study) -> Space | None:
 
 def _plotly() -> str:
     return (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+
+
+@cache
+def _hashes() -> str:
+    """Return the scripts that the page may run, by their hashes: plotly.js and those of the template as it is kept."""
+    template = (files("tuner") / "report.html").read_text(encoding="utf-8")
+    own = [script for script in re.findall(r"<script>(.*?)</script>", template, re.DOTALL) if "{{" not in script]
+    digests = [hashlib.sha256(script.encode()).digest() for script in (_plotly(), *own)]
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
 
 def _inline(drawn: Sequence[Plot]) -> str:

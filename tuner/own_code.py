@@ -24,12 +24,14 @@ from tuner.errors import UserCodeError, nearest
 INSIDE = ("<frozen", f"{Path(__file__).parent}{os.sep}", f"{Path(importlib.__file__).parent}{os.sep}")
 INSTALLED = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("purelib", "platlib", "stdlib"))
 
+LIBRARY = {sysconfig.get_path(name) + end for name in ("stdlib", "platstdlib") for end in ("", f"{os.sep}lib-dynload")}
+
 
 def find_own(name: str, folder: Path | None, label: str, wanted: str) -> Callable[..., Any]:
     """Return the function that `module:attr` names; `label` opens every message, `wanted` says what it should be.
 
-    `folder` becomes the first place where modules are looked for and the current folder the last; both stay on
-    `sys.path` so that the user's code may import its neighbours later, too.
+    Modules are looked for in Python's own library, then in `folder`, in what is installed, and in the current folder;
+    both folders stay on `sys.path` so that the user's code may import its neighbours later, too.
 
     Raises:
         UserCodeError: it can't be imported, isn't there, or can't be called.
@@ -68,9 +70,13 @@ def code_of(names: Iterable[str], folder: Path) -> dict[str, str]:
 
 
 def _look_into(folder: Path | None) -> None:
-    """Put the folder first and the current folder last on the search path."""
-    if folder is not None and str(folder.resolve()) != sys.path[0]:
-        sys.path.insert(0, str(folder.resolve()))
+    """Put the folder on the search path, before what is installed but behind Python's own library, parts of which are
+    loaded only when they are needed and may have the name of a file of the user's; and the current folder last.
+    """
+    if folder is not None:
+        after = 1 + max((i for i, place in enumerate(sys.path) if place in LIBRARY), default=-1)
+        if sys.path[after : after + 1] != [str(folder.resolve())]:
+            sys.path.insert(after, str(folder.resolve()))
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     importlib.invalidate_caches()

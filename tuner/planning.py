@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from tuner.backbones import BACKBONES, Backbone, find_backbone, located, tokenizer_file
 from tuner.best import DATABASE, STUDIES
@@ -115,6 +116,13 @@ def _processor() -> str:
 
 def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = STUDIES) -> Plan:
     """Return the plan of a space that has been read (see `prepare`)."""
+    try:
+        return _plan_of(space, storage, studies_dir)
+    except UsageError as error:
+        raise UsageError(space.placed(str(error))) from error
+
+
+def _plan_of(space: Space, storage: str | None, studies_dir: str | Path) -> Plan:
     started = time.monotonic()
     whole, folds = load_folds(data_of(space), space.folder, space.config.training.refit)
     space = settled(space, folds[0])
@@ -124,7 +132,7 @@ def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = 
     if PRETRAINED in families(space):
         backbone = find_backbone(config.model.backbone, splits.shape.kind, space.folder)
         identity |= {"model.backbone file": f"SHA-256 {backbone.sha256}"}
-    folder = Path(studies_dir) / config.study
+    folder = _folder(Path(studies_dir), config.study, url := storage_url(storage, Path(studies_dir)))
     data = dict(folds[0].summary()) | {"classes": list(splits.shape.classes), "notes": list(folds[0].notes)}
     data |= {"folds": len(folds)} if len(folds) > 1 else {}
     data |= {"refit": len(whole.train)} if whole is not folds[0] else {}
@@ -138,7 +146,7 @@ def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = 
         splits,
         folds,
         study,
-        storage_url(storage, Path(studies_dir)),
+        url,
         folder,
         started,
         time.monotonic() - started,
@@ -154,6 +162,21 @@ def total_trials(space: Space) -> int:
 def storage_url(given: str | None, studies_dir: Path) -> str:
     """Return the storage given, or the one of OPTUNA_STORAGE, or the database that holds all studies of a folder."""
     return given or os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{studies_dir / DATABASE}"
+
+
+def _folder(studies_dir: Path, study: str, url: str) -> Path:
+    """Return a study's folder.
+
+    Raises:
+        UsageError: it would lie where the database, or a file that SQLite keeps beside it, has its place.
+    """
+    there = [studies_dir / DATABASE]
+    if url.startswith("sqlite"):
+        there.append(Path(unquote(url.partition(":///")[2].partition("?")[0])))
+    for name in (path.name for path in there if path.parent.absolute() == studies_dir.absolute()):
+        if study == name or study.startswith((f"{name}-", f"{name}.")):
+            raise UsageError(f"study {study!r}: is the name of a file of the database {name}; choose --study-name")
+    return studies_dir / study
 
 
 def data_of(space: Space) -> Data:

@@ -24,6 +24,7 @@ from tuner.record import BASELINE, StudyRecord, TrialRecord, epochs_of
 from tuner.scoring import LOSS, LOWER_IS_BETTER
 from tuner.selection import beats_baseline, without_gap_penalty
 from tuner.stopping import KINDS
+from tuner.telling import harmless
 
 PENALTY = " - {penalty} * max(0, {gap} - {noise} SE{tolerance})"
 TIEBREAK = "; of ties (within half an SE of the paired difference to the best), the smallest gap"
@@ -280,13 +281,6 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
         names |= dict.fromkeys(row)
     out = io.StringIO()
     writer = csv.DictWriter(out, list(names), restval="", lineterminator="\n")
-    writer.writerow({name: _cell(name) for name in names})
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    writer.writerow({name: harmless(name) for name in names})
+    writer.writerows({name: harmless(value) for name, value in row.items()} for row in rows)
     return out.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    text = value.replace("\r\n", "\n").replace("\r", "\n")  # csv quotes a line feed and, before 3.13, no other end
-    return f"'{text}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -129,7 +129,8 @@ class Space:
 
     `domains` maps dotted names to ranges and choices, parents before their conditional children; `given`
     maps the dotted names that the file fixed; `config` is the configuration with every domain at its
-    middle; `folder` is what the file's paths are relative to; `notes` is what the reader should be told.
+    middle; `folder` is what the file's paths are relative to; `notes` is what the reader should be told; `places` says
+    where in the file a value stands ("": the file itself), if the space was read from one.
     """
 
     domains: Mapping[str, Domain]
@@ -137,6 +138,13 @@ class Space:
     config: RunConfig
     folder: Path = Path()
     notes: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def placed(self, message: str) -> str:
+        """Return what is said of a key (`score.metric: ...`) with the place of its value in the space file."""
+        name = message.partition(":")[0]
+        place = self.places.get(name, self.places.get("", "")) if name in self.config.flat() else ""
+        return f"{place} {message}" if place else message
 
     def active(self, name: str, values: Mapping[str, Any]) -> bool:
         """Tell whether a domain's condition holds, given the values of its parents."""
@@ -211,7 +219,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _show(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_show(item)}" for key, item in value.items()) + "}"
-    text = "none" if value is None else str(value)
+    text = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return text if text.isprintable() else repr(text)
 
 

@@ -63,7 +63,9 @@ def start(source: str, out: Path, *, target: str | None = None, kind: str | None
         UsageError: it is no data's name.
     """
     if not (source.startswith("sklearn:") or Path(source).expanduser().exists() or re.fullmatch(r"[\w.]+:\w+", source)):
-        raise UsageError(f"{source}: there is no such file or folder")
+        beside = Path(source).expanduser().parent
+        names = sorted(entry.name for entry in beside.iterdir()) if beside.is_dir() else []
+        raise DataError(f"{source}: there is no such file or folder{nearest(Path(source).name, names)}")
     if kind is not None and kind not in KINDS:
         raise UsageError(f"--kind {kind}: one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
     found, given_target = list[str](), target

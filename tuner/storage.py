@@ -1,16 +1,19 @@
 """Opens a storage safely: SQLite or a PostgreSQL server.
 
 Decides how SQLite is opened (write-ahead log, BEGIN IMMEDIATE, a busy timeout, tables made under a lock), which
-files are refused, and what a database's error is in one line. Knows nothing of what studies hold.
+files are refused as damaged, as of another schema or as lying on a network, and what a database's error is in one line.
+Knows nothing of what studies hold.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +32,38 @@ REVISION_TABLE = (  # alembic's
     "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
     "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
 )
-OTHER_SCHEMA = "its tables were made by another version of Optuna; use that version"
+OLDER = "its tables were made by an older version of Optuna; `tuner repair STUDY` keeps a backup and updates them"
+NEWER = "its tables were made by another version of Optuna, newer than this one; pip install -U optuna"
+SERVER = "its tables were made by an older version of Optuna; keep a dump of them, then run `optuna storage upgrade`"
+DAMAGED = ("malformed", "not a database", "Could not decode", "no such table", "no such column", "datatype mismatch")
+REPAIR = "`tuner repair STUDY` rebuilds it from its studies' ledgers"
+MOUNTS = Path("/proc/self/mountinfo")
+NETWORKS = {
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "afs", "ceph", "gpfs", "beegfs", "glusterfs", "ocfs2", "gfs2",
+    "ncpfs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.juicefs",
+}  # fmt: skip
+# of SQLite's errors those that say nothing of what is in a file
+ELSEWHERE = {
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM,
+}  # fmt: skip
 TABLES = set(models.BaseModel.metadata.tables)
 DRIVERS = {
     "sqlite": "sqlite", "sqlite+pysqlite": "sqlite", "postgresql": "postgresql",
     "postgresql+psycopg": "postgresql", "postgresql+psycopg2": "postgresql",
 }  # fmt: skip
+
+
+class DamagedError(StorageError):
+    """What is in a database isn't what was written; `tuner repair` may mend it."""
+
+
+class MissingError(StorageError):
+    """There is no such database."""
+
+
+class OlderError(StorageError):
+    """A database's tables are of an older version of Optuna."""
 
 
 def masked(url: str) -> str:
@@ -80,9 +109,17 @@ def open_storage(url: str, *, create: bool = False, read_only: bool = False) -> 
 
 def _open_sqlite(path: Path, create: bool, read_only: bool) -> RDBStorage:
     if not path.exists() and not create:
-        raise StorageError(f"{path}: no such database; `tuner run SPACE` makes it, --studies-dir names another place")
+        raise MissingError(f"{path}: no such database; `tuner run SPACE` makes it, --studies-dir names another place")
     if path.is_dir():
         raise StorageError(f"{path}: is a folder, not a database file")
+    if path.is_file():
+        _check_head(path)  # a file that isn't a database gets no lock beside it
+    if create and path.parent.is_file():
+        raise StorageError(f"{path.parent}: is a file, where the folder of the database should be; move it away")
+    network = _network(path)
+    if create and network:
+        mend = "use --storage postgresql://..., or a --studies-dir on a disk of this machine"
+        raise StorageError(f"{path}: lies on a network file system ({network}), where SQLite loses data; {mend}")
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path.with_name(path.name + ".lock")) if create else nullcontext():
@@ -92,17 +129,42 @@ def _open_sqlite(path: Path, create: bool, read_only: bool) -> RDBStorage:
         return _rdb(path, create, read_only)
 
 
+def owned(path: str, flags: int) -> int:
+    """Open a file that is its owner's alone, as `open` wants an opener to; a link that lies in its place is refused."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _network(path: Path) -> str:
+    """Return the kind of the file system that a path lies on, if it is one of a network; Linux alone says so."""
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    place, found = path.absolute().parent.resolve() / path.name, (Path(), "")
+    for line in lines:
+        fields, _, kind = (part.split() for part in line.partition(" - "))
+        mount = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4]))
+        if place.is_relative_to(mount) and len(mount.parts) >= len(found[0].parts):
+            found = (mount, kind[0])
+    return found[1] if found[1] in NETWORKS else ""
+
+
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Hold a lock on a file: tables are made by one process at a time."""
-    with open(path, "a") as file:
+    with open(path, "a", opener=owned) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def database_file(rdb: RDBStorage) -> Path | None:
     """Return the file of a SQLite storage, or None for a server."""
-    parsed = _parse(rdb.url)
+    return file_of(rdb.url)
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file that a URL names, or None for a server."""
+    parsed = _parse(url)
     return Path(parsed.database or "") if parsed.drivername.startswith("sqlite") else None
 
 
@@ -116,7 +178,7 @@ def _make_file(path: Path) -> None:
     try:
         part.unlink(missing_ok=True)
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        _make_tables(_url(part))
+        _make_tables(sqlite_url(part))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -136,46 +198,92 @@ def _make_tables(url: str) -> None:
     engine.dispose()
 
 
-def _url(path: Path) -> str:
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a file."""
     return sqlalchemy.engine.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
-def _check_file(path: Path) -> None:
-    """Refuse a file that Optuna would silently take for an empty or a whole database."""
+def _check_head(path: Path) -> None:
     with open(path, "rb") as file:
         head = file.read(16)
     if not head:
-        raise StorageError(f"{path}: is empty (0 bytes), so its studies are gone; restore a copy or remove it")
+        raise DamagedError(f"{path}: is empty (0 bytes), so its studies are gone; {REPAIR}, or restore a copy")
     if head != b"SQLite format 3\x00":
-        raise StorageError(f"{path}: isn't a SQLite database; name another with --storage")
+        raise DamagedError(f"{path}: isn't a SQLite database; {REPAIR}, or name another with --storage")
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that Optuna would silently take for an empty or a whole database.
+
+    Raises:
+        DamagedError, OlderError: what is in it is to be mended.
+        StorageError: it can't be read, or is of a newer schema.
+    """
+    _check_head(path)
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
-        broken = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        known = "version_info" not in found or (models.SCHEMA_VERSION,) in connection.execute(SCHEMA)
+        try:
+            _check_tables(path, connection)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in ELSEWHERE:
+                raise
+            raise DamagedError(f"{path}: is damaged ({first_line(str(error))}); {REPAIR}, or restore a copy") from error
+
+
+def _check_tables(path: Path, connection: sqlite3.Connection) -> None:
+    broken = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if broken != "ok":
-        raise StorageError(f"{path}: is damaged ({broken.splitlines()[0]}); restore a copy")
-    if missing := sorted(TABLES - found):
-        raise StorageError(f"{path}: lacks the tables {', '.join(missing)}; restore a copy")
-    if not known:
-        raise StorageError(f"{path}: {OTHER_SCHEMA}")
+        raise DamagedError(f"{path}: is damaged ({first_line(broken)}); {REPAIR}, or restore a copy")
+    found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if {"version_info", "alembic_version"} <= found:
+        _check_schema(path, connection)
+    if missing := sorted({*TABLES, "alembic_version"} - found):
+        raise DamagedError(f"{path}: lacks the tables {', '.join(missing)}; {REPAIR}, or restore a copy")
+    for name, table in models.BaseModel.metadata.tables.items():
+        if missing := sorted(
+            set(table.columns.keys()) - {row[1] for row in connection.execute(f"PRAGMA table_info({name})")}
+        ):
+            raise DamagedError(f"{path}: table {name} lacks {', '.join(missing)}; {REPAIR}, or restore a copy")
+
+
+def _check_schema(path: Path, connection: sqlite3.Connection) -> None:
+    schema = [row[0] for row in connection.execute(SCHEMA)]
+    revision = [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
+    if len(schema) != 1 or len(revision) != 1:
+        raise DamagedError(f"{path}: doesn't say of which version its tables are; {REPAIR}, or restore a copy")
+    if schema[0] == models.SCHEMA_VERSION and revision[0] == newest_revision():
+        return
+    if revision[0] in revisions() and schema[0] <= models.SCHEMA_VERSION:
+        raise OlderError(f"{path}: {OLDER}")
+    raise StorageError(f"{path}: {NEWER}")
+
+
+def first_line(text: str) -> str:
+    """Return the beginning of what a database says, which may repeat what is in it."""
+    line = next((line for line in text.strip().splitlines() if not line.startswith("***")), "")  # of SQLite's checks
+    return line if len(line) <= 160 else f"{line[:160]}..."
 
 
 def _rdb(path: Path, write: bool, read_only: bool) -> RDBStorage:
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+        if writable and not read_only and not _network(path):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
         return connection
 
-    with closing(connect()) as connection:
-        found = connection.execute("SELECT version_num FROM alembic_version").fetchall()
-    with _known_tables() if found == [(newest_revision(),)] else nullcontext():
-        rdb = RDBStorage(_url(path), {"creator": connect}, skip_table_creation=True)
+    with _known_tables():  # they have been checked
+        rdb = RDBStorage(sqlite_url(path), {"creator": connect}, skip_table_creation=True)
     start = "BEGIN IMMEDIATE" if write else "BEGIN"
     sqlalchemy.event.listen(rdb.engine, "begin", lambda connection: connection.exec_driver_sql(start))
     return rdb
+
+
+def unchecked(path: Path) -> RDBStorage:
+    """Open what may be left of a damaged database, to be read."""
+    with spoken(str(path)):
+        return _rdb(path, False, True)
 
 
 class _Known:
@@ -208,9 +316,15 @@ def _known_tables() -> Iterator[None]:
 
 
 def newest_revision() -> str:
-    """Return the revision that the installed Optuna brings a database to, by the names of its migrations."""
+    """Return the revision that the installed Optuna brings a database to."""
+    return max(revisions(), default="")
+
+
+@cache
+def revisions() -> frozenset[str]:
+    """Return the revisions that the installed Optuna knows, by the names of its migrations."""
     folder = Path(_storage.__file__).parent / "alembic" / "versions"
-    return max((path.stem.rstrip("_") for path in folder.glob("v*.py")), default="")
+    return frozenset(path.stem.rstrip("_") for path in folder.glob("v*.py"))
 
 
 def _open_server(url: str, create: bool) -> RDBStorage:
@@ -229,19 +343,20 @@ def spoken(where: str) -> Iterator[None]:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error) as error:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        text = str(getattr(cause, "orig", None) or cause or error).strip().splitlines() or [type(error).__name__]
+        text = first_line(str(getattr(cause, "orig", None) or cause or error)) or type(error).__name__
         hints = {
             "locked": "another program holds it; stop that one or wait",
             "readonly": "it can't be written; check its permissions",
             "unable to open": "check that the folder exists and can be written",
             "full": "the disk is full; make room and run the same command again",
-            "malformed": "the file is damaged; restore a copy",
         }
-        hint = next((f"; {advice}" for word, advice in hints.items() if word in text[0]), "")
-        raise StorageError(f"{where}: {text[0]}{hint}") from error
+        hint = next((f"; {advice}" for word, advice in hints.items() if word in text), "")
+        if any(words in text for words in DAMAGED):
+            raise DamagedError(f"{where}: {text}; the database is damaged, {REPAIR}") from error
+        raise StorageError(f"{where}: {text}{hint}") from error
     except RuntimeError as error:
         if "version" not in str(error):
             raise
-        raise StorageError(f"{where}: {OTHER_SCHEMA}") from error
+        raise StorageError(f"{where}: {NEWER if 'pip install' in str(error) else SERVER}") from error
     except OSError as error:
         raise StorageError(f"{where}: {error.strerror or error}") from error

@@ -1,39 +1,60 @@
 """One study in a storage: each trial is written in one transaction when it begins and in one when it ends, so that it
-is either there whole or not.
+is either there whole or not; and it is in the study's ledger before.
 
-Decides what of a trial lies in which of Optuna's columns, so that optuna-dashboard and `optuna.load_study` read it.
-Optuna's public storage methods write each value in a transaction of its own; here Optuna's own tables are
-written through its own session. Knows nothing of how trials are judged.
+Decides what of a trial lies in which of Optuna's columns, so that optuna-dashboard and `optuna.load_study` read it, and
+finds what isn't as it was written: what tuner reads carries a checksum, and what must be there is counted. Optuna's
+public storage methods write each value in a transaction of its own; here Optuna's own tables are written through its
+own session. Knows nothing of how trials are judged.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from tuner import ledger
 from tuner.errors import StorageError
 from tuner.faults import point
-from tuner.record import State, StudyRecord, TrialRecord
-from tuner.storage import masked, models, spoken
+from tuner.record import StudyRecord, TrialRecord, shown
+from tuner.rows import (
+    COUNT,
+    ENDED,
+    FACTS,
+    KEY,
+    about,
+    add,
+    add_study,
+    damaged,
+    entry_of,
+    forget_orphans,
+    forget_trial,
+    has_facts,
+    insert,
+    raw,
+    raw_fact,
+    shown_of_study,
+    steps,
+    trial_of,
+    value_of,
+    write_trials,
+)
+from tuner.sealing import seal, unseal
+from tuner.storage import DamagedError, masked, models, spoken
 
-KEY = "tuner"
 DASHBOARD, NOTED, PIECE = "dashboard:", "noted", 2045  # optuna-dashboard's keys, and its length of an attribute
-STATES: dict[TrialState, State] = {
-    TrialState.RUNNING: "running", TrialState.WAITING: "waiting", TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
-}  # fmt: skip
-ENDED = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+FLEETING = ("seconds",)  # facts that a ledger needn't have: they are put again all the time
 Suggested = Mapping[str, tuple[Any, BaseDistribution]]
 
 
@@ -49,41 +70,72 @@ def study_names(rdb: RDBStorage) -> list[str]:
         return [row[0] for row in query]
 
 
+@contextmanager
+def readable(where: str, study: str) -> Iterator[None]:
+    """Turn what a record that tuner can't have written makes of itself into one line: a storage may be anyone's.
+
+    Raises:
+        StorageError: it was changed, or is of another version.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
+        said = f"{type(error).__name__}: {error}"[:200]
+        raise StorageError(
+            f"{where}: study {study!r} can't be read ({said}); it was changed, or is of another version"
+        ) from error
+
+
 class Store:
     """One study in a storage: its record, its trials, and facts that grow (`get`, `put`)."""
 
-    def __init__(self, rdb: RDBStorage, study: StudyRecord, study_id: int) -> None:
+    def __init__(
+        self, rdb: RDBStorage, study: StudyRecord, study_id: int, sealed: bool = True, facts: Iterable[str] = ()
+    ) -> None:
         self.rdb, self.study, self.study_id, self.where = rdb, study, study_id, masked(rdb.url)
+        self.sealed, self.facts = sealed, set(facts)  # not sealed: an older version made it
+        self.ledger: Path | None = None  # where what ends is written first
 
     @classmethod
     def load(cls, rdb: RDBStorage, name: str) -> Store | None:
         """Return the study of this name, or None if there is none.
 
         Raises:
-            StorageError: a study of this name is there that tuner didn't make.
+            StorageError: a study of this name is there that tuner didn't make, or its record is damaged.
         """
         with spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
             row = models.StudyModel.find_by_name(name, session)
             if row is None:
                 return None
-            attribute = models.StudySystemAttributeModel.find_by_study_and_key(row, KEY, session)
-            if attribute is None:
+            text = raw_fact(session, row.study_id, KEY)
+            if text is None and not has_facts(session, row.study_id):
                 raise StorageError(f"{masked(rdb.url)}: study {name} wasn't made by tuner; choose another --study-name")
-            return cls(rdb, StudyRecord.from_json(json.loads(attribute.value_json)), row.study_id)
+            try:
+                document, sealed = unseal(text or b"", KEY)
+                study = StudyRecord.from_json(document)
+                if study.name != name:
+                    raise ValueError("it has another name")
+                told = raw_fact(session, row.study_id, f"{KEY}:{FACTS}")
+                if told is None and sealed:
+                    raise ValueError("what must be there is missing")
+                facts = () if told is None else unseal(told, f"{study.name}/{FACTS}")[0]["value"]
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+                raise damaged(name, "its record") from None
+            return cls(rdb, study, row.study_id, sealed, facts)
 
     @classmethod
-    def create(cls, rdb: RDBStorage, study: StudyRecord, shown: Mapping[str, Any]) -> Store:
-        """Make a study in one transaction; `shown` are the attributes that the dashboard shows of it."""
+    def create(
+        cls, rdb: RDBStorage, study: StudyRecord, shown: Mapping[str, Any], book: Path | None = None, place: str = ""
+    ) -> Store:
+        """Make a study in one transaction; `shown` are the attributes that the dashboard shows of it. `book` is its
+        ledger, which says in which `place` the database is.
+        """
         with spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
-            direction = models.StudyDirectionModel(objective=0, direction=StudyDirection.MAXIMIZE)
-            row = models.StudyModel(study_name=study.name, directions=[direction])
-            session.add(row)
-            session.flush()
-            system = {KEY: study.to_json(), "study:metric_names": [f"score ({study.metric})"]}
-            _add(session, models.StudySystemAttributeModel, {"study_id": row.study_id}, system)
-            _add(session, models.StudyUserAttributeModel, {"study_id": row.study_id}, shown)
-            study_id = row.study_id
-        return cls(rdb, study, study_id)
+            store = cls(rdb, study, add_study(session, study, shown))
+            if book is not None:
+                ledger.begin(book, [ledger.head(study.to_json(), place)])
+        store.ledger = book
+        return store
 
     @contextmanager
     def _spoken(self) -> Iterator[None]:
@@ -92,6 +144,8 @@ class Store:
                 yield
         except KeyError:  # Optuna's word for a study that isn't there
             raise StorageError(f"{self.where}: study {self.study.name} is gone; was it deleted?") from None
+        except (LookupError, json.JSONDecodeError, UnicodeDecodeError):  # a value that nobody wrote
+            raise damaged(self.study.name, "a value") from None
 
     @contextmanager
     def _session(self) -> Iterator[Any]:
@@ -108,33 +162,85 @@ class Store:
         point("after_write")
 
     def get(self, key: str) -> Any:
-        """Return a fact of the study, or None."""
+        """Return a fact of the study, or None.
+
+        Raises:
+            StorageError: it isn't as it was put.
+        """
         with self._session() as session:
-            row = models.StudySystemAttributeModel.find_by_study_and_key(
-                models.StudyModel(study_id=self.study_id), f"{KEY}:{key}", session
-            )
-            return None if row is None else json.loads(row.value_json)
+            text = raw_fact(session, self.study_id, f"{KEY}:{key}")
+        if text is not None:
+            return self._fact(key, text)
+        if key in self.facts:
+            raise damaged(self.study.name, key)
+        return None
 
     def found(self, prefix: str) -> list[Any]:
-        """Return the facts of the study whose keys begin so, in the order in which they were put."""
+        """Return the facts of the study whose keys begin so, as `told` does."""
+        return list(self.told(prefix).values())
+
+    def told(self, prefix: str = "") -> dict[str, Any]:
+        """Return the facts of the study whose keys begin so, by key, in the order in which they were put.
+
+        Raises:
+            StorageError: one isn't as it was put.
+        """
+        found = self.examined_facts(prefix)
+        for key, value in found.items():
+            if isinstance(value, StorageError):
+                raise damaged(self.study.name, key)
+        return found
+
+    def examined_facts(self, prefix: str = "") -> dict[str, Any]:
+        """Return what `told` does, with an error in place of a fact that isn't as it was put."""
         attribute = models.StudySystemAttributeModel
         with self._session() as session:
             rows = (
-                session.query(attribute.value_json)
+                session.query(attribute.key, raw(session, attribute.value_json))
                 .filter(
                     attribute.study_id == self.study_id, attribute.key.startswith(f"{KEY}:{prefix}", autoescape=True)
                 )
                 .order_by(attribute.study_system_attribute_id)
                 .all()
             )
-        return [json.loads(row[0]) for row in rows]
+        found: dict[str, Any] = {}
+        for key, text in ((key.removeprefix(f"{KEY}:"), text) for key, text in rows):
+            if key not in (COUNT, FACTS, NOTED):
+                try:
+                    found[key] = self._fact(key, text)
+                except DamagedError as error:
+                    found[key] = error
+        missing = {key for key in self.facts if key.startswith(prefix)} - set(found)
+        return found | {key: damaged(self.study.name, key) for key in missing}
+
+    def _fact(self, key: str, text: bytes | str) -> Any:
+        try:
+            document, sealed = unseal(text or b"", f"{self.study.name}/{key}")
+        except ValueError:
+            raise damaged(self.study.name, key) from None
+        if self.sealed and not sealed:
+            raise damaged(self.study.name, key)
+        return document["value"] if sealed else document
 
     def put(self, key: str, value: Any) -> None:
         """Keep a fact of the study."""
-        point("before_write")
-        with self._spoken():
-            self.rdb.set_study_system_attr(self.study_id, f"{KEY}:{key}", value)
-        point("after_write")
+        with self._writing() as session:
+            models.StudyModel.find_or_raise_by_id(self.study_id, session, for_update=True)
+            self._put(session, key, value)
+            if key not in self.facts:
+                told = raw_fact(session, self.study_id, f"{KEY}:{FACTS}")
+                keys = {key, *(self._fact(FACTS, told) if told is not None else ())}
+                self._put(session, FACTS, sorted(keys))
+                self.facts |= keys
+            if self.ledger is not None and key not in FLEETING:
+                ledger.append(self.ledger, ledger.fact(key, value))
+
+    def _put(self, session: Any, key: str, value: Any) -> None:
+        attribute = models.StudySystemAttributeModel
+        text = seal({"value": value}, f"{self.study.name}/{key}")
+        there = (attribute.study_id == self.study_id, attribute.key == f"{KEY}:{key}")
+        if not session.query(attribute).filter(*there).update({"value_json": text}, synchronize_session=False):
+            insert(session, attribute, [{"study_id": self.study_id, "key": f"{KEY}:{key}", "value_json": text}])
 
     def pin(self, figures: Mapping[str, str], notes: Mapping[int | None, str]) -> None:
         """Write figures (name: plotly's JSON) and notes (number of a trial, None for the study: Markdown) where
@@ -165,28 +271,130 @@ class Store:
             if written is not None:
                 session.delete(written)
             session.flush()
-            _add(session, attribute, {"study_id": self.study_id}, {**pieces, **numbers, f"{KEY}:{NOTED}": versions})
+            add(session, attribute, {"study_id": self.study_id}, {**pieces, **numbers, f"{KEY}:{NOTED}": versions})
 
     def records(self) -> list[TrialRecord]:
         """Return every trial, by number.
 
         Raises:
-            StorageError: a trial is there that tuner didn't write.
+            StorageError: a trial is there that tuner didn't write, or one isn't as it was written, or isn't there.
         """
-        trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
+        told, trials = self.count(), self.examined()
+        foreign = [str(number) for number, _, record in trials if record is None]
+        if foreign and (told is None or all(int(number) >= told for number in foreign)):
+            message = f"study {self.study.name} has trials that tuner didn't write ({', '.join(foreign[:5])})"
+            raise StorageError(f"{self.where}: {message}; choose another --study-name")
+        records = [record for _, _, record in trials if isinstance(record, TrialRecord)]
+        numbers = [record.number for record in records]
+        there = range(max(told or 0, len(trials)))
+        if len(records) < len(there) or (told is not None and numbers != list(there)):
+            lost = next((number for number in there if number not in numbers), len(there))
+            raise damaged(self.study.name, f"trial {lost}")
+        return records
+
+    def count(self) -> int | None:
+        """Return how many trials there must be; None in a study that an older version made."""
+        with self._session() as session:
+            text = raw_fact(session, self.study_id, f"{KEY}:{COUNT}")
+        if text is None and self.sealed:
+            raise damaged(self.study.name, "the number of its trials")
+        return None if text is None else int(self._fact(COUNT, text))
+
+    def examined(self) -> list[tuple[int, int, TrialRecord | ValueError | None]]:
+        """Return for each number, with its id, what is there: a trial, one that isn't as it was written, or (None) one
+        that tuner didn't write.
+        """
+        trial, attribute, worth = models.TrialModel, models.TrialSystemAttributeModel, models.TrialValueModel
         with self._session() as session:
             rows = (
-                session.query(trial.number, trial.state, attribute.value_json)
+                session.query(
+                    trial.number, trial.trial_id, raw(session, trial.state), raw(session, attribute.value_json),
+                    sqlalchemy.type_coerce(worth.value, sqlalchemy.Float), worth.trial_value_id,
+                )
                 .outerjoin(attribute, (attribute.trial_id == trial.trial_id) & (attribute.key == KEY))
+                .outerjoin(worth, (worth.trial_id == trial.trial_id) & (worth.objective == 0))
                 .filter(trial.study_id == self.study_id)
                 .order_by(trial.number)
                 .all()
-            )
-        foreign = [str(number) for number, _, text in rows if text is None]
-        if foreign:
-            message = f"study {self.study.name} has trials that tuner didn't write ({', '.join(foreign[:5])})"
-            raise StorageError(f"{self.where}: {message}; choose another --study-name")
-        return [TrialRecord.from_json(number, STATES[state], json.loads(text)) for number, state, text in rows]
+            )  # fmt: skip
+        return [(number, of, trial_of(self.study.name, self.sealed, number, *rest)) for number, of, *rest in rows]
+
+    @classmethod
+    def id_of(cls, rdb: RDBStorage, name: str) -> int | None:
+        """Return the id of the study of this name, whatever else is there of it."""
+        with spoken(masked(rdb.url)), _create_scoped_session(rdb.scoped_session) as session:
+            row = models.StudyModel.find_by_name(name, session)
+            return None if row is None else int(row.study_id)
+
+    def taken(self, ids: Iterable[int]) -> set[int]:
+        """Return which ids of trials are there, of any study."""
+        trial = models.TrialModel.trial_id
+        with self._session() as session:
+            return {row[0] for row in session.query(trial).filter(trial.in_(list(ids)))}
+
+    def entries(self, records: Iterable[TrialRecord]) -> list[ledger.Entry]:
+        """Return what a ledger says of trials that are there."""
+        with self._session() as session:
+            return [entry_of(session, self._row(session, record.number), record) for record in records]
+
+    def mend(self, gone: Iterable[int], entries: Iterable[ledger.Entry], facts: Mapping[str, Any], count: int) -> None:
+        """Write trials anew by what a ledger says of them, in place of those with the ids `gone`, and all facts, so
+        that there are `count` trials; in one transaction.
+        """
+        attribute = models.StudySystemAttributeModel
+        with self._writing() as session:
+            text = {"value_json": seal(self.study.to_json(), KEY)}
+            row = session.query(models.StudyModel).filter(models.StudyModel.study_id == self.study_id)
+            row.update({"study_name": self.study.name}, synchronize_session=False)
+            own = session.query(attribute).filter(attribute.study_id == self.study_id)
+            if not own.filter(attribute.key == KEY).update(text, synchronize_session=False):
+                insert(session, attribute, [{"study_id": self.study_id, "key": KEY, **text}])
+            noted = own.filter(attribute.key.startswith(f"{KEY}:", autoescape=True), attribute.key != f"{KEY}:{NOTED}")
+            noted.delete(synchronize_session=False)
+            for key, value in {**facts, COUNT: count, FACTS: sorted(facts)}.items():
+                self._put(session, key, value)
+            for trial_id in gone:
+                forget_trial(session, trial_id)
+            session.flush()
+            write_trials(session, self.study, self.study_id, entries)
+            forget_orphans(session)
+
+    def is_shown(self, record: TrialRecord) -> bool:
+        """Tell whether a trial has the attributes that people sort by."""
+        attribute = models.TrialUserAttributeModel
+        try:
+            with self._session() as session:
+                row = self._row(session, record.number)
+                query = session.query(attribute.key, attribute.value_json).filter(attribute.trial_id == row.trial_id)
+                there = {key: json.loads(text) for key, text in query}
+        except (StorageError, ValueError):
+            return False
+        return shown(record).items() <= there.items() if record.ended else True
+
+    def is_posted(self) -> bool:
+        """Tell whether what Optuna and its dashboard read of the study itself is whole."""
+        try:
+            attributes = self.rdb.get_study_system_attrs(self.study_id)
+            self.rdb.get_study_user_attrs(self.study_id)
+            directions = self.rdb.get_study_directions(self.study_id)
+        except (KeyError, LookupError, ValueError, TypeError, sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
+            return False
+        names = attributes.get("study:metric_names")
+        return directions == [StudyDirection.MAXIMIZE] and names == [f"score ({self.study.metric})"]
+
+    def unpost(self, attributes: Mapping[str, Any]) -> None:
+        """Write anew what Optuna reads of the study itself, and delete what was posted for its dashboard."""
+        own, user = models.StudySystemAttributeModel, models.StudyUserAttributeModel
+        with self._writing() as session:
+            ids = [row[0] for row in session.query(own.study_system_attribute_id, raw(session, own.key)).filter(
+                own.study_id == self.study_id, ~own.key.startswith(f"{KEY}:"), own.key != KEY)]  # fmt: skip
+            session.query(own).filter(own.study_system_attribute_id.in_(ids)).delete(synchronize_session=False)
+            noted = session.query(own).filter(own.study_id == self.study_id, own.key == f"{KEY}:{NOTED}")
+            noted.delete(synchronize_session=False)
+            session.query(user).filter(user.study_id == self.study_id).delete(synchronize_session=False)
+            directions = models.StudyDirectionModel
+            session.query(directions).filter(directions.study_id == self.study_id).delete(synchronize_session=False)
+            shown_of_study(session, self.study, self.study_id, attributes)
 
     def begin(self, record: TrialRecord, suggested: Suggested) -> None:
         """Write a trial that starts to run, with its parameters, in one transaction.
@@ -208,15 +416,20 @@ class Store:
                  "distribution_json": distribution_to_json(kind)}
                 for name, (value, kind) in suggested.items()
             ]  # fmt: skip
-            _insert(session, models.TrialParamModel, rows)
-            _add(session, models.TrialSystemAttributeModel, {"trial_id": row.trial_id}, {KEY: record.to_json()})
+            insert(session, models.TrialParamModel, rows)
+            text = seal(record.to_json(), about(self.study.name, record.number, record.state))
+            insert(session, models.TrialSystemAttributeModel,
+                    [{"trial_id": row.trial_id, "key": KEY, "value_json": text}])  # fmt: skip
+            self._put(session, COUNT, record.number + 1)
+            if self.ledger is not None:
+                ledger.append(self.ledger, entry_of(session, row, record), durable=False)
             if record.label:
-                _add(session, models.TrialUserAttributeModel, {"trial_id": row.trial_id}, {"label": record.label})
+                add(session, models.TrialUserAttributeModel, {"trial_id": row.trial_id}, {"label": record.label})
 
     def progress(self, number: int, values: Mapping[int, float]) -> None:
         """Add intermediate values of a running trial, in one transaction."""
         with self._writing() as session:
-            _insert(session, models.TrialIntermediateValueModel, _steps(self._row(session, number).trial_id, values))
+            insert(session, models.TrialIntermediateValueModel, steps(self._row(session, number).trial_id, values))
 
     def finish(self, record: TrialRecord, values: Mapping[int, float], shown: Mapping[str, Any]) -> bool:
         """Write the end of a trial in one transaction; False if it had ended already.
@@ -230,14 +443,16 @@ class Store:
             of = {"trial_id": row.trial_id}
             row.state, row.datetime_complete = ENDED[record.state], datetime.now()
             if record.score is not None and record.state != "failed":
-                stored, kind = models.TrialValueModel.value_to_stored_repr(record.score.value)
-                _insert(session, models.TrialValueModel, [{**of, "objective": 0, "value": stored, "value_type": kind}])
-            _insert(session, models.TrialIntermediateValueModel, _steps(row.trial_id, values))
-            _add(session, models.TrialUserAttributeModel, of, shown)
+                insert(session, models.TrialValueModel, [value_of(row.trial_id, record.score.value)])
+            insert(session, models.TrialIntermediateValueModel, steps(row.trial_id, values))
+            add(session, models.TrialUserAttributeModel, of, shown)
             attribute = models.TrialSystemAttributeModel
-            text = json.dumps(record.to_json())
+            text = seal(record.to_json(), about(self.study.name, record.number, record.state))
             where = (attribute.trial_id == row.trial_id, attribute.key == KEY)
             session.query(attribute).filter(*where).update({"value_json": text}, synchronize_session=False)
+            if self.ledger is not None:
+                session.flush()  # what can't be written isn't to be in the ledger
+                ledger.append(self.ledger, entry_of(session, row, record))
             return True
 
     def release(self, number: int) -> None:
@@ -271,21 +486,3 @@ class Store:
 
 def _pieces(text: str) -> list[str]:
     return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
-
-
-def _insert(session: Any, model: Any, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        session.execute(sqlalchemy.insert(model), rows)
-
-
-def _add(session: Any, model: Any, of: Mapping[str, int], values: Mapping[str, Any]) -> None:
-    _insert(session, model, [{**of, "key": key, "value_json": json.dumps(value)} for key, value in values.items()])
-
-
-def _steps(trial_id: int, values: Mapping[int, float]) -> list[dict[str, Any]]:
-    represent = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
-    rows = []
-    for step, value in values.items():
-        stored, kind = represent(value if not math.isinf(value) else math.nan)
-        rows.append({"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind})
-    return rows

@@ -18,13 +18,14 @@ from tuner.config import STUDY_NAME
 from tuner.confirmation import REPEAT, Repeat
 from tuner.errors import UsageError, nearest
 from tuner.grammar import Override, parse_space
+from tuner.keeping import is_begun, refuse_lost
 from tuner.planning import storage_url
 from tuner.plots import plots
 from tuner.record import StudyRecord, TrialRecord
 from tuner.showing import figures_table
 from tuner.space import Space
-from tuner.storage import masked, open_storage
-from tuner.store import Store, study_names
+from tuner.storage import DamagedError, MissingError, masked, open_storage
+from tuner.store import Store, readable, study_names
 from tuner.telling import number
 
 if TYPE_CHECKING:
@@ -99,25 +100,51 @@ def open_study(study: str, *, storage: str | None = None, studies_dir: str | Pat
         UsageError: there is no such study; the message lists those there are.
         StorageError: the storage can't be read.
     """
+    study, folder = named(study, studies_dir)
+    rdb = _to_read(study, storage_url(storage, folder), folder)
+    try:
+        return _of_storage(rdb, study, folder)
+    finally:
+        rdb.engine.dispose()
+
+
+def named(study: str, studies_dir: str | Path) -> tuple[str, Path]:
+    """Return a study's name and the folder of the studies, from its name or the path of its own folder.
+
+    Raises:
+        UsageError: it is no study's name.
+    """
     path = Path(study)
     if os.sep in study and path.is_dir():
         study, studies_dir = path.name, path.parent
     if not re.fullmatch(STUDY_NAME, study):
         raise UsageError(f"{study!r} is no study name; use 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front")
-    rdb = open_storage(storage_url(storage, Path(studies_dir)), read_only=True)
+    return study, Path(studies_dir)
+
+
+def _to_read(study: str, url: str, studies_dir: Path) -> RDBStorage:
     try:
-        return _of_storage(rdb, study, Path(studies_dir))
-    finally:
-        rdb.engine.dispose()
+        return open_storage(url, read_only=True)
+    except MissingError:
+        if is_begun(studies_dir / study):
+            raise DamagedError(f"{masked(url)}: is gone; `tuner repair {study}` makes it from the ledgers") from None
+        raise
 
 
 def _of_storage(rdb: RDBStorage, study: str, studies_dir: Path) -> Study:
-    store = Store.load(rdb, study)
+    store, folder = Store.load(rdb, study), studies_dir / study
+    if store is None and is_begun(folder):
+        raise DamagedError(
+            f"study {study} isn't in {masked(rdb.url)}; `tuner repair {study}` writes it from its ledger"
+        )
     if store is None:
         known = study_names(rdb)
         there = f"; there are: {', '.join(known[:20])}" if known else "; there are none yet"
         raise UsageError(f"no study {study!r}{nearest(study, known)}{there}")
-    return study_of(store, {record.number: record for record in store.records()}, studies_dir / study)
+    records = {record.number: record for record in store.records()}
+    refuse_lost(store.study, records, folder)
+    with readable(store.where, study):
+        return study_of(store, records, folder)
 
 
 def study_of(store: Store, records: Mapping[int, TrialRecord], folder: Path, **facts: Any) -> Study:

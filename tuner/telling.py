@@ -6,6 +6,7 @@ stands in the document. Knows no layout.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ FORMS = {
     "none": "the score",
 }  # fmt: skip
 MOST_MOVERS = 4
+# what a spreadsheet takes for the start of a formula, also in the wide forms of East Asian scripts; -1 is a number
+FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 
 def number(value: Any) -> str:
@@ -30,6 +34,14 @@ def number(value: Any) -> str:
 def clean(text: object) -> str:
     """Return text without control characters."""
     return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
+def harmless(value: Any) -> Any:
+    """Return a cell as no spreadsheet runs it."""
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")  # csv quotes a line feed and, before 3.13, no other end
+    return f"'{text}" if value.startswith(FORMULA) and not NUMBER.fullmatch(value) else text
 
 
 def counted(count: int, noun: str) -> str:

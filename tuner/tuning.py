@@ -31,13 +31,15 @@ from tuner.errors import DataError, StorageError, TunerError, UsageError
 from tuner.files import refuse_foreign, writing
 from tuner.forecast import Pace
 from tuner.grammar import Override, read_space
+from tuner.keeping import keep, place_of
+from tuner.ledger import LEDGER
 from tuner.planning import Plan, blank_curve, plan_of
 from tuner.posting import Board
 from tuner.proposing import NONE, SMOOTHING
 from tuner.record import TrialRecord
 from tuner.search import Setting, final_seconds, refuse_failures, search
 from tuner.space import Space, differences, own_families
-from tuner.storage import database_file, open_storage
+from tuner.storage import database_file, open_storage, owned
 from tuner.store import Store
 from tuner.study import PROGRESS, Study, study_of
 from tuner.tasks import InProcess
@@ -205,9 +207,19 @@ def _is_over(plan: Plan, store: Store, setting: Setting) -> bool:
 @contextmanager
 def _only_one(plan: Plan, rdb: RDBStorage) -> Iterator[None]:
     """Hold the study's locks, one in its folder and one beside its database, for these may be shared differently."""
-    folder, database = plan.folder, database_file(rdb)
+    with only_one(plan.folder, database_file(rdb)):
+        yield
+
+
+@contextmanager
+def only_one(folder: Path, database: Path | None) -> Iterator[None]:
+    """Hold the locks of the study that has this folder and lies in this database, if that is a file.
+
+    Raises:
+        UsageError: another process holds them.
+    """
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o700, parents=True, exist_ok=True)
     beside = nullcontext() if database is None else _lock(Path(f"{database}.{folder.name}.lock"), folder.name)
     with _lock(folder / LOCK, folder.name), beside:
         yield
@@ -217,7 +229,7 @@ def _only_one(plan: Plan, rdb: RDBStorage) -> Iterator[None]:
 def _lock(path: Path, study: str) -> Iterator[None]:
     """Hold a lock on a file; it goes with the process, however that ends."""
     with writing(path):
-        lock = open(path, "a+")  # noqa: SIM115
+        lock = open(path, "a+", opener=owned)  # noqa: SIM115
     with lock as file:
         for tries in reversed(range(TRIES)):  # who looks whether a study still runs holds it for an instant
             try:
@@ -243,16 +255,25 @@ def _open_store(plan: Plan, rdb: RDBStorage, advice: str = "choose another --stu
     if store is None:
         refuse_foreign(plan.folder)
         about = {"metric": plan.study.metric, "score": reporting.formula(plan.study.metric, plan.study.identity)}
-        return Store.create(rdb, plan.study, about)
+        return Store.create(rdb, plan.study, about, plan.folder / LEDGER, place_of(plan.storage, plan.folder))
     lines = differences(_completed(store.study.identity), plan.study.identity)
     if store.study.fingerprint != plan.study.fingerprint:
-        lines.append("the data: other rows, or divided otherwise, than those it was made with")
+        lines.append(_other_data(store.study.data, plan.study.data))
     if store.study.metric != plan.study.metric and not lines:
         lines.append(f"metric: {store.study.metric} -> {plan.study.metric}")
     if lines:
         shown = "; ".join(lines[:8]) + ("; ..." if len(lines) > 8 else "")
         raise UsageError(f"study {plan.study.name!r} was made otherwise: {shown}; {advice}")
+    keep(store, plan.folder)
     return store
+
+
+def _other_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return how the data of a study differ from those it was made with, whose rows are others."""
+    sizes = ("kind", "task", "input", "outputs", "train", "val", "test")
+    then, now = ({name: data.get(name) for name in sizes} for data in (old, new))
+    shown = ", ".join(differences(then, now)) or "of the same sizes"
+    return f"the data: other rows, or divided otherwise, than those it was made with ({shown})"
 
 
 def _completed(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,6 +301,8 @@ def _engine(plan: Plan, spares: Spares | None = None, most: int | None = None) -
     workers = processes(plan.space, plan.trials if most is None else most)
     shared, cache = plan.folder / ".data", plan.folder / FEATURES
     shutil.rmtree(shared, ignore_errors=True)  # of a run that was killed
+    if shared.is_symlink():  # rows go into no folder that a link leads to
+        shared.unlink()
     engine: Engine = Processes(workers, shared, cache, spares) if workers else InProcess(cache)
     try:
         with writing(plan.folder):

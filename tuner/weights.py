@@ -6,7 +6,6 @@ Decides how they are kept: safetensors, written whole or not at all. Knows nothi
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,6 +14,7 @@ from torch import nn
 
 from tuner.errors import DataError
 from tuner.models import decays
+from tuner.whole import whole
 
 
 def sparsity(network: nn.Module) -> float:
@@ -33,13 +33,8 @@ def write_weights(network: nn.Module, path: Path | None) -> str:
     """
     content = save({name: value.detach().clone().contiguous() for name, value in network.state_dict().items()})
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with open(part, "wb") as file:
+        with whole(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
     return hashlib.sha256(content).hexdigest()
 
 

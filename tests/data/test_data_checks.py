@@ -120,7 +120,7 @@ def test_a_missing_file_is_named_with_its_nearest_neighbour(read: Read, table: M
     assert said(read, None, "credits.csv") == "credits.csv: no such file (did you mean 'credit.csv'?)"
     assert said(read, None, "else/d.csv") == f"else/d.csv: no such file: the folder {tmp_path / 'else'} does not exist"
     (tmp_path / "f.csv").mkdir()
-    assert said(read, None, "f.csv").startswith("f.csv: is a folder; name a file that ends in .csv, ")
+    assert said(read, None, "f.csv").startswith("f.csv: is a folder without images; name a file ")
 
 
 def test_every_cut_and_many_flips_of_an_npz_are_refused_or_read(read: Read) -> None:
@@ -137,11 +137,11 @@ def test_every_cut_and_many_flips_of_an_npz_are_refused_or_read(read: Read) -> N
 def test_a_decompression_bomb_is_refused(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "BOMB_BYTES", 100_000)
     bomb = gzip.compress(b"a,t\n" + b"1,1\n" * 10**6)
-    assert said(read, bomb, "d.csv.gz").startswith("d.csv.gz: expands to more than 100 times its size")
+    assert said(read, bomb, "d.csv.gz").startswith("d.csv.gz: unpacks to more than 100 times its size")
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("X.npy", b"0" * 10**7)
-    assert said(read, stream.getvalue(), "d.npz").startswith("d.npz: expands to more than 100 times its size")
+    assert said(read, stream.getvalue(), "d.npz").startswith("d.npz: unpacks to more than 100 times its size")
 
 
 TARGETS: dict[str, tuple[Any, str]] = {

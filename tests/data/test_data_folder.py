@@ -416,8 +416,8 @@ def test_a_folder_that_is_arranged_otherwise_is_told_how(folder: Path, load: Loa
     d = folder / "d"
     d.mkdir()
     (line,) = said(load)
-    assert line.startswith("d: is a folder; name a file that ends in .csv, ")
-    assert "or a folder that holds a folder of images (.png, .jpg, .jpeg, " in line
+    assert line.startswith("d: is a folder without images; name a file of data, or ")
+    assert "a folder that holds a folder of images (.png, .jpg, .jpeg, " in line
     picture().save(d / "0.png")
     picture().save(d / "1.png")
     assert said(load) == [

@@ -104,9 +104,9 @@ def test_official_test_rows_stay_and_official_validation_rows_join_the_folds() -
 @pytest.mark.parametrize(
     ("rows", "by", "spec", "said"),
     [
-        (12, {}, Split(folds=20), "data.split.folds 20 needs at least as many; there are 10 rows"),
-        (40, {"groups": np.arange(40) // 20}, Split(folds=5, test=0, groups="g"), "there are 2 groups"),
-        (40, {"times": np.repeat([1.0, 2.0], 20)}, Split(folds=3, test=0, time="t"), "there are 1 later moment"),
+        (12, {}, Split(folds=20), "data.split.folds 20: there are only 10 rows besides those for test; take fewer"),
+        (40, {"groups": np.arange(40) // 20}, Split(folds=5, test=0, groups="g"), "there are only 2 groups"),
+        (40, {"times": np.repeat([1.0, 2.0], 20)}, Split(folds=3, test=0, time="t"), "there is only 1 later moment"),
     ],
 )
 def test_too_few_rows_for_so_many_folds_are_refused_in_one_line(rows: int, by: Any, spec: Split, said: str) -> None:

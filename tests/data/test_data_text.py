@@ -235,7 +235,7 @@ LINES = {
     "null": (GOOD + "\n\nnull\n", "line 6 holds null; an object is needed, "),
     "twice": (GOOD + '{"text": "a", "text": "b"}\n', "line 4 can't be read (text occurs more than once in it; give"),
     "a line for a name": (GOOD + '{"a\\nb": 1, "a\\nb": 2}\n', "line 4 can't be read ('a\\nb' occurs more than once"),
-    "deep": (GOOD + "[" * 100_000, "line 4 can't be read (maximum recursion depth exceeded"),
+    "deep": (GOOD + "[" * 100_000, "line 4 is nested too deep; an object of plain values is needed"),
     "digits": (GOOD + '{"a": ' + "1" * 5000 + "}", "line 4 can't be read (Exceeds the limit"),
     "no text": (
         GOOD + '\n{"target": "no"}\n' * 7,
@@ -281,7 +281,7 @@ def test_a_damaged_gzip_file_and_one_that_expands_beyond_measure_are_refused(
     assert said(read, packed[:-20], "d.jsonl.gz").startswith("d.jsonl.gz: damaged or not a gzip file")
     monkeypatch.setattr(files, "BOMB_BYTES", 1000)
     monkeypatch.setattr(files, "BOMB_RATIO", 2)
-    assert "expands to more than" in said(read, packed, "d.jsonl.gz")
+    assert "unpacks to more than" in said(read, packed, "d.jsonl.gz")
 
 
 def test_half_a_character_in_a_file_is_replaced(read: Read) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tuner.data.jsonl import read_objects
 from tuner.data.memory import give_back
 from tuner.data.npz import read_member
-from tuner.data.raw import listed
+from tuner.data.raw import counted, listed
 from tuner.errors import DataError, nearest
 
 FORMATS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".parquet.gz", ".jsonl", ".jsonl.gz", ".npz")
@@ -32,6 +32,8 @@ PLAIN_TEXT = (".txt", ".txt.gz")
 ARRAYS = ("X", "y", "split", "classes", "lengths")
 BOMB_BYTES = 2 * 1024**3
 BOMB_RATIO = 100
+MOST_COLUMNS = 100_000
+ZEROS_BYTES, ZEROS_RATIO = 128 * 1024**2, 300
 CHUNK = 1 << 20
 LONGEST_FIELD = 10_000_000
 NOTHING = (
@@ -49,7 +51,8 @@ def format_of(path: Path, known: tuple[str, ...] = FORMATS) -> str:
     for ending in known:
         if path.name.lower().endswith(ending):
             return ending.split(".")[1].replace("tsv", "csv")
-    raise DataError(f"{path.name}: unknown kind of file; a name that ends in {', '.join(known)} is allowed")
+    hint = nearest(path.suffix, known) if path.suffix else ""
+    raise DataError(f"{path.name}: unknown kind of file{hint}; a name that ends in {', '.join(known)} is allowed")
 
 
 def read_bytes(path: Path, where: str, known: tuple[str, ...] = FORMATS) -> bytes:
@@ -74,6 +77,8 @@ def read_bytes(path: Path, where: str, known: tuple[str, ...] = FORMATS) -> byte
 def _refuse_absent(path: Path, where: str, known: tuple[str, ...] = FORMATS) -> None:
     if path.is_dir():
         raise DataError(f"{where}: is a folder; name a file that ends in {', '.join(known)}")
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{where}: is a symbolic link that leads nowhere; mend it, or name another file")
     if not path.exists():
         raise DataError(f"{where}: no such file{_neighbour(path)}")
     format_of(path, known)
@@ -107,19 +112,22 @@ def _size_of(path: Path, where: str) -> int:
 
 
 def _unzip(path: Path, where: str) -> bytes:
-    limit = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
+    packed = path.stat().st_size
     chunks, size = [], 0
-    with gzip.open(path) as stream:
+    with path.open("rb") as file, gzip.GzipFile(fileobj=file) as stream:
         while chunk := stream.read(CHUNK):
             chunks.append(chunk)
             size += len(chunk)
-            if size > limit:
+            if size > max(BOMB_BYTES, BOMB_RATIO * packed):
                 raise DataError(_bomb(where))
+            if size > max(ZEROS_BYTES, ZEROS_RATIO * file.tell()):  # one byte over and over is told early
+                raise DataError(_bomb(where, ZEROS_BYTES, ZEROS_RATIO))
     return b"".join(chunks)
 
 
-def _bomb(where: str) -> str:
-    return f"{where}: expands to more than {BOMB_RATIO} times its size and {BOMB_BYTES} bytes; unpack it yourself"
+def _bomb(where: str, size: int = 0, ratio: int = 0) -> str:
+    limit = f"{ratio or BOMB_RATIO} times its size and {(size or BOMB_BYTES) / 1024**2:,.0f} MB"
+    return f"{where}: unpacks to more than {limit}; unpack it yourself if it is to be trusted"
 
 
 def read_table(
@@ -187,7 +195,10 @@ def _read_csv(content: bytes, where: str, texts: frozenset[str], whole: frozense
 
 def _decode(content: bytes, where: str) -> str:
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{where}: is UTF-16, not UTF-8; save it as UTF-8")
+        form = "UTF-32" if content[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff") else "UTF-16"
+        raise DataError(f"{where}: is {form}, not UTF-8; save it as UTF-8")
+    if (place := content.find(b"\0")) >= 0:
+        raise DataError(f"{where}: no text (byte 0x00 at offset {place}); save it as UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -203,23 +214,30 @@ def _separator(text: str) -> str:
 def _check_lines(text: str, separator: str, where: str) -> list[str]:
     # pandas fills short rows silently and takes an extra first field for an index, so rows are counted here.
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    header: list[str] = []
+    header, line = list[str](), 1
     csv.field_size_limit(LONGEST_FIELD)
     try:
         for row in rows:
             if not header:
                 header = row
+                _refuse_wide(len(header), where)
             elif row and len(row) != len(header):
-                raise DataError(
-                    f"{where}: line {rows.line_num} has {len(row)} fields, the header has {len(header)}; "
-                    "mend the line or quote the field that holds the separator"
-                )
+                raise DataError(_uneven(where, line, rows.line_num, len(row), len(header)))
+            line = rows.line_num + 1
     except csv.Error as error:
         raise DataError(f"{where}: line {rows.line_num} can't be read ({error})") from error
     if not any(name.strip() for name in header):
         raise DataError(f"{where}: no header; the first line must name the columns")
     _refuse_duplicates([name for name in header if name], where)
     return header
+
+
+def _uneven(where: str, line: int, end: int, fields: int, wanted: int) -> str:
+    """Say that a row, from one line to another, has other fields than the header."""
+    has = f"{where}: line {line} has {counted(fields, 'field')}, the header has {wanted}"
+    if end > line:
+        return f"{has}; a quote that opens there is closed on line {end} or not at all: close it, or double it if meant"
+    return f"{has}; mend the line or quote the field that holds the separator"
 
 
 def _read_parquet(path: Path, where: str) -> pd.DataFrame:
@@ -236,6 +254,7 @@ def _parquet_of(file: IO[bytes], where: str) -> pd.DataFrame:
     usual = pyarrow.default_memory_pool()
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     try:
+        _refuse_long(file, where)
         return pd.read_parquet(file, engine="pyarrow", pre_buffer=False)
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{where}: damaged or not a Parquet file ({_one_line(error)})") from error
@@ -244,8 +263,25 @@ def _parquet_of(file: IO[bytes], where: str) -> pd.DataFrame:
         give_back()
 
 
+def _refuse_long(file: IO[bytes], where: str) -> None:
+    """Refuse a file that would by its own word be a large multiple of its size: one value may stand for all rows."""
+    from pyarrow.parquet import ParquetFile
+
+    about, size = ParquetFile(file).metadata, file.seek(0, io.SEEK_END)
+    _refuse_wide(about.num_columns, where)
+    if 8 * about.num_rows * about.num_columns > max(BOMB_BYTES, BOMB_RATIO * size):
+        raise DataError(_bomb(where))
+    file.seek(0)
+
+
+def _refuse_wide(columns: int, where: str) -> None:
+    if columns > MOST_COLUMNS:
+        raise DataError(f"{where}: has {columns:,} columns; up to {MOST_COLUMNS:,} columns are read, so leave some out")
+
+
 def _one_line(error: BaseException) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()[:200] or type(error).__name__
+    said = re.sub(r"\s+", " ", str(error)).strip()[:200] or type(error).__name__
+    return said if said.isprintable() else ascii(said)[1:-1]
 
 
 def read_arrays(path: Path, where: str, more: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
@@ -273,7 +309,9 @@ def _load_arrays(path: Path, where: str, size: int, more: Sequence[str]) -> dict
         there = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         if "X" not in there:
             raise DataError(f"{where}: no array X; it holds {listed(there) or 'nothing'}")
-        return {name: _load_array(archive, there[name], where) for name in (*ARRAYS, *more) if name in there}
+        found = {name: _load_array(archive, there[name], where) for name in (*ARRAYS, *more) if name in there}
+    _refuse_wide(found["X"].shape[1] if found["X"].ndim == 2 else 0, where)
+    return found
 
 
 def _load_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str) -> NDArray[Any]:

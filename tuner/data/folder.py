@@ -23,7 +23,6 @@ import pandas as pd
 from tuner.config import Data
 from tuner.data.columns import number_of
 from tuner.data.divide import OFFICIAL
-from tuner.data.files import FORMATS
 from tuner.data.picture import ENDINGS, Header, Pictures, refuse
 from tuner.data.raw import Raw, counted, listed
 from tuner.data.targets import sorted_classes
@@ -105,7 +104,7 @@ def _shown(way: Way) -> str:
 
 def _nothing(scan: Scan) -> str:
     links = f"; {counted(len(scan.links), 'symbolic link')} that lead out of it aren't followed" if scan.links else ""
-    return f"a folder that holds a folder of images ({', '.join(ENDINGS)}) for each class{links}"
+    return f"a folder that holds a folder of images ({', '.join(ENDINGS[:4])}, ...) for each class{links}"
 
 
 def scan_folder(root: Path, data: Data) -> Scan:
@@ -116,7 +115,7 @@ def scan_folder(root: Path, data: Data) -> Scan:
     """
     where, scan = data.source, Scan(root, DEEPEST)
     if not scan.images and not scan.problems:
-        raise DataError(f"{where}: is a folder; name a file that ends in {', '.join(FORMATS)}, or {_nothing(scan)}")
+        raise DataError(f"{where}: is a folder without images; name a file of data, or {_nothing(scan)}")
     if data.kind not in (None, "image"):
         raise DataError(f"{where}: data.kind {data.kind} can't be read from a folder, which holds images; name a file")
     return scan

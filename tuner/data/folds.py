@@ -60,7 +60,8 @@ def _folds(rest: Rows, count: int, spec: Split, by: By, where: str, fresh: bool 
 
 def _refuse_few(there: int, count: int, what: str, where: str) -> None:
     if there < count:
-        raise DataError(f"{where}: data.split.folds {count} needs at least as many; there are {counted(there, what)}")
+        said = f"only {counted(there, what)} besides those for test"
+        raise DataError(f"{where}: data.split.folds {count}: there {'is' if there == 1 else 'are'} {said}; take fewer")
 
 
 def _shuffled(pool: Rows, count: int, spec: Split, classes: NDArray[np.int64] | None) -> Any:

@@ -46,7 +46,9 @@ def _object(line: str, where: str) -> Row:
         value = json.loads(line, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         raise DataError(f"{where} is not JSON ({error.msg} at character {error.colno}); an object is needed") from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise DataError(f"{where} is nested too deep; an object of plain values is needed") from None
+    except ValueError as error:
         raise DataError(f"{where} can't be read ({error})") from error
     if not isinstance(value, dict):
         raise DataError(f"{where} holds {_kind(value)}; an object is needed, such as {{'text': 'fine', 'target': 1}}")

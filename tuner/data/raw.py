@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tuner.errors import DataError
 
 AT_MOST = 20
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,11 @@ def series_of(values: Any, where: str, name: str) -> pd.Series[Any]:
 
 
 def listed(names: Iterable[Any], at_most: int = AT_MOST) -> str:
-    """Return names separated by commas, the first `at_most` of them; control characters are escaped."""
+    """Return names separated by commas, the first `at_most` of them; control characters are
+    escaped, and a long name is cut.
+    """
     texts = [str(name) if str(name).isprintable() else repr(str(name)) for name in names]
+    texts = [text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 3]}..." for text in texts]
     more = len(texts) - at_most
     return ", ".join(texts[:at_most]) + (f" and {more} more" if more > 0 else "")
 

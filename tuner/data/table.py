@@ -8,6 +8,7 @@ codes. Knows no file and no split.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -115,7 +116,8 @@ class TableEncoder:
         missing = [f"{name}{nearest(name, list(map(str, raw.columns)))}" for name in used if name not in raw.columns]
         if missing:
             raise DataError(f"examples lack {counted(len(missing), 'column')} that training had: {listed(missing)}")
-        twice = [name for name in used if list(raw.columns).count(name) > 1]
+        there = Counter(raw.columns)
+        twice = [name for name in used if there[name] > 1]
         if twice:
             raise DataError(f"examples have columns that occur more than once: {listed(twice)}")
         return raw

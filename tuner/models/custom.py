@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 def build_custom(name: str, config: RunConfig, shape: Shape, folder: Path | None = None) -> nn.Module:
     """Return the model that the factory `name` (module:attr) makes, checked on two examples of zeros.
 
-    `folder` becomes the first place where modules are looked for, and stays on `sys.path` so that the
-    user's code may import its neighbours later, too. The check leaves torch's generator as it was.
+    Where its module is looked for, see `find_own`. The check leaves torch's generator as it was.
 
     Raises:
         UserCodeError: the factory can't be imported or called with (config, shape), it or its model raises, or
