@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from tuner import reporting
 from tuner.best import FEATURES, LOCK, STUDIES
-from tuner.checkpoint import FOLDER
 from tuner.concluding import choice, conclude, forget_features, leave_early, missing, unfinished
 from tuner.config import RunConfig
 from tuner.confirmation import ABLATION, ROUNDS, SHARE, Repeat, Repeating, bought
 from tuner.confirming import ablations, ablations_of, pending, repeat_each, repeats_of, why_not
 from tuner.engine import Again, Done, Engine, retrain
 from tuner.errors import DataError, StorageError, TunerError, UsageError
-from tuner.files import refuse_foreign, writing
+from tuner.files import forget_parts, refuse_foreign, writing
 from tuner.forecast import Pace
 from tuner.grammar import Override, read_space
 from tuner.keeping import keep, place_of
@@ -68,6 +67,7 @@ def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, S
     """
     with _storage(plan.storage) as rdb, _only_one(plan, rdb):
         store = _open_store(plan, rdb)
+        forget_parts(plan.folder)
         setting, before = _setting(plan, store), store.get("seconds") or 0.0
 
         def keep_time() -> None:
@@ -312,9 +312,7 @@ def _engine(plan: Plan, spares: Spares | None = None, most: int | None = None) -
     finally:
         engine.close()
         shutil.rmtree(shared, ignore_errors=True)
-        for place in ("weights", FOLDER):
-            for part in (plan.folder / place).glob(".*.part"):  # of a worker that was killed while it wrote
-                part.unlink(missing_ok=True)
+        forget_parts(plan.folder)
 
 
 def tune(
