@@ -1,7 +1,8 @@
 """`python -m tests.chaos --seed 1`: every scenario in its release form.
 
-Decides how often a release is hit, and what docs/RELIABILITY.md says of it. Each scenario's figures are kept as it ends, so that a run
-that is cut off isn't lost, and one scenario can be run again by itself. Ends with 1 if anything went wrong.
+Decides how often a release is hit, and what docs/RELIABILITY.md says of it. Each scenario's figures are kept as it
+ends, so that a run that is cut off isn't lost, and one scenario can be run again by itself. Ends with 1 if anything
+went wrong.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ SCENARIOS = {
     ),
     "queue": _scenario(
         "trials that were given back are run once", ".kills:queue", {"rounds": 20}, "rounds",
-        "{rounds} studies of {trials} trials, {workers} workers, interrupted once; {given_back} trials back",
+        "{rounds} studies of {trials} trials, {workers} workers, stopped once; {given_back} were given back",
     ),
     "recover": _scenario(
         "a trial goes on where its worker died", ".kills:recover", {"kills": 40}, "kills",

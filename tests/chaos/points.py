@@ -77,7 +77,7 @@ def fault_points(
     chance, started, found = random.Random(seed), time.monotonic(), list[Violation]()
     planned, never, failed, unlocked = list[Fault](), list[str](), 0, list[str]()
     for each in range(rounds):
-        faults = [Fault(p, chance.randint(1, OFTEN.get(p, 4)), a) for p in points for a in actions]
+        faults = list(_planned(points, actions, chance))
         chance.shuffle(faults)
         planned += faults
         # what no code passes would only be waited for
@@ -107,6 +107,13 @@ def fault_points(
         found, started, planned=len(planned), fired=len(planned) - len(never), never_fired=sorted(never),
         trials_failed_as_planned=failed, not_locked=sorted(unlocked), hold=hold,
     )  # fmt: skip
+
+
+def _planned(points: Sequence[str], actions: Sequence[str], chance: random.Random) -> Iterator[Fault]:
+    """Yield a fault for each point and action; at one point no two at the same time that it is passed."""
+    for point in points:
+        times = chance.sample(range(1, 1 + max(OFTEN.get(point, 0), len(actions))), len(actions))
+        yield from (Fault(point, *each) for each in zip(times, actions, strict=True))
 
 
 def _is_placed(point: str) -> bool:
