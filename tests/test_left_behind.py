@@ -238,7 +238,7 @@ def test_what_was_half_written_when_a_run_was_killed_is_gone_after_the_next_one(
     studies = here / "studies"
     parts = [write(studies / f".tuner.db.part{end}", "half") for end in ("", "-journal")]
     assert call(capsys, "run", "small.yaml", "--trials", "1").code == 0
-    for place in (".report.html", "curves/.00001.csv", "weights/.00001.safetensors"):
-        parts.append(write((studies / "small" / place).with_suffix(".7.part"), "half"))
+    places = (".report.html.7.part", "curves/.00001.csv.7.part", "weights/.00001.safetensors.7.part")
+    parts += [write(studies / "small" / place, "half") for place in places]
     assert call(capsys, "run", "small.yaml", "--trials", "2").code == 0
     assert not [part for part in parts if part.exists()]

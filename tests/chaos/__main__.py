@@ -73,10 +73,10 @@ SCENARIOS = {
     ),
     "recover": _scenario(
         "a trial goes on where its worker died", ".kills:recover", {"kills": 40}, "kills",
-        "{kills} kills, one at a time: next epoch after {p95} s (95 %), at most {slowest} s; {repeated} epochs repeated",
+        "{kills} kills, one at a time: next epoch after {p95} s (95 %), at most {slowest}; {repeated} epochs repeated",
     ),
     "pause": _scenario(
-        "who is paused lives on", ".kills:pause", {"rounds": 20}, "paused",
+        "who is paused lives on", ".kills:pause", {"rounds": 10}, "paused",
         "{paused} pauses of {seconds_paused} s, of a worker or of the whole run, with leases of half that",
         seconds=4.0, env={"TUNER_LEASE_SECONDS": "2"},
     ),
@@ -85,7 +85,7 @@ SCENARIOS = {
         "{stops} at random moments, {twice} of them twice; the slowest took {slowest} s",
     ),
     "points": _scenario(
-        "no moment is a bad one", ".points:fault_points", {"rounds": 3}, "fired",
+        "no moment is a bad one", ".points:fault_points", {"rounds": 2}, "fired",
         "{fired} of {planned} faults at named points: killed, paused, disk full, disk broken, lock held for {hold} s",
     ),
     "disk": _scenario(
@@ -231,7 +231,9 @@ def _notes(kept: Mapping[str, Mapping[str, Any]]) -> str:
             lines.append(f"- `{name}`: {gave_up} trials failed as their workers died again and again at one place.")
         examples = [" ".join(example.split())[:300] for example in figures.get("examples", ())[:5]]
         lines += [f"- `{name}` went wrong: `{example}`" for example in examples]
-    return "\n".join(lines) or "- Every planned fault happened."
+    if "points" in kept and not kept["points"]["figures"].get("never_fired"):
+        lines.append("- Every fault that was planned at a named point happened.")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chaos.disk import can_mount, fill_disk
-from chaos.kills import kill_runs, kill_workers, pause, recover, reference, stop_runs
+from chaos.kills import kill_runs, kill_workers, pause, reference, stop_runs
 from chaos.points import fault_points
 from chaos.reproduce import reproduce
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chaos")
-    reference(folder, 32)
+    reference(folder, 24)
     return folder
 
 
@@ -34,9 +34,9 @@ def right(figures: dict[str, Any]) -> bool:
 
 
 def test_killed_workers_lose_and_double_no_trial(folder: Path) -> None:
-    figures = kill_workers(CHOSEN, folder, kills=6, per_study=6, workers=2)
+    figures = kill_workers(CHOSEN, folder, kills=4, per_study=4, workers=2)
     assert right(figures)
-    assert figures["kills"] == 6
+    assert figures["kills"] == 4
 
 
 def test_killed_runs_lose_and_double_no_trial(folder: Path) -> None:
@@ -46,15 +46,9 @@ def test_killed_runs_lose_and_double_no_trial(folder: Path) -> None:
 
 
 def test_runs_that_are_told_to_stop_do_so_in_time_and_go_on(folder: Path) -> None:
-    figures = stop_runs(CHOSEN, folder, once=1, twice=2)
+    figures = stop_runs(CHOSEN, folder, once=1, twice=1)
     assert right(figures)
-    assert figures["stops"] == 3
-
-
-def test_a_trial_whose_worker_was_killed_is_run_again(folder: Path) -> None:
-    figures = recover(CHOSEN, folder, kills=1, per_study=1)
-    assert right(figures)
-    assert figures["kills"] == 1
+    assert figures["stops"] == 2
 
 
 def test_a_pause_of_two_leases_ends_nothing(folder: Path) -> None:
@@ -64,10 +58,10 @@ def test_a_pause_of_two_leases_ends_nothing(folder: Path) -> None:
 
 
 def test_faults_at_named_points_lose_and_double_no_trial(folder: Path) -> None:
-    points, actions = ("in_write", "before_tell"), ("kill9", "stop", "enospc", "wait")
-    figures = fault_points(CHOSEN, folder, rounds=1, hold=1.0, points=points, actions=actions)
+    points, actions = ("before_tell",), ("kill9", "stop", "enospc", "wait")
+    figures = fault_points(CHOSEN, folder, rounds=1, hold=1.0, points=points, actions=actions, per_study=2)
     assert right(figures)
-    assert (figures["fired"], figures["never_fired"]) == (8, [])
+    assert (figures["fired"], figures["never_fired"]) == (4, [])
 
 
 def test_a_full_disk_loses_no_trial(folder: Path) -> None:
@@ -78,7 +72,7 @@ def test_a_full_disk_loses_no_trial(folder: Path) -> None:
     assert figures["full"] == 1
 
 
-def test_the_weights_are_the_same_with_more_workers_and_after_kills(folder: Path) -> None:
-    figures = reproduce(CHOSEN, folder, trials=5, workers=(1, 2), spaces=("mlp",))
+def test_the_weights_are_the_same_after_kills(folder: Path) -> None:
+    figures = reproduce(CHOSEN, folder, trials=4, workers=(1,), spaces=("mlp",))
     assert right(figures)
-    assert figures["kills"] == 4
+    assert figures["kills"] == 2
