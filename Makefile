@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test quick check audit fix set-up clean
+.PHONY: demo test quick check audit chaos fix set-up clean
 
 demo: $(READY)
 	$(BIN)/tuner run search_spaces/digits.yaml
@@ -26,6 +26,10 @@ audit:
 	$(PYTHON) -m venv .audit
 	.audit/bin/pip install --quiet --disable-pip-version-check pip-audit
 	.audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+# An hour of kills, full disks and held locks; its figures go to docs/RELIABILITY.md.
+chaos: $(READY)
+	$(BIN)/python -m tests.chaos
 
 fix: $(READY)
 	$(BIN)/ruff check --fix .

@@ -6,8 +6,10 @@ import errno
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from command import call, write
 
 from tuner import faults
 
@@ -44,6 +46,21 @@ def test_a_disk_that_does_not_work_is_an_error_of_the_system(
         faults.point("in_write")
     assert caught.value.errno == code
     faults.point("in_write")
+
+
+@pytest.mark.parametrize(("action", "said"), [("eio", "Input/output error"), ("enospc", "No space left on device")])
+def test_a_disk_that_fails_where_nobody_expects_it_ends_a_run_in_one_line(
+    tmp_path: Path, action: str, said: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(faults, "_PLAN", faults.planned(f"after_tell:2:{action}"))
+    monkeypatch.setattr(faults, "_passed", {})
+    told = call(capsys, "run", write(tmp_path / "small.yaml"), "--quiet")
+    assert told.code == 4
+    assert said in told.err
+    assert told.err.count("\n") == 1
+    assert "fault of the program" not in told.err
+    assert call(capsys, "run", "small.yaml", "--json").document["trials"]["complete"] == 3
 
 
 @pytest.mark.parametrize("plan", ["nowhere:1:kill9", "in_write:1:dance", "in_write:kill9"])

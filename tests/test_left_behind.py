@@ -232,3 +232,13 @@ def test_training_that_diverges_says_so_instead_of_leaving_nothing_in_silence(he
     assert (said.code, said.out) == (1, "")
     assert "there is no model to keep: diverged" in said.err
     assert not (here / "mine").exists()
+
+
+def test_what_was_half_written_when_a_run_was_killed_is_gone_after_the_next_one(here: Path, capsys: Any) -> None:
+    studies = here / "studies"
+    parts = [write(studies / f".tuner.db.part{end}", "half") for end in ("", "-journal")]
+    assert call(capsys, "run", "small.yaml", "--trials", "1").code == 0
+    places = (".report.html.7.part", "curves/.00001.csv.7.part", "weights/.00001.safetensors.7.part")
+    parts += [write(studies / "small" / place, "half") for place in places]
+    assert call(capsys, "run", "small.yaml", "--trials", "2").code == 0
+    assert not [part for part in parts if part.exists()]

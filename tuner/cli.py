@@ -7,6 +7,7 @@ imports what it needs.
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import json
 import math
@@ -68,6 +69,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")
 Out = Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.")]
 COLLECT_AFTER = 100_000  # new objects before the collector looks for cycles; Python's own 700 suits small programs
 STUDIES = Path("studies")
+OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)  # full, one's share of it used up, broken, read-only
 LONGEST_LINE = 2000  # of an error: a cell of a table may hold a book
 PLAINLY = (
     ("Input should be a valid integer, unable to parse string as an integer", "a whole number is needed"),
@@ -641,10 +643,18 @@ def main(argv: list[str] | None = None) -> None:
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
-        said = " ".join(str(error).split())[:300]
-        _complain(f"tuner failed: {type(error).__name__}: {said} (a fault of the program; --debug shows where)", debug)
-        sys.exit(1)
+        sys.exit(_failed(error, debug))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _failed(error: Exception, debug: bool) -> int:
+    """Tell of an error that nobody expected; return the exit code. A disk that fails is no fault of the program."""
+    said = " ".join(str(error).split())[:300]
+    if isinstance(error, OSError) and error.errno in OF_DISKS:
+        _complain(f"{said}; mend that, and run the same command again", debug)
+        return StorageError.exit_code
+    _complain(f"tuner failed: {type(error).__name__}: {said} (a fault of the program; --debug shows where)", debug)
+    return 1
 
 
 def _usage(error: Any) -> str:

@@ -20,7 +20,7 @@ from tuner.keeping import is_begun
 from tuner.ledger import LEDGER
 from tuner.planning import Plan
 from tuner.record import TrialRecord
-from tuner.whole import whole
+from tuner.whole import PARTS, whole
 
 SHOWN = ("trial", "score", "epoch", "params", "train", "val", "gap", "parameters", "sparsity")
 LEFT = ("best.yaml", "best.json", MODEL, "trials.csv")
@@ -114,6 +114,12 @@ def write(path: Path, content: str | bytes, durable: bool = True, mode: int = 0o
     """
     with writing(path), whole(path, durable, mode) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def forget_parts(folder: Path) -> None:
+    """Remove what whoever was killed while writing a file of a study left of it; for who holds the study alone."""
+    for part in folder.rglob(PARTS):
+        part.unlink(missing_ok=True)
 
 
 @contextmanager

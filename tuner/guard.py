@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from types import FrameType
+
+SOON = 0.05  # seconds until a signal comes again that came while torch was imported
 
 
 class StoppedError(BaseException):
@@ -18,7 +22,8 @@ class StoppedError(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM end what runs as Ctrl-C does: cleanly, to be resumed.
+    """Let SIGTERM end what runs as Ctrl-C does: cleanly, to be resumed. Both wait while torch is imported, for an
+    exception that comes up in the middle of its C++ aborts the process.
 
     Raises:
         StoppedError: one of them came; its code is the one to exit with.
@@ -27,10 +32,16 @@ def stoppable() -> Iterator[None]:
     class TerminatedError(KeyboardInterrupt):
         """SIGTERM came."""
 
-    def leave(*_: object) -> None:
-        raise TerminatedError
+    def leave(sign: int, frame: FrameType | None) -> None:
+        if _imports_torch(frame):
+            again = threading.Timer(SOON, os.kill, (os.getpid(), sign))
+            again.daemon = True
+            again.start()
+            return
+        raise TerminatedError if sign == signal.SIGTERM else KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, leave)
+    heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, or somebody else's
+    before = {sign: signal.signal(sign, leave) for sign in (signal.SIGTERM, *([signal.SIGINT] if heeded else []))}
     try:
         yield
     except TerminatedError:
@@ -38,7 +49,17 @@ def stoppable() -> Iterator[None]:
     except KeyboardInterrupt:
         raise StoppedError(128 + signal.SIGINT) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
+def _imports_torch(frame: FrameType | None) -> bool:
+    """Tell whether a module of torch's is being run for the first time."""
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__", "").partition(".")[0] == "torch":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -188,9 +188,10 @@ def _make_file(path: Path) -> None:
     if logs:
         mend = "put the database back, or remove what is left of it"
         raise StorageError(f"{path}: is gone, but {' and '.join(logs)} of it lie there; {mend}")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.part")  # whoever makes it holds the lock; what is there, a killed one left
     try:
-        part.unlink(missing_ok=True)
+        for end in ("", "-journal"):
+            part.with_name(part.name + end).unlink(missing_ok=True)
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         _make_tables(sqlite_url(part))
         os.replace(part, path)

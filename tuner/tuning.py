@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from tuner import reporting
 from tuner.best import FEATURES, STUDIES
-from tuner.checkpoint import FOLDER
 from tuner.concluding import choice, conclude, forget_features, leave_early, missing, unfinished
 from tuner.config import RunConfig
 from tuner.confirmation import ABLATION, ROUNDS, SHARE, Repeat, Repeating, bought
 from tuner.confirming import ablations, ablations_of, pending, repeat_each, repeats_of, why_not
 from tuner.engine import Again, Done, Engine, retrain
 from tuner.errors import DataError, StorageError, TunerError, UsageError
-from tuner.files import refuse_foreign, writing
+from tuner.files import forget_parts, refuse_foreign, writing
 from tuner.forecast import Pace
 from tuner.grammar import Override, read_space
 from tuner.holding import held
@@ -43,7 +42,6 @@ from tuner.storage import open_storage
 from tuner.store import Store
 from tuner.study import PROGRESS, Study, study_of
 from tuner.tasks import InProcess
-from tuner.whole import PARTS
 from tuner.workers import Processes, Spares, early, processes
 
 KEEP_TIME = 5.0  # seconds between two times that the time taken so far is kept
@@ -209,6 +207,7 @@ def _held(plan: Plan, rdb: RDBStorage, advice: str = "choose another --study-nam
     """Hold the study, made new or the one that this plan continues: no other process runs it."""
     store = _open_store(plan, rdb, advice)
     with held(store, plan.folder):
+        forget_parts(plan.folder)
         keep(store, plan.folder)
         yield store
 
@@ -288,9 +287,7 @@ def _clear(plan: Plan) -> None:
         if shared.is_symlink():  # rows go into no folder that a link leads to
             shared.unlink()
         shutil.rmtree(shared, ignore_errors=True)
-    for place in ("weights", FOLDER):
-        for part in (plan.folder / place).glob(PARTS):
-            part.unlink(missing_ok=True)
+    forget_parts(plan.folder)
 
 
 def tune(

@@ -1,0 +1,78 @@
+"""Each scenario in its short form: nothing acknowledged is lost or doubled. `make chaos` runs the long one.
+
+`CHAOS_SEED` gives other blows than those of every day; whoever fails names the seed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chaos.disk import can_mount, fill_disk
+from chaos.kills import kill_runs, kill_workers, pause, reference, stop_runs
+from chaos.points import fault_points
+from chaos.reproduce import reproduce
+
+CHOSEN = int(os.environ.get("CHAOS_SEED", "7"))
+# one after the other: each fills two processors, and all are compared with one undisturbed study
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("chaos")
+    reference(folder, 24)
+    return folder
+
+
+def right(figures: dict[str, Any]) -> bool:
+    assert not figures["violations"], f"seed {CHOSEN}: {figures}"
+    return True
+
+
+def test_killed_workers_lose_and_double_no_trial(folder: Path) -> None:
+    figures = kill_workers(CHOSEN, folder, kills=4, per_study=4, workers=2)
+    assert right(figures)
+    assert figures["kills"] == 4
+
+
+def test_killed_runs_lose_and_double_no_trial(folder: Path) -> None:
+    figures = kill_runs(CHOSEN, folder, kills=3, per_study=3)
+    assert right(figures)
+    assert figures["kills"] == 3
+
+
+def test_runs_that_are_told_to_stop_do_so_in_time_and_go_on(folder: Path) -> None:
+    figures = stop_runs(CHOSEN, folder, once=1, twice=1)
+    assert right(figures)
+    assert figures["stops"] == 2
+
+
+def test_a_pause_of_two_leases_ends_nothing(folder: Path) -> None:
+    figures = pause(CHOSEN, folder, rounds=1, seconds=3.0, env={"TUNER_LEASE_SECONDS": "1.5"})
+    assert right(figures)
+    assert figures["paused"] == 1
+
+
+def test_faults_at_named_points_lose_and_double_no_trial(folder: Path) -> None:
+    points, actions = ("before_tell",), ("kill9", "stop", "enospc", "wait")
+    figures = fault_points(CHOSEN, folder, rounds=1, hold=1.0, points=points, actions=actions, per_study=2)
+    assert right(figures)
+    assert (figures["fired"], figures["never_fired"]) == (4, [])
+
+
+def test_a_full_disk_loses_no_trial(folder: Path) -> None:
+    if reason := can_mount(folder):
+        pytest.skip(reason)
+    figures = fill_disk(CHOSEN, folder, levels=1)
+    assert right(figures)
+    assert figures["full"] == 1
+
+
+def test_the_weights_are_the_same_after_kills(folder: Path) -> None:
+    figures = reproduce(CHOSEN, folder, trials=4, workers=(1,), spaces=("mlp",))
+    assert right(figures)
+    assert figures["kills"] == 2

@@ -1,0 +1,39 @@
+"""Ctrl-C and SIGTERM end a command cleanly, whatever it is doing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+# a signal that comes as torch's C++ imports a module of its own: an exception would abort the process there
+IMPORTED = """
+import os, signal, sys
+from tuner.guard import StoppedError, stoppable
+
+class Looking:
+    def find_spec(self, name, *_):
+        if name == "torch.distributed":
+            os.kill(os.getpid(), signal.{sign})
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Looking())
+try:
+    with stoppable():
+        import torch
+        signal.pause()
+except StoppedError as stopped:
+    print("whole" if "torch" in sys.modules else "cut off")
+    sys.exit(stopped.code)
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_torch_is_imported(sign: signal.Signals) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED.replace("{sign}", sign.name)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (128 + sign, "whole\n"), done.stderr
+    assert done.stderr == ""
