@@ -115,7 +115,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A small file system of its own."""
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tuner-test", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tuner-test", str(place)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("a small file system can't be mounted here (root may)")
     try:
@@ -128,7 +128,7 @@ def fill(disk: Path, left: int = 0) -> Path:
     """Fill a file system but for some bytes."""
     ballast = disk / "ballast"
     with open(ballast, "ab", buffering=0) as file:
-        for size in (1 << 16, 1 << 12):
+        for size in (1 << 18, 1 << 12):
             with suppress(OSError):
                 while os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize > left:
                     file.write(bytes(size))
@@ -146,13 +146,16 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_when_there_is_room(disk: Path, wo
     while not list(disk.glob("studies/small/weights/*")) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
     ballast = fill(disk)
-    assert process.stderr is not None
-    said = process.stderr.readline()
-    assert WAITS.match(said), said
-    time.sleep(0.5)
-    assert process.poll() is None
-    ballast.unlink()
-    _, err = process.communicate(timeout=SECONDS)
+    try:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        assert WAITS.match(said), said
+        time.sleep(0.5)
+        assert process.poll() is None
+        ballast.unlink()
+        _, err = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
     assert process.returncode == 0, said + err
     assert GOES_ON.search(err)
     assert states(disk) == ["COMPLETE"] * 6
@@ -176,15 +179,14 @@ def test_a_disk_that_is_full_at_the_start_is_told_in_one_line(
     assert call(capsys, "run", "small.yaml", "--trials", "1").code == 0
 
 
-@pytest.mark.parametrize("what", ["remount", "folder"])
-def test_what_may_only_be_read_is_told_in_one_line(
-    disk: Path, what: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", [(), ("--study-name", "new")])
+def test_a_disk_that_may_only_be_read_is_read_and_told_in_one_line_by_a_run(
+    disk: Path, name: tuple[str, ...], capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tune(write(disk / "small.yaml"), trials=1, studies_dir=disk / "studies")
     monkeypatch.chdir(disk.parent)
     before = files(disk)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    name = ("--study-name", "new") if what == "folder" else ()
     said = call(capsys, "run", disk / "small.yaml", "--studies-dir", disk / "studies", "--trials", "2", *name)
     assert (said.code, said.out, len(said.err.splitlines())) == (4, "", 1), said.err
     assert re.search("[Rr]ead-only file system|readonly database|unable to open", said.err), said.err

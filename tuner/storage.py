@@ -156,7 +156,7 @@ def _check_file(path: Path) -> None:
         raise StorageError(f"{path}: is empty (0 bytes), so its studies are gone; restore a copy or remove it")
     if head != b"SQLite format 3\x00":
         raise StorageError(f"{path}: isn't a SQLite database; name another with --storage")
-    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+    with closing(_connect(path)) as connection:
         broken = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         known = "version_info" not in found or (models.SCHEMA_VERSION,) in connection.execute(SCHEMA)
@@ -168,9 +168,18 @@ def _check_file(path: Path) -> None:
         raise StorageError(f"{path}: {OTHER_SCHEMA}")
 
 
+def _connect(path: Path) -> sqlite3.Connection:
+    """Connect to a database; where nothing can be written, as to one that nobody changes, for SQLite couldn't make the
+    log that even a reader of such a database needs.
+    """
+    still = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    place = f"{path.absolute().as_uri()}?immutable=1" if still else path
+    return sqlite3.connect(place, BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=still)
+
+
 def _rdb(path: Path, write: bool, read_only: bool) -> RDBStorage:
     def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = _connect(path)
         if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
