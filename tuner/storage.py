@@ -235,7 +235,7 @@ def _check_file(path: Path) -> None:
         StorageError: it can't be read, or is of a newer schema.
     """
     _check_head(path)
-    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+    with closing(_connect(path)) as connection:
         try:
             _check_tables(path, connection)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite says with raw bytes what is wrong
@@ -278,9 +278,18 @@ def first_line(text: str) -> str:
     return line if len(line) <= 160 else f"{line[:160]}..."
 
 
+def _connect(path: Path) -> sqlite3.Connection:
+    """Connect to a database; where nothing can be written, as to one that nobody changes, for SQLite couldn't make the
+    log that even a reader of such a database needs.
+    """
+    still = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    place = f"{path.absolute().as_uri()}?immutable=1" if still else path
+    return sqlite3.connect(place, BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=still)
+
+
 def _rdb(path: Path, write: bool, read_only: bool) -> RDBStorage:
     def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = _connect(path)
         writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
         if writable and not read_only and not _network(path):
             connection.execute("PRAGMA journal_mode=WAL")

@@ -431,6 +431,7 @@ class Store:
         with self._session() as session:
             return [entry_of(session, self._row(session, record.number), record) for record in records]
 
+    @_patient
     def begin(self, record: TrialRecord, suggested: Suggested) -> None:
         """Write a trial that starts to run, with its parameters, in one transaction.
 
