@@ -163,7 +163,8 @@ def _empty_trial(session: Any, trial_id: int) -> None:
     for model in PARTS:
         session.query(model).filter(model.trial_id == trial_id).delete(synchronize_session=False)
     own = models.TrialSystemAttributeModel
-    session.query(own).filter(own.trial_id == trial_id, own.key == KEY).delete(synchronize_session=False)
+    ours = (own.key == KEY) | own.key.startswith(f"{KEY}:", autoescape=True)  # its record, and whose it was
+    session.query(own).filter(own.trial_id == trial_id, ours).delete(synchronize_session=False)
 
 
 def write_trials(session: Any, study: StudyRecord, study_id: int, entries: Iterable[ledger.Entry]) -> None:
