@@ -185,6 +185,7 @@ UNSEEN = {
     "an attribute": "UPDATE trial_user_attributes SET value_json = '9' WHERE key = 'gap' AND trial_id = 1",
     "a date": "UPDATE trials SET datetime_complete = '2020-01-01 00:00:00.000000' WHERE trial_id = 1",
     "the direction": "UPDATE study_directions SET direction = 'MINIMIZE' WHERE study_id = 1",
+    "an attribute of the study": "UPDATE study_user_attributes SET value_json = '\"x\"' WHERE key = 'score'",
     "the metric's name": "UPDATE study_system_attributes SET value_json = '[\"x\"]' WHERE key = 'study:metric_names'",
 }
 

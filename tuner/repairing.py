@@ -257,7 +257,7 @@ def _wrong(store: Restored, told: Told) -> _Wrong:
     ends = range(wrong.count, count or 0)
     wrong.said += [f"trial {number} can't be restored; a run finds one in its place" for number in ends]
     _facts(store, told, wrong)
-    if not store.is_posted():
+    if not store.is_posted(_about(store.study)):
         wrong.said.append("what the dashboard shows of it was damaged; a run posts it again")
         wrong.posted = False
     ids = [entry["id"] for entry in wrong.trials.values()]

@@ -88,16 +88,16 @@ class Restored(Store):
             return False
         return attributes_of(record).items() <= there.items()
 
-    def is_posted(self) -> bool:
+    def is_posted(self, attributes: Mapping[str, Any]) -> bool:
         """Tell whether what Optuna and its dashboard read of the study itself is whole."""
         try:
-            attributes = self.rdb.get_study_system_attrs(self.study_id)
-            self.rdb.get_study_user_attrs(self.study_id)
+            posted = self.rdb.get_study_system_attrs(self.study_id)
+            there = self.rdb.get_study_user_attrs(self.study_id)
             directions = self.rdb.get_study_directions(self.study_id)
         except (KeyError, LookupError, ValueError, TypeError, sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
             return False
-        names = attributes.get("study:metric_names")
-        return directions == [StudyDirection.MAXIMIZE] and names == [f"score ({self.study.metric})"]
+        named = posted.get("study:metric_names") == [f"score ({self.study.metric})"]
+        return named and directions == [StudyDirection.MAXIMIZE] and attributes.items() <= there.items()
 
     def unpost(self, attributes: Mapping[str, Any]) -> None:
         """Write anew what Optuna reads of the study itself, and delete what was posted for its dashboard."""
