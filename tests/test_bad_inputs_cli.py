@@ -276,7 +276,7 @@ def test_a_place_that_cant_be_written_ends_with_4_and_names_it(here: Path, capsy
     write(here / "elsewhere" / "small", "a file in the study's place")
     said = call(capsys, "run", "small.yaml", "--studies-dir", "elsewhere")
     assert (said.code, said.out) == (4, "")
-    assert said.err.splitlines() == ["tuner: elsewhere/small: can't be written (File exists)"]
+    assert said.err.splitlines() == ["tuner: elsewhere/small/ledger.jsonl: can't be read (Not a directory)"]
 
 
 def test_weights_that_cant_be_written_end_the_run_and_the_trial_runs_again(here: Path, capsys: Any) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -552,7 +554,7 @@ def test_a_worker_that_dies_in_a_repeat_costs_nothing_but_time(tmp_path: Path) -
             start(task)
             if not killed:
                 killed.append(True)
-                engine.workers[0].process.kill()
+                os.kill(engine.workers[0].process, signal.SIGKILL)
 
         engine.start = start_and_kill  # type: ignore[method-assign]
         *_, done = again(engine, [Again(task, 3)])

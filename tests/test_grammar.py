@@ -507,6 +507,8 @@ SPECIAL = {
     "data.source": st.sampled_from(["sklearn:digits", "a.csv", "pkg:data", "no", "1e5"]),
     "data.drop": st.lists(ANY_WORD, max_size=3),
     "budget.timeout": st.sampled_from([None, 90, 0.5, "10m", "1.5h", "1d"]),
+    "budget.trial_timeout": st.sampled_from([None, 90, 0.5, "10m", "1.5h", "1d"]),
+    "budget.trial_memory": st.sampled_from([None, 10**9, "4GB", "512MiB"]),
     "training.batch_size": st.just("auto") | st.integers(1, 1000),
     "model.family": FAMILY,
 }
@@ -583,7 +585,9 @@ def documents(draw) -> dict:
         flat[name] = draw(st.one_of(forms))
         if isinstance(flat[name], dict) and len(flat) > 1 and draw(st.booleans()):
             parent = draw(
-                st.sampled_from([other for other in flat if other not in (name, "data.drop", "budget.timeout")])
+                st.sampled_from(
+                    [other for other in flat if other not in (name, "data.drop") and "budget." not in other]
+                )
             )
             flat[name]["when"] = {parent: draw(conditions(flat[parent]))}
     if flat.get("data.split.val", 0.2) + flat.get("data.split.test", 0.2) >= 1:

@@ -242,3 +242,16 @@ def test_what_was_half_written_when_a_run_was_killed_is_gone_after_the_next_one(
     parts += [write(studies / "small" / place, "half") for place in places]
     assert call(capsys, "run", "small.yaml", "--trials", "2").code == 0
     assert not [part for part in parts if part.exists()]
+
+
+@pytest.mark.parametrize("harm", ["cut off", "another byte"])
+def test_torn_weights_are_noticed_and_trained_again(here: Path, harm: str) -> None:
+    before = tune("small.yaml")
+    best, model = before.document["best"]["trial"], here / "studies" / "small" / "model.safetensors"
+    weights, whole = model.parent / "weights" / f"{best:05d}.safetensors", model.read_bytes()
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content if harm == "another byte" else content[:-20])
+    after = tune("small.yaml")
+    assert weights.read_bytes() == model.read_bytes() == whole
+    assert after.document["test"] == before.document["test"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import pytest
 from command import SMALL, call, files, write
 
+from tuner.rows import about
+from tuner.sealing import seal, unseal
 from tuner.tuning import tune
 
 NET = """
@@ -65,15 +66,15 @@ def test_folds_are_replayed_one_by_one(here: Path, capsys: Any) -> None:
 @pytest.mark.parametrize(("key", "what"), [("weights", "the weights aren't the same"), ("curve", "epoch 2: val")])
 def test_what_differs_is_said_and_is_a_failure(tmp_path: Path, key: str, what: str, capsys: Any) -> None:
     tune(write(tmp_path / "small.yaml"), trials=1, studies_dir=tmp_path / "studies")
-    where = "key = 'tuner' AND trial_id = 1"
+    where, covered = "key = 'tuner' AND trial_id = 1", about("small", 0, "complete")
     with sqlite3.connect(tmp_path / "studies" / "tuner.db") as connection:
         (text,) = connection.execute(f"SELECT value_json FROM trial_system_attributes WHERE {where}").fetchone()
-        record = json.loads(text)
+        record, _ = unseal(text, covered)
         if key == "weights":
             record["weights"] = ["0" * 64]
         else:
             record["curve"]["series"]["val.loss"][1] += 1e-6
-        connection.execute(f"UPDATE trial_system_attributes SET value_json = ? WHERE {where}", [json.dumps(record)])
+        connection.execute(f"UPDATE trial_system_attributes SET value_json = ? WHERE {where}", [seal(record, covered)])
     connection.close()
     said = call(capsys, "replay", "small", "--trial", "0", "--studies-dir", tmp_path / "studies")
     assert said.code == 1

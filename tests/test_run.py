@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -219,10 +218,6 @@ def test_a_deleted_weights_file_is_made_again_byte_for_byte(folder: Path) -> Non
     assert best.model_path.read_bytes() == before
     weights.unlink()
     best.model_path.unlink()
-    database = folder / "studies" / "tuner.db"
-    with sqlite3.connect(database) as connection:
-        connection.execute("DELETE FROM study_system_attributes WHERE key = 'tuner:test'")
-    connection.close()
     tuner.tune("small.yaml")
     assert weights.read_bytes() == before
     assert best.model_path.read_bytes() == before

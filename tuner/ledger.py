@@ -57,7 +57,7 @@ def begin(path: Path, entries: Iterable[Entry]) -> None:
     """Write a ledger anew, whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(0o700, parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
         append(part, *entries)
         os.replace(part, path)

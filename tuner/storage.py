@@ -224,7 +224,7 @@ def _check_head(path: Path) -> None:
     if not head:
         raise DamagedError(f"{path}: is empty (0 bytes), so its studies are gone; {REPAIR}, or restore a copy")
     if head != b"SQLite format 3\x00":
-        raise DamagedError(f"{path}: isn't a SQLite database; {REPAIR}, or name another with --storage")
+        raise DamagedError(f"{path}: isn't a SQLite database; name another with --storage, or if it was one, {REPAIR}")
 
 
 def _check_file(path: Path) -> None:

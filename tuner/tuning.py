@@ -64,7 +64,7 @@ def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, S
         StorageError: the storage can't be used.
         UserCodeError: the space's own code fails in every trial.
     """
-    with _storage(plan.storage) as rdb, _held(plan, rdb) as store:
+    with _storage(plan.storage) as rdb, _held(plan, _open_store(plan, rdb)) as store:
         setting, before = _setting(plan, store), store.get("seconds") or 0.0
 
         def keep_time() -> None:
@@ -159,28 +159,41 @@ def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat | Repeating
         UsageError: there is no such complete trial.
         StorageError: the storage can't be used.
     """
-    with _storage(plan.storage) as rdb, _held(plan, rdb, "so it can't be ablated as it is") as store:
-        setting = _setting(plan, store)
-        best = choice(plan, store, setting) if trial is None else setting.records.get(trial)
-        if best is None or best.state != "complete":
-            if trial is None:
-                raise UsageError(f"there is no complete trial in study {plan.study.name!r}; `tuner run` of it goes on")
-            what = f"it is {best.state}" if best is not None else "there is none such"
-            raise UsageError(f"--trial {trial}: only complete trials can be ablated; {what} in {plan.study.name!r}")
-        config = plan.space.at(best.all_values)
-        idle = (SMOOTHING,) if plan.splits.shape.task == "regression" else ()
-        values = {name: config[name] for name in NONE if config[name] != 0 and name not in idle}
-        runs = ablations(best, values, ablations_of(store)) if values else []
-        if runs:
-            with _engine(plan, store, most=len(runs)) as engine:
-                yield from repeat_each(plan, store, engine, runs, kind=ABLATION)
-            forget_features(plan, setting)
-        rows = plan.study.data
-        found = bought(ablations_of(store), best.number, values, rows["train"], rows["val"])
-        return {
-            "study": plan.study.name, "trial": best.number, "metric": plan.study.metric, "rounds": ROUNDS,
-            "values": values, "regularizers": [asdict(each) for each in found],
-        }  # fmt: skip
+    with _storage(plan.storage) as rdb:
+        found = _open_store(plan, rdb, "so it can't be ablated as it is")
+        _to_ablate(plan, found, trial)  # what is refused writes nothing
+        with _held(plan, found) as store:
+            return (yield from _ablate(plan, store, trial))
+
+
+def _to_ablate(plan: Plan, store: Store, trial: int | None) -> tuple[TrialRecord, Setting]:
+    """Return the trial that is to be ablated, if there is one."""
+    setting = _setting(plan, store)
+    best = choice(plan, store, setting) if trial is None else setting.records.get(trial)
+    if best is None or best.state != "complete":
+        if trial is None:
+            raise UsageError(f"there is no complete trial in study {plan.study.name!r}; `tuner run` of it goes on")
+        what = f"it is {best.state}" if best is not None else "there is none such"
+        raise UsageError(f"--trial {trial}: only complete trials can be ablated; {what} in {plan.study.name!r}")
+    return best, setting
+
+
+def _ablate(plan: Plan, store: Store, trial: int | None) -> Generator[Repeat | Repeating, None, dict[str, Any]]:
+    best, setting = _to_ablate(plan, store, trial)
+    config = plan.space.at(best.all_values)
+    idle = (SMOOTHING,) if plan.splits.shape.task == "regression" else ()
+    values = {name: config[name] for name in NONE if config[name] != 0 and name not in idle}
+    runs = ablations(best, values, ablations_of(store)) if values else []
+    if runs:
+        with _engine(plan, store, most=len(runs)) as engine:
+            yield from repeat_each(plan, store, engine, runs, kind=ABLATION)
+        forget_features(plan, setting)
+    rows = plan.study.data
+    found = bought(ablations_of(store), best.number, values, rows["train"], rows["val"])
+    return {
+        "study": plan.study.name, "trial": best.number, "metric": plan.study.metric, "rounds": ROUNDS,
+        "values": values, "regularizers": [asdict(each) for each in found],
+    }  # fmt: skip
 
 
 @contextmanager
@@ -203,16 +216,15 @@ def _is_over(plan: Plan, store: Store, setting: Setting) -> bool:
 
 
 @contextmanager
-def _held(plan: Plan, rdb: RDBStorage, advice: str = "choose another --study-name") -> Iterator[Store]:
-    """Hold the study, made new or the one that this plan continues: no other process runs it."""
-    store = _open_store(plan, rdb, advice)
+def _held(plan: Plan, store: Store) -> Iterator[Store]:
+    """Hold a study: no other process runs it."""
     with held(store, plan.folder):
         forget_parts(plan.folder)
         keep(store, plan.folder)
         yield store
 
 
-def _open_store(plan: Plan, rdb: RDBStorage, advice: str) -> Store:
+def _open_store(plan: Plan, rdb: RDBStorage, advice: str = "choose another --study-name") -> Store:
     """Return the study's store, made new or the one that this plan continues."""
     store = Store.load(rdb, plan.study.name)
     if store is None:

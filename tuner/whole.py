@@ -25,7 +25,7 @@ def whole(path: Path, durable: bool = True, mode: int = 0o600) -> Iterator[Binar
     Raises:
         OSError: it can't be written; then nothing has changed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
         with open(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
