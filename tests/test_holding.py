@@ -42,12 +42,9 @@ def states(folder: Path) -> list[tuple[int, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_who_was_paused_while_another_took_the_study_drops_its_result_and_ends_in_one_line(
-    tmp_path: Path, workers: int
-) -> None:
+def test_who_was_paused_while_another_took_the_study_drops_its_result_and_ends_in_one_line(tmp_path: Path) -> None:
     write(tmp_path / "small.yaml")
-    words = ["run", "small.yaml", "--workers", str(workers)]
+    words = ["run", "small.yaml", "--workers", "2"]
     paused = spawn(*words, cwd=tmp_path, env={**SHORT, "TUNER_FAULT": "before_tell:2:stop"})
     try:
         await_stopped(paused)
