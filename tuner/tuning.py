@@ -231,7 +231,11 @@ def _open_store(plan: Plan, rdb: RDBStorage, advice: str = "choose another --stu
         refuse_foreign(plan.folder)
         about = {"metric": plan.study.metric, "score": reporting.formula(plan.study.metric, plan.study.identity)}
         book, place = plan.folder / LEDGER, place_of(plan.storage, plan.folder)
-        store = Store.create(rdb, plan.study, about, book, place)
+        try:
+            store = Store.create(rdb, plan.study, about, book, place)
+        except StorageError:
+            if (store := Store.load(rdb, plan.study.name)) is None:  # else it was made at the same moment elsewhere
+                raise
     lines = differences(_completed(store.study.identity), plan.study.identity)
     if store.study.fingerprint != plan.study.fingerprint:
         lines.append(_other_data(store.study.data, plan.study.data))

@@ -101,10 +101,12 @@ SCENARIOS = {
         "{tried} ways: {right} read right, {refused} refused, {repaired} repaired, {resumed} run on",
     ),
     "cold_start": _scenario(
-        "many may start at once on nothing", ".concurrency:cold_start", {"rounds": 20}, "rounds", "{rounds} rounds",
+        "many may start at once on nothing", ".concurrency:cold_start", {"rounds": 20}, "rounds",
+        "{rounds} times {processes} processes that make the database, all asking for one study",
     ),
     "crowd": _scenario(
-        "many may work in one storage", ".concurrency:crowd", {"rounds": 1}, "rounds", "{rounds} rounds",
+        "many may work in one storage", ".concurrency:crowd", {"rounds": 1}, "rounds",
+        "SQLite: {sqlite}; PostgreSQL: {postgresql}",
     ),
     "inputs": _scenario(
         "wrong input is refused in one line", "tests.fuzz.generated:run", {"count": 100_000}, "count",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from chaos.concurrency import cold_start, crowd
 from chaos.disk import can_mount, fill_disk
 from chaos.kills import kill_runs, kill_workers, pause, reference, stop_runs
 from chaos.points import fault_points
@@ -70,6 +71,14 @@ def test_a_full_disk_loses_no_trial(folder: Path) -> None:
     figures = fill_disk(CHOSEN, folder, levels=1)
     assert right(figures)
     assert figures["full"] == 1
+
+
+def test_processes_that_start_at_once_on_nothing_all_live_and_one_gets_what_all_want(folder: Path) -> None:
+    assert right(cold_start(CHOSEN, folder, rounds=3, processes=4))
+
+
+def test_processes_that_write_at_once_are_never_told_that_it_is_locked_and_lose_nothing(folder: Path) -> None:
+    assert right(crowd(CHOSEN, folder, sqlite=(3, 10), server=(3, 10)))
 
 
 def test_the_weights_are_the_same_after_kills(folder: Path) -> None:
