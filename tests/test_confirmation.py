@@ -554,7 +554,11 @@ def test_a_worker_that_dies_in_a_repeat_costs_nothing_but_time(tmp_path: Path) -
             start(task)
             if not killed:
                 killed.append(True)
-                os.kill(engine.workers[0].process, signal.SIGKILL)
+                worker = engine.workers[0]
+                if not worker.process:  # it is being born
+                    engine._read_report(worker)
+                assert worker.process > 0
+                os.kill(worker.process, signal.SIGKILL)
 
         engine.start = start_and_kill  # type: ignore[method-assign]
         *_, done = again(engine, [Again(task, 3)])
