@@ -83,6 +83,21 @@ class Noisy(torch.nn.Module):
 
 def net(config, shape):
     return Noisy()
+
+class Scaled(torch.nn.Module):
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(5, 3)
+        self.register_buffer("mean", torch.zeros(5))
+
+    def forward(self, x):
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0).detach()
+        return self.layer(x - self.mean)
+
+def scaled(config, shape):
+    return Scaled()
 """
 RUNS: dict[str, tuple[Shape, dict[str, Any]]] = {
     "perceptron": (TABLE, {
@@ -98,6 +113,8 @@ RUNS: dict[str, tuple[Shape, dict[str, Any]]] = {
     "rnn": (STEPS, {"model.family": "rnn", "regularization.dropout": 0.2, "augmentation.strength": 0.5}),
     "transformer": (TEXT, {"model.family": "transformer", "regularization.dropout": 0.2}),
     "own": (TABLE, {"model.family": "noisy:net"}),
+    "own buffer": (TABLE, {"model.family": "noisy:scaled", "augmentation.strength": 0.5}),
+    "own buffer, averaged": (TABLE, {"model.family": "noisy:scaled", "training.ema": True}),
 }  # fmt: skip
 
 
@@ -150,6 +167,14 @@ def test_a_run_cut_off_after_any_epoch_ends_byte_for_byte_as_one_that_was_not(na
         assert finish(TaskRun(kept, splits)) == whole
     if name == "own":
         assert len({epoch.train.loss for epoch in whole[0]}) == epochs
+
+
+def test_the_average_of_a_buffer_that_is_put_anew_follows_it(tmp_path: Path) -> None:
+    task, splits = task_of("own buffer, averaged", tmp_path)
+    run = TaskRun(task, splits)
+    run.first()
+    assert run.network.mean.abs().sum() > 0, "else it is the average of what the buffer was at first"
+    run.close()
 
 
 def test_a_run_that_ends_where_it_was_cut_off_has_the_weights_of_its_best_epoch(tmp_path: Path) -> None:
@@ -221,11 +246,11 @@ def test_the_state_of_another_run_is_not_taken(state: tuple[Path, str], tmp_path
     task, splits = task_of("average", tmp_path)
     fewer = replace(splits, train=Part(*(each[:-1] for each in (splits.train.x, splits.train.y, splits.train.rows))))
     others = (
-        key_of(task.config.replace({"regularization.l2": 0.5}), 7, splits),
-        key_of(task.config, 8, splits),
-        key_of(task.config, 7, fewer),
+        key_of(task.config.replace({"regularization.l2": 0.5}), 7, splits, tmp_path),
+        key_of(task.config, 8, splits, tmp_path),
+        key_of(task.config, 7, fewer, tmp_path),
     )
-    assert key_of(task.config.replace({"budget.trials": 500}), 7, splits) == key
+    assert key_of(task.config.replace({"budget.trials": 500}), 7, splits, tmp_path) == key
     assert len({key, *others}) == 4
     assert [newest(path, other) for other in others] == [None] * 3
 
@@ -236,10 +261,13 @@ def test_a_state_of_a_model_that_was_changed_since_counts_as_none(tmp_path: Path
     run = TaskRun(task, splits)
     run.first()
     run.step()
-    write(tmp_path / "noisy.py", OWN.replace("Linear(5, 3)", "Linear(5, 3, bias=False)"))
-    del sys.modules["noisy"]
-    first = TaskRun(task, splits).first()
-    assert (first.epoch.number, first.earlier) == (1, ())
+    for changed in (OWN.replace("Linear(5, 3)", "Linear(5, 3, bias=False)"), OWN.replace("seen / 100", "seen / 99")):
+        write(tmp_path / "noisy.py", changed)
+        del sys.modules["noisy"]
+        again = TaskRun(task, splits)
+        assert again.resume is None
+        assert (again.first().epoch.number, again.resume) == (1, None)
+        again.close()
 
 
 def test_a_state_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from tuner.config import RunConfig, min_epochs
 from tuner.curve import Curve, Epoch
 from tuner.data.splits import Splits
 from tuner.faults import point
+from tuner.own_code import code_of
 from tuner.whole import whole
 
 if TYPE_CHECKING:  # torch takes a second to load, which whoever only judges hasn't
@@ -44,12 +46,15 @@ class State:
     facts: Mapping[str, Any]
 
 
-def key_of(config: RunConfig, seed: int, splits: Splits) -> str:
-    """Return what tells a run from every other one, also from that of another version of torch."""
+def key_of(config: RunConfig, seed: int, splits: Splits, folder: Path) -> str:
+    """Return what tells a run from every other one, also from that of other versions, or of a model of the user's own
+    that was changed since; `folder` is that of the user's code.
+    """
     import torch
 
     told = {name: value for name, value in config.flat().items() if not name.startswith("budget.")}
-    text = json.dumps([told, seed, torch.__version__], sort_keys=True, default=str)
+    code = code_of([config.model.family] if ":" in config.model.family else [], folder)
+    text = json.dumps([told, seed, torch.__version__, version("overfit-tuner"), code], sort_keys=True, default=str)
     rows = (splits.train.rows, splits.val.rows)
     return hashlib.sha256(text.encode() + b"".join(part.tobytes() for part in rows)).hexdigest()
 
@@ -58,7 +63,7 @@ def write_state(state: State, key: str, path: Path) -> None:
     """Put a state in place of the one that is there, which is kept as the one before.
 
     Raises:
-        OSError: it can't be written; then nothing has changed.
+        OSError: it can't be written; then one that was there still is.
     """
     from safetensors.torch import save
 

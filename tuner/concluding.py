@@ -15,7 +15,7 @@ from typing import Any
 from tuner.best import FEATURES, MODEL
 from tuner.checkpoint import FOLDER
 from tuner.confirmation import chosen
-from tuner.confirming import repeats_of
+from tuner.confirming import pending, repeats_of
 from tuner.engine import Again, Task
 from tuner.errors import TunerError
 from tuner.files import write, write_best, write_study
@@ -79,7 +79,8 @@ def conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     _weigh(plan, store, records)
     write_study(plan, records)
     forget_features(plan, setting)
-    shutil.rmtree(plan.folder / FOLDER, ignore_errors=True)
+    if not unfinished(records) and not pending(plan, list(records.values()), repeats_of(store)):
+        shutil.rmtree(plan.folder / FOLDER, ignore_errors=True)
     store.put(PROGRESS, {"state": "over", "trials": setting.trials})
     return _publish(plan, store, setting, seen)
 

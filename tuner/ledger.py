@@ -17,6 +17,7 @@ from typing import Any
 from tuner.errors import PassingError, StorageError, no_room
 from tuner.faults import point
 from tuner.sealing import seal, sealed, unseal
+from tuner.whole import whole
 
 LEDGER = "ledger.jsonl"
 ABOUT = "ledger"
@@ -55,12 +56,9 @@ def ended(entry: Entry) -> bool:
 
 def begin(path: Path, entries: Iterable[Entry]) -> None:
     """Write a ledger anew, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(0o700, parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
-        append(part, *entries)
-        os.replace(part, path)
+        with whole(path) as file:
+            file.writelines(_line(entry) for entry in entries)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -68,6 +66,10 @@ def begin(path: Path, entries: Iterable[Entry]) -> None:
             os.close(folder)
     except OSError as error:
         raise _unwritten(path, error) from error
+
+
+def _line(entry: Entry) -> bytes:
+    return seal(entry, ABOUT).encode() + b"\n"
 
 
 def append(path: Path, *entries: Entry, durable: bool = True) -> None:
@@ -80,11 +82,11 @@ def append(path: Path, *entries: Entry, durable: bool = True) -> None:
         ends = durable and any(ended(entry) for entry in entries)
         if ends:
             point("before_ledger")
-        file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
+        file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         try:
             size = os.fstat(file).st_size
             torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"  # whoever wrote it was killed, or its disk full
-            data = b"\n" * torn + b"".join(seal(entry, ABOUT).encode() + b"\n" for entry in entries)
+            data = b"\n" * torn + b"".join(map(_line, entries))
             while data:
                 data = data[os.write(file, data) :]
             if durable:
@@ -115,7 +117,9 @@ def read(path: Path) -> Told:
         if not whole:
             told.damaged.append(number)
         elif "trial" in entry:
-            told.trials[entry["trial"]] = entry
+            # whoever was paused as it began a trial may say so late
+            if ended(entry) or not ended(told.trials.get(entry["trial"], entry)):
+                told.trials[entry["trial"]] = entry
         elif "fact" in entry:
             told.facts[entry["fact"]] = entry["value"]
         elif "study" in entry:

@@ -71,11 +71,17 @@ class Memory:
     def __init__(
         self, model: nn.Module, step: Step, average: Average | None, generator: torch.Generator, chance: Chance
     ) -> None:
-        self.step, self.average, self.generator, self.chance = step, average, generator, chance
-        self.tensors = {f"model.{name}": value for name, value in _own(model)}
-        self.tensors |= {f"optimizer.{i}": value for i, value in enumerate(step.way.remembered)}
-        if average is not None:
-            self.tensors |= {f"average.{name}": value for name, value in _own(average.network)}
+        self.model, self.step, self.average = model, step, average
+        self.generator, self.chance = generator, chance
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors as they are now: a model may put another one in a buffer's place."""
+        found = {f"model.{name}": value for name, value in _own(self.model)}
+        found |= {f"optimizer.{i}": value for i, value in enumerate(self.step.way.remembered)}
+        if self.average is not None:
+            found |= {f"average.{name}": value for name, value in _own(self.average.network)}
+        return found
 
     def state(self, budget: int, epochs: Sequence[Epoch], more: Mapping[str, NDArray[np.float64]]) -> State:
         """Return the state after the newest of some epochs, with some numbers more."""

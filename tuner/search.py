@@ -319,7 +319,7 @@ class _Loop:
         """Run a trial again after its worker died: the first time, or further on than the time before."""
         self.setting.store.adopt(run.record.number)
         run.record = replace(run.record, folds=(), model={}, examples=b"", weights=())
-        run.first, run.written = None, 0
+        run.first, run.written, run.started = None, 0, time.monotonic()
         self._start_fold(run)
 
     def _write_progress(self, run: _Running) -> None:

@@ -46,7 +46,7 @@ class TaskRun:
         torch.set_default_dtype(torch.float32)
         torch.set_num_threads(1)
         self.task, self.splits, self.cache = task, splits, cache
-        self.key = key_of(task.config, task.seed, splits) if task.state is not None else ""
+        self.key = key_of(task.config, task.seed, splits, task.folder) if task.state is not None else ""
         self.weights: dict[str, Any] = {}
         self.examples: Any = None
         self.network: Any = None

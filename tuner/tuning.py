@@ -292,7 +292,7 @@ def _engine(plan: Plan, store: Store, spares: Spares | None = None, most: int | 
     finally:
         engine.close()
         shutil.rmtree(shared, ignore_errors=True)
-        with suppress(StorageError):
+        with suppress(StorageError), store.at_once():
             store.check()
             _clear(plan)
 

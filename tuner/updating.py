@@ -62,7 +62,7 @@ class _Way(Protocol):
     def __call__(self, x: Tensor, targets: Sequence[tuple[float, Tensor]], rate: float) -> None: ...
 
     def tensors(self, model: nn.Module) -> list[Tensor]:
-        """Return all that a step changes in the model, or in a copy of it."""
+        """Return the parameters of the model, or of a copy of it, as a step changes them."""
         ...
 
     @property
@@ -118,7 +118,7 @@ class _ByAutograd:
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:
-    return [*(parameter.data for parameter in model.parameters()), *model.buffers()]
+    return [parameter.data for parameter in model.parameters()]
 
 
 class _AdamW:
@@ -183,7 +183,7 @@ class _ByHand:
         self.adam.step(rate)
 
     def tensors(self, model: nn.Module) -> list[Tensor]:
-        return [self.model.block if model is self.model.network else lay_out(model), *model.buffers()]
+        return [self.model.block if model is self.model.network else lay_out(model)]
 
     @property
     def remembered(self) -> list[Tensor]:
@@ -252,17 +252,22 @@ class Average:
     ) -> None:
         self.network = copy.deepcopy(model).eval()
         self.decay, self.power = 1 - 1 / (2 * steps_per_epoch), 1.0
-        pairs = list(zip(tensors(self.network), tensors(model), strict=True))
-        self.own, self.theirs = ([pair[i] for pair in pairs if pair[0].is_floating_point()] for i in (0, 1))
-        self.counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self.own, self.theirs = tensors(self.network), tensors(model)
+        buffers = [name.rpartition(".") for name, _ in model.named_buffers()]
+        self.buffers = [(self.network.get_submodule(at), model.get_submodule(at), name) for at, _, name in buffers]
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights as they are after a step."""
         self.power *= self.decay
-        torch._foreach_lerp_(self.own, self.theirs, (1 - self.decay) / (1 - self.power))
-        for own, their in self.counts:
-            own.copy_(their)
+        weight = (1 - self.decay) / (1 - self.power)
+        torch._foreach_lerp_(self.own, self.theirs, weight)
+        for mine, theirs, name in self.buffers:  # looked up each time: a model may put another tensor in one's place
+            own, their = getattr(mine, name), getattr(theirs, name)
+            if own.is_floating_point():
+                own.lerp_(their, weight)
+            else:
+                own.copy_(their)
 
     @torch.no_grad()
     def threshold(self, shrink: float) -> None:
