@@ -159,7 +159,7 @@ def _pass(oracle: Oracle, marks: Marks, run: Run, faults: Sequence[Fault], hold:
                 oracle.killed |= there - set(oracle.place.workers())
             elif fault.action == WAIT and not _hold(oracle.place.database, marks.folder / f"{fault}{GO}", hold):
                 unlocked.append(str(fault))
-        there |= set(oracle.place.workers())
+        there.update(oracle.place.workers())
         time.sleep(0.01)
     return unlocked
 
