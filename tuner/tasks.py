@@ -1,8 +1,8 @@
 """A task, trained step by step in this process; and the engine that needs no other one.
 
 Decides what a run of a task keeps (the weights of its best epoch; about once a second its state, so that it can go on
-after a kill) and what becomes of an error in it. Whoever holds a
-run says when it goes on and when it ends. Knows nothing of worker processes.
+after a kill) and what becomes of an error in it. Whoever holds a run says when it goes on and when it ends. Knows
+nothing of worker processes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ from tuner.own_code import one_line
 if TYPE_CHECKING:
     from tuner.training import Moment
 
-STATE_SECONDS, STATE_RATIO = (
-    1.0,
-    20.0,
-)  # at least, and times what keeping it took, between two times that a state is kept
+# between two times that a state is kept: at least so many seconds, and times what keeping the first one took
+STATE_SECONDS, STATE_RATIO = 1.0, 20.0
 KEPT = "kept."  # before the names of the weights of the best epoch
 
 
