@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +17,18 @@ import torch
 from command import write
 from hypothesis import given
 from hypothesis import strategies as st
+from made import Fitted
 
 from tuner import tasks
 from tuner.checkpoint import before, forget_state, key_of, read_state, write_state
 from tuner.config import RunConfig
 from tuner.curve import Epoch
-from tuner.data.splits import Part, Shape, Splits, Standard, Target
+from tuner.data.splits import Part, Shape, Splits
 from tuner.engine import Ended, Task, Trained
 from tuner.faults import planned
 from tuner.tasks import TaskRun
 
 EPOCHS = 6
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """An encoder of made data: nothing was fitted but the shape."""
-
-    shape: Shape
-    standard: Standard = field(default_factory=Standard)
-    target: Target = field(default_factory=Target)
-
-    def encode(self, raw: Any) -> Any:
-        return raw
-
-    def to_json(self) -> dict[str, Any]:
-        return {}
 
 
 def made(shape: Shape) -> Splits:

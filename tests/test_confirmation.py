@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_wine
 
 from tuner import load_best, open_study, tune
+from tuner.ablating import ablate
+from tuner.again import Again, Done, again
 from tuner.confirmation import (
     FEWEST_ROUNDS,
     ROUNDS,
@@ -39,9 +41,10 @@ from tuner.confirmation import (
 )
 from tuner.confirming import TRIES, Run, _seed, _split, repeat_each
 from tuner.curve import Curve
-from tuner.engine import Again, Done, Task, again
+from tuner.engine import Task
 from tuner.errors import DataError
 from tuner.grammar import Override
+from tuner.opening import open_store, opened, setting_of
 from tuner.planning import prepare
 from tuner.ranking import best_record
 from tuner.record import TrialRecord, seconds_kept
@@ -49,7 +52,7 @@ from tuner.scoring import Score
 from tuner.search import _Loop
 from tuner.showing import _with_spread, study_text
 from tuner.study import list_studies
-from tuner.tuning import _open_store, _setting, _storage, ablate, conduct
+from tuner.tuning import conduct
 from tuner.workers import Processes
 
 CONFIRMED = SMALL.replace("confirm: false", "confirm: true").replace("trials: 3", "trials: 7")
@@ -236,7 +239,7 @@ class TestStudy:
         assert line.endswith("the search's choice, came to no score in every round")
 
     def test_a_second_run_trains_nothing_and_finds_the_same(self, study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tuner.tuning._engine", None)
+        monkeypatch.setattr("tuner.tuning.engine_for", None)
         again = tune(study.folder.parent.parent / "small.yaml", studies_dir=study.folder.parent)
         assert again.document["confirmed"] == study.document["confirmed"]
 
@@ -387,9 +390,9 @@ class TestStudy:
     ) -> None:
         limit = [Override("budget.timeout", "10000", "here")]
         plan = prepare(study.folder.parent.parent / "small.yaml", overrides=limit, studies_dir=study.folder.parent)
-        with _storage(plan.storage) as rdb:
-            store = _open_store(plan, rdb)
-            setting = _setting(plan, store)
+        with opened(plan.storage) as rdb:
+            store = open_store(plan, rdb)
+            setting = setting_of(plan, store)
             loop = _Loop(setting, SimpleNamespace(slots=2))  # type: ignore[arg-type]
             seconds = sum(seconds_kept(record) for record in contenders(setting.records.values(), "penalty"))
             assert loop.reserve >= ROUNDS * seconds / 2 + ROUNDS * plan.seconds

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 import torch
 from backbone_files import LONGEST, WORDS, write_backbone
+from made import Fitted
 
 from tuner import load_best, tune
 from tuner.backbones import find_backbone
 from tuner.config import RunConfig
-from tuner.data.splits import Part, Shape, Splits, Standard, Target
+from tuner.data.splits import Part, Shape, Splits, Standard
 from tuner.errors import DataError, StorageError, UsageError
 from tuner.features import CHUNK, VIEWS, Feed, _filled, with_features
 from tuner.grammar import Override
@@ -33,21 +34,6 @@ from tuner.planning import prepare
 from tuner.training import train
 from tuner.tuning import conduct
 from tuner.weights import read_weights, sparsity, write_weights
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """An encoder of made data: nothing was fitted but the shape."""
-
-    shape: Shape
-    standard: Standard = field(default_factory=Standard)
-    target: Target = field(default_factory=Target)
-
-    def encode(self, raw: Any) -> Any:
-        return raw
-
-    def to_json(self) -> dict[str, Any]:
-        return {}
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import SECONDS, SMALL, call, spawn, write
+from command import SECONDS, SMALL, call, spawn, tuner, write
 
 from tuner import telling
 from tuner.best import load_best
@@ -236,7 +236,7 @@ def test_training_that_diverges_says_so_instead_of_leaving_nothing_in_silence(he
 
 def test_what_was_half_written_when_a_run_was_killed_is_gone_after_the_next_one(here: Path, capsys: Any) -> None:
     studies = here / "studies"
-    parts = [write(studies / f".tuner.db.part{end}", "half") for end in ("", "-journal")]
+    parts = [write(studies / f".tuner.db.7.part{end}", "half") for end in ("", "-journal")]
     assert call(capsys, "run", "small.yaml", "--trials", "1").code == 0
     places = (".report.html.7.part", "curves/.00001.csv.7.part", "weights/.00001.safetensors.7.part")
     parts += [write(studies / "small" / place, "half") for place in places]
@@ -245,13 +245,39 @@ def test_what_was_half_written_when_a_run_was_killed_is_gone_after_the_next_one(
 
 
 @pytest.mark.parametrize("harm", ["cut off", "another byte"])
-def test_torn_weights_are_noticed_and_trained_again(here: Path, harm: str) -> None:
+@pytest.mark.parametrize("kind", ["a trial's", "refit", "of folds"])
+def test_torn_weights_are_noticed_and_trained_again(here: Path, kind: str, harm: str) -> None:
+    split = "split: {folds: 2}" if kind == "of folds" else "split: {seed: 0}"
+    text = SMALL.replace("sklearn:wine}", f"sklearn:wine, {split}}}")
+    write(here / "small.yaml", text.replace("training: {", "training: {refit: true, ") if kind == "refit" else text)
     before = tune("small.yaml")
     best, model = before.document["best"]["trial"], here / "studies" / "small" / "model.safetensors"
-    weights, whole = model.parent / "weights" / f"{best:05d}.safetensors", model.read_bytes()
+    ending, whole = "" if kind == "a trial's" else "-refit", model.read_bytes()
+    weights = model.parent / "weights" / f"{best:05d}{ending}.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content if harm == "another byte" else content[:-20])
     after = tune("small.yaml")
     assert weights.read_bytes() == model.read_bytes() == whole
     assert after.document["test"] == before.document["test"]
+    untouched = weights.stat().st_mtime_ns
+    tune("small.yaml")
+    assert weights.stat().st_mtime_ns == untouched
+
+
+def test_a_study_that_goes_on_with_other_code_says_so(here: Path, capsys: Any) -> None:
+    own = "import torch\n\n\ndef net(config, shape):\n    return torch.nn.Linear(shape.input[0], shape.outputs)\n"
+    write(here / "mine.py", own)
+    space = (
+        "study: own\ndata: {source: sklearn:wine}\nmodel: {family: mine:net}\ntraining: {epochs: {low: 2, high: 9}}\n"
+    )
+    write(here / "own.yaml", f"{space}budget: {{confirm: false, workers: 1}}\n")
+    assert "goes on with" not in tuner("run", "own.yaml", "--trials", "1", cwd=here).err
+    assert "goes on with" not in tuner("run", "own.yaml", "--trials", "2", cwd=here).err
+    write(here / "mine.py", own + "\n# changed\n")
+    said = tuner("run", "own.yaml", "--trials", "3", cwd=here)
+    assert said.code == 0
+    told = [line for line in said.err.splitlines() if "goes on with other code or versions than it began with" in line]
+    assert len(told) == 1
+    assert re.search(r"study 'own' .*: mine SHA-256 \w+ -> SHA-256 \w+$", told[0])
+    assert "goes on with" not in tuner("run", "own.yaml", "--trials", "3", cwd=here).err, "nothing is left to train"

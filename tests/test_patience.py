@@ -23,7 +23,7 @@ from tuner import faults, patience, storage, weights
 from tuner.engine import Ended, Unsaved
 from tuner.errors import PassingError, StorageError
 from tuner.patience import Patience
-from tuner.storage import open_storage
+from tuner.storage import BUSY_SECONDS, open_storage
 from tuner.tuning import tune
 
 WAITS = re.compile(r"^tuner: .*: waiting for (room|the lock); Ctrl-C stops, nothing is lost$", re.MULTILINE)
@@ -233,6 +233,24 @@ def test_a_lock_that_another_program_holds_is_waited_for_and_said_by_whom(
     assert re.match(told, said.err), said.err
     assert len(said.err.splitlines()) == 1
     assert call(capsys, "run", "small.yaml", "--trials", "3").code == 0
+
+
+def test_ctrl_c_ends_a_run_while_another_program_holds_the_lock(tmp_path: Path) -> None:
+    tuner("run", write(tmp_path / "small.yaml"), "--trials", "1", cwd=tmp_path)
+    space = SMALL.replace("study: small", "study: long").replace("{low: 2, high: 4}", "100000")
+    process = spawn("run", write(tmp_path / "long.yaml", space), "--trials", "2", cwd=tmp_path)
+    database = tmp_path / "studies" / "tuner.db"
+    while "RUNNING" not in states(tmp_path):
+        time.sleep(0.05)
+    with holding(database, 100) as holder:
+        try:
+            time.sleep(2.0)  # it writes once a second
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=BUSY_SECONDS / 2)
+        finally:
+            holder.kill()
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("tuner: stopped"), err
 
 
 # Patience itself.

@@ -423,7 +423,7 @@ def test_the_write_ahead_log_and_full_synchronization_are_on(store: Store) -> No
 
 def test_a_transaction_of_a_run_holds_the_write_lock_from_its_start(store: Store, path: Path) -> None:
     with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as rival:
-        with store._session() as session:
+        with store.session() as session:
             session.execute(sqlalchemy.text("SELECT 1"))
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 rival.execute("BEGIN IMMEDIATE")
@@ -434,7 +434,7 @@ def test_who_only_reads_does_not_hold_the_write_lock(path: Path) -> None:
     with (
         opened(path, create=False) as reader,
         closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as rival,
-        reader._session() as session,
+        reader.session() as session,
     ):
         session.execute(sqlalchemy.text("SELECT * FROM trials"))
         rival.execute("BEGIN IMMEDIATE")

@@ -121,7 +121,7 @@ def run_out(store: Store) -> None:
     """Let the lease of a store's process run out, as it does while that is paused."""
     assert store.process is not None
     elsewhere = replace(store.process, machine="elsewhere", host="farm7")
-    with store._session() as session:
+    with store.session() as session:
         lease._write(session, store.study_id, lease.Lease(elsewhere, lease.clock(session) - 1.0))
 
 
@@ -318,7 +318,7 @@ def test_a_process_of_this_machine_that_is_dead_holds_nothing(store: Store, riva
     done.wait()
     assert store.process is not None
     for gone in (replace(store.process, pid=done.pid), replace(store.process, started=store.process.started - 1)):
-        with store._session() as session:
+        with store.session() as session:
             lease._write(session, store.study_id, lease.Lease(gone, lease.clock(session) + 1000))
         assert rival.holder() is None
     assert rival.take(this_process()) is None
@@ -327,7 +327,7 @@ def test_a_process_of_this_machine_that_is_dead_holds_nothing(store: Store, riva
 def test_a_process_of_another_machine_holds_until_its_lease_runs_out(store: Store, rival: Store) -> None:
     assert store.process is not None
     far = Process(store.process.id, "farm7", 1, "elsewhere", 1)
-    with store._session() as session:
+    with store.session() as session:
         lease._write(session, store.study_id, lease.Lease(far, lease.clock(session) + 1000))
     other = rival.take(this_process())
     assert other is not None
@@ -372,7 +372,7 @@ def test_a_trial_of_another_process_is_neither_written_nor_taken_while_that_live
 ) -> None:
     store.begin(begun(0), SUGGESTED)
     rival.process = this_process()
-    with rival._session() as session:  # as one that has joined the study
+    with rival.session() as session:  # as one that has joined the study
         lease.take(session, rival.study_id, rival.process)
         assert store.process is not None
         lease.renew(session, store.study_id, store.process)

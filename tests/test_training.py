@@ -7,7 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from made import Fitted
 from torch import nn
 
 from tuner.config import RunConfig
@@ -30,21 +31,6 @@ from tuner.remembering import Chance
 from tuner.training import train
 from tuner.updating import Average, _AdamW, _schedule, soft_threshold
 from tuner.weights import read_weights, sparsity, write_weights
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """An encoder of made data: nothing was fitted but the shape."""
-
-    shape: Shape
-    standard: Standard = field(default_factory=Standard)
-    target: Target = field(default_factory=Target)
-
-    def encode(self, raw: Any) -> Any:
-        return raw
-
-    def to_json(self) -> dict[str, Any]:
-        return {}
 
 
 def part(x: Any, y: Any) -> Part:

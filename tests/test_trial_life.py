@@ -80,7 +80,7 @@ class Life(RuleBasedStateMachine):
     def _write_lease(self, **changes: Any) -> None:
         store = self.stores[self.holder or 0]
         assert store.process is not None
-        with store._session() as session:
+        with store.session() as session:
             until = lease.clock(session) - 1.0 if changes.pop("late", False) else lease.clock(session) + 1000.0
             lease._write(session, store.study_id, Lease(replace(store.process, **changes), until))
         self.live = False
@@ -195,7 +195,7 @@ class Life(RuleBasedStateMachine):
         assert [record.state for record in records] == self.states
         assert {record.number: record for record in records if record.ended} == self.ended
         steps = models.TrialIntermediateValueModel
-        with self.stores[0]._session() as session:
+        with self.stores[0].session() as session:
             found = session.query(models.TrialModel.number, steps.step).join(steps).all()
             held = [one for one in lease.leases(session, self.stores[0].study_id).values() if not one.taken_by]
             live = lease.holder(session, self.stores[0].study_id) is not None

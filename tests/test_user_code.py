@@ -18,7 +18,7 @@ import pytest
 from command import SECONDS, SMALL, call, spawn, write
 from command import tuner as command
 
-import tuner.tuning
+import tuner.opening
 from tuner import workers
 from tuner.config import RunConfig
 from tuner.engine import Ended, Event, Failed, Task, Trained
@@ -377,7 +377,7 @@ class Folded(InProcess):
 
 @pytest.mark.slow
 def test_the_time_of_a_trial_is_that_of_all_its_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuner.tuning, "InProcess", Folded)
+    monkeypatch.setattr(tuner.opening, "InProcess", Folded)
     Folded.spent.clear()
     space = SMALL.replace("{source: sklearn:wine}", "{source: sklearn:wine, split: {folds: 3}}")
     space = space.replace("trials: 3", "trials: 1")

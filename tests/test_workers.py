@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from command import SMALL, write
 
-import tuner.tuning
-from tuner.engine import Again, Ended, Failed, Task, Trained, Unsaved, retrain
+import tuner.opening
+from tuner.again import Again, retrain
+from tuner.engine import Ended, Failed, Task, Trained, Unsaved
 from tuner.planning import Plan, prepare
 from tuner.space import Space
 from tuner.tasks import InProcess
@@ -159,7 +160,7 @@ def test_a_trial_whose_worker_died_at_its_end_runs_again_and_is_told_once(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = tune(tmp_path / "small.yaml", studies_dir=tmp_path / "alone")
-    monkeypatch.setattr(tuner.tuning, "InProcess", Dying)
+    monkeypatch.setattr(tuner.opening, "InProcess", Dying)
     monkeypatch.setattr(Dying, "deaths", 1)
     ended = [record for record in conduct(plan) if record.state != "running"]
     assert [record.number for record in ended] == [0, 1, 2]
@@ -169,7 +170,7 @@ def test_a_trial_whose_worker_died_at_its_end_runs_again_and_is_told_once(
 def test_a_trial_whose_worker_died_twice_has_failed_and_the_search_goes_on(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuner.tuning, "InProcess", Dying)
+    monkeypatch.setattr(tuner.opening, "InProcess", Dying)
     monkeypatch.setattr(Dying, "deaths", 2)
     ended = [record for record in conduct(plan) if record.state != "running"]
     assert [record.state for record in ended] == ["failed", "complete", "complete"]
@@ -196,7 +197,7 @@ def test_the_test_rows_are_never_given_to_what_trains(plan: Plan, monkeypatch: p
             seen.append(self.splits[task.splits].test)
             super().start(task)
 
-    monkeypatch.setattr(tuner.tuning, "InProcess", Watching)
+    monkeypatch.setattr(tuner.opening, "InProcess", Watching)
     for _ in conduct(replace(plan)):
         pass
     assert plan.splits.test is not None

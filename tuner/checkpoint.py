@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,6 +90,11 @@ def read_state(key: str, path: Path) -> State | None:
     return None
 
 
+def state_path(folder: Path, *of: object) -> Path:
+    """Return where the state of a run of a study lies while it is under way; `of` names the run within the study."""
+    return folder / FOLDER / "-".join(str(each).replace(":", "-") for each in of)
+
+
 def before(path: Path) -> Path:
     """Return where the state before the newest one lies."""
     return path.with_name(path.name + ".before")
@@ -98,6 +104,11 @@ def forget_state(path: Path) -> None:
     """Remove a run's states: it has ended."""
     for place in (path, before(path)):
         place.unlink(missing_ok=True)
+
+
+def forget_states(folder: Path) -> None:
+    """Remove the states of all runs of a study: none is under way."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 def _parsed(content: bytes, key: str) -> State:

@@ -458,10 +458,10 @@ def ablate(
     Example: tuner ablate digits
     """
     from tuner import terminal
+    from tuner.ablating import ablate as run_ablation
     from tuner.confirmation import Repeat
     from tuner.planning import plan_of
     from tuner.study import open_study, space_of
-    from tuner.tuning import ablate as run_ablation
 
     found = open_study(study, storage=storage, studies_dir=studies_dir)
     with stoppable(), apart():

@@ -6,17 +6,19 @@ Decides nothing of what is chosen, seen or written: it calls those who do, in th
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tuner.again import Again, Done
 from tuner.best import FEATURES, MODEL
-from tuner.checkpoint import FOLDER
+from tuner.checkpoint import forget_states, state_path
 from tuner.confirmation import chosen
 from tuner.confirming import pending, repeats_of
-from tuner.engine import Again, Task
+from tuner.engine import Task
 from tuner.errors import TunerError
 from tuner.files import write, write_best, write_study
 from tuner.html_report import REPORT, report
@@ -30,7 +32,9 @@ from tuner.selection import Finalist, look, on_validation
 from tuner.store import Store
 from tuner.study import PROGRESS, Study, study_of
 
+LOG = logging.getLogger("tuner")
 REFIT, FOLD = "-refit", "-fold-"  # in the names of weights: of more rows than a trial's, of one of its folds
+WEIGHTS = "weights:"  # in the keys of a study's facts: the SHA-256 of what was trained in the end
 
 
 def choice(plan: Plan, store: Store, setting: Setting) -> TrialRecord | None:
@@ -80,7 +84,7 @@ def conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     write_study(plan, records)
     forget_features(plan, setting)
     if not unfinished(records) and not pending(plan, list(records.values()), repeats_of(store)):
-        shutil.rmtree(plan.folder / FOLDER, ignore_errors=True)
+        forget_states(plan.folder)
     store.put(PROGRESS, {"state": "over", "trials": setting.trials})
     return _publish(plan, store, setting, seen)
 
@@ -180,18 +184,31 @@ def missing(plan: Plan, store: Store, setting: Setting) -> list[Again]:
         folds = _own(plan, setting, finalists[0].number)
         wanted |= {weights: (finalists[0], fold) for fold, weights in enumerate(folds)}
     for weights, (record, splits) in wanted.items():
-        if not _holds(weights, record, plan, splits) and record.score is not None:
-            config, state = plan.space.at(record.all_values), plan.folder / FOLDER / weights.stem
+        if not _holds(weights, record, plan, store) and record.score is not None:
+            config, state = plan.space.at(record.all_values), state_path(plan.folder, weights.stem)
             task = Task(len(found), config, record.seed, plan.space.folder, splits, state)
             found.append(Again(task, record.score.epoch, weights, record.number))
     return found
 
 
-def _holds(weights: Path, record: TrialRecord, plan: Plan, splits: int) -> bool:
-    """Tell whether weights are there, and are a trial's own as they were, where that was kept."""
+def keep_weights(store: Store, done: Done, record: TrialRecord) -> None:
+    """Keep which weights a network has that was trained in the end; say so where it isn't what its trial's was."""
+    assert done.job.save is not None
+    own, fold = REFIT not in done.job.save.stem, done.job.task.splits
+    if own and done.weights not in record.weights[fold : fold + 1] and record.weights:
+        what = "isn't byte for byte what it was, which other code or versions may be the reason of"
+        LOG.warning("the network of trial %d, trained again as its file was lost, %s", record.number, what)
+    store.put(f"{WEIGHTS}{done.job.save.stem}", done.weights)
+
+
+def _holds(weights: Path, record: TrialRecord, plan: Plan, store: Store) -> bool:
+    """Tell whether weights are there as they were written. What an older version wrote can't tell."""
     if not weights.exists():
         return False
-    if len(plan.folds) > 1 or splits != 0 or not record.weights:
-        return True
+    told = store.get(f"{WEIGHTS}{weights.stem}")
+    if told is None and len(plan.folds) == 1 and not plan.refit and record.weights:
+        told = record.weights[0]
+    if told is None:
+        return not store.sealed
     with open(weights, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == record.weights[0]
+        return bool(hashlib.file_digest(file, "sha256").hexdigest() == told)

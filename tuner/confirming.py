@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tuner.checkpoint import FOLDER, forget_state
+from tuner.again import Again, Done, Going, again
+from tuner.checkpoint import forget_state, state_path
 from tuner.config import min_epochs
 from tuner.confirmation import (
     ABLATION,
@@ -28,7 +29,7 @@ from tuner.confirmation import (
 )
 from tuner.data import load_fresh
 from tuner.data.splits import Splits
-from tuner.engine import Again, Done, Engine, Going, Task, again
+from tuner.engine import Engine, Task
 from tuner.errors import DataError
 from tuner.files import writing
 from tuner.planning import Plan, blank_curve, data_of
@@ -124,7 +125,7 @@ def repeat_each(
             assert run.record.score is not None
             config = plan.space.at(run.record.all_values)
             config = config.replace({run.without: 0.0}) if run.without else config
-            state = plan.folder / FOLDER / f"{kind}{run.record.number:05d}-{run.round}-{run.without}".replace(":", "-")
+            state = state_path(plan.folder, f"{kind}{run.record.number:05d}", run.round, run.without)
             task = Task(number, config, _seed(plan, run.round), plan.space.folder, divisions[run.round][0], state)
             yield Again(task, run.record.score.epoch)
 

@@ -48,8 +48,8 @@ def held(store: Store, folder: Path) -> Iterator[None]:
             yield
     finally:
         done.set()
-        thread.join()
-        with suppress(StorageError):  # then it runs out
+        with suppress(StorageError), store.at_once():  # else it runs out
+            thread.join()
             store.leave()
 
 

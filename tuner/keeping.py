@@ -17,7 +17,7 @@ from tuner.errors import StorageError
 from tuner.ledger import LEDGER
 from tuner.record import StudyRecord, TrialRecord
 from tuner.storage import DamagedError, file_of, masked
-from tuner.store import FLEETING, Store
+from tuner.store import Store
 
 
 def place_of(url: str, folder: Path) -> str:
@@ -64,7 +64,7 @@ def keep(store: Store, folder: Path) -> None:
     if told.study is not None and not is_of(store.study, told.study):
         raise StorageError(f"{path}: is the ledger of another study of this name; move it away, and run this again")
     refuse_lost(store.study, [record.number for record in records], folder)
-    facts = {key: value for key, value in store.told().items() if key not in FLEETING}
+    facts = store.told()
     lacking = [ledger.fact(key, value) for key, value in facts.items() if _lacks(told.facts, key, value)]
     entries = [*store.entries(record for record in records if not _has(told.trials, record)), *lacking]
     if told.study is None:  # it lacks all, or its first line is damaged

@@ -7,6 +7,7 @@ Decides the names of what is kept. Knows nothing of ledgers, nor of what is writ
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -72,7 +73,7 @@ def replacing(path: Path, aside: Path) -> Iterator[RDBStorage]:
     """Hold a new database, which takes the place of the one that is there when all has been written to it; that one is
     moved `aside` with its log.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
         rdb = open_storage(sqlite_url(part), create=True)
         try:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tuner.again import Again, Done, again
 from tuner.config import PRETRAINED, RunConfig
 from tuner.data.splits import Part, Splits
-from tuner.engine import Again, Done, Engine, Task, again
+from tuner.engine import Engine, Task
 from tuner.errors import UserCodeError
 from tuner.feeding import batch_size
 from tuner.forecast import Pilot

@@ -163,6 +163,12 @@ class StudyRecord:
     versions: Mapping[str, str]
     created: str
 
+    def changed(self, now: StudyRecord) -> dict[str, tuple[str, str]]:
+        """Return which versions of what the study was made with aren't those of `now`: name: (then, now)."""
+        then, new = self.versions, now.versions
+        names = sorted(then.keys() | new.keys())
+        return {name: (then.get(name, "-"), new.get(name, "-")) for name in names if then.get(name) != new.get(name)}
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON."""
         return {name: getattr(self, name) for name in self.__slots__}

@@ -85,11 +85,10 @@ def replay(study: Study, plan: Plan, number: int) -> Replayed:
             epochs, ended = _train(engine, Task(number, config, record.seed, plan.space.folder, fold), len(curve))
             found.append(ended.weights)
             differs = differs or _difference(curve, epochs)
-    then, now = study.record.versions, plan.study.versions
-    names = sorted(then.keys() | now.keys())
-    changed = {name: (then.get(name, "-"), now.get(name, "-")) for name in names if then.get(name) != now.get(name)}
     epochs_run = sum(map(len, curves))
-    return Replayed(study.name, number, epochs_run, record.weights, tuple(found), differs, changed)
+    return Replayed(
+        study.name, number, epochs_run, record.weights, tuple(found), differs, study.record.changed(plan.study)
+    )
 
 
 def _record(study: Study, number: int) -> TrialRecord:

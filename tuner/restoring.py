@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 
 from tuner import lease, ledger
 from tuner.errors import StorageError
+from tuner.pinning import NOTED
 from tuner.record import TrialRecord
 from tuner.rows import (
     COUNT,
@@ -32,7 +33,7 @@ from tuner.rows import (
 )
 from tuner.sealing import seal
 from tuner.storage import masked, models, spoken
-from tuner.store import NOTED, Store
+from tuner.store import Store
 
 
 class Restored(Store):
@@ -48,7 +49,7 @@ class Restored(Store):
     def taken(self, ids: Iterable[int]) -> set[int]:
         """Return which ids of trials are there, of any study."""
         trial = models.TrialModel.trial_id
-        with self._session() as session:
+        with self.session() as session:
             return {row[0] for row in session.query(trial).filter(trial.in_(list(ids)))}
 
     def mend(self, gone: Iterable[int], entries: Iterable[ledger.Entry], facts: Mapping[str, Any], count: int) -> None:
@@ -56,7 +57,7 @@ class Restored(Store):
         that there are `count` trials; in one transaction.
         """
         attribute = models.StudySystemAttributeModel
-        with self._writing() as session:
+        with self.writing() as session:
             text = {"value_json": seal(self.study.to_json(), KEY)}
             row = session.query(models.StudyModel).filter(models.StudyModel.study_id == self.study_id)
             row.update({"study_name": self.study.name}, synchronize_session=False)
@@ -80,8 +81,8 @@ class Restored(Store):
         """Tell whether a trial has the attributes that people sort by."""
         attribute = models.TrialUserAttributeModel
         try:
-            with self._session() as session:
-                row = self._row(session, record.number)
+            with self.session() as session:
+                row = self.row(session, record.number)
                 query = session.query(attribute.key, attribute.value_json).filter(attribute.trial_id == row.trial_id)
                 there = {key: json.loads(text) for key, text in query}
         except (StorageError, ValueError):
@@ -102,7 +103,7 @@ class Restored(Store):
     def unpost(self, attributes: Mapping[str, Any]) -> None:
         """Write anew what Optuna reads of the study itself, and delete what was posted for its dashboard."""
         own, user = models.StudySystemAttributeModel, models.StudyUserAttributeModel
-        with self._writing() as session:
+        with self.writing() as session:
             ids = [row[0] for row in session.query(own.study_system_attribute_id, raw(session, own.key)).filter(
                 own.study_id == self.study_id, ~own.key.startswith(f"{KEY}:"), own.key != KEY)]  # fmt: skip
             session.query(own).filter(own.study_system_attribute_id.in_(ids)).delete(synchronize_session=False)

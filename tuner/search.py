@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tuner import checkpoint
+from tuner.checkpoint import forget_state, state_path
 from tuner.config import RunConfig, Stopping, min_epochs
 from tuner.confirmation import TOP, contenders, reserved
 from tuner.curve import Curve, pooled
@@ -79,7 +79,7 @@ class Setting:
 
     def state_of(self, number: int, fold: int) -> Path:
         """Return the file for the state of a trial's run, while it is under way."""
-        return self.weights.parent / checkpoint.FOLDER / f"{number:05d}-{fold}"
+        return state_path(self.weights.parent, f"{number:05d}", fold)
 
 
 def search(setting: Setting, engine: Engine) -> Generator[TrialRecord, None, None]:
@@ -350,7 +350,7 @@ class _Loop:
         del self.running[number]
         self.begun.discard(number)
         for fold in range(self.folds):
-            checkpoint.forget_state(self.setting.state_of(number, fold))
+            forget_state(self.setting.state_of(number, fold))
         self.records[number] = record
         self.baseline = number if _is_kept_baseline(record) else self.baseline
         self.proposer.tell(record)

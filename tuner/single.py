@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tuner.again import Again, retrain
 from tuner.best import MODEL
 from tuner.curve import Epoch
-from tuner.engine import Again, Ended, Task, Trained, retrain
+from tuner.engine import Ended, Task, Trained
 from tuner.errors import TunerError, UsageError, UserCodeError
 from tuner.files import write_best
 from tuner.grammar import Override, read_space

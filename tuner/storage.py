@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import re
+import secrets
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cache
@@ -28,7 +31,8 @@ from optuna.storages._rdb import storage as _storage
 from tuner.errors import PassingError, StorageError, UsageError, nearest, no_room
 
 models: Any = _models  # its columns are typed for SQLAlchemy 1, not for the 2 that is installed
-BUSY_SECONDS = 30.0
+BUSY_SECONDS, MOMENT = 30.0, 1.0  # that a lock is waited for; and where somebody waits for the end
+GLANCE = 250  # milliseconds in which SQLite, waiting for a lock, hears of nothing else, such as Ctrl-C
 CONNECT = {  # seconds until a server that says nothing is given up: when connecting, and later
     "connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
@@ -188,10 +192,10 @@ def _make_file(path: Path) -> None:
     if logs:
         mend = "put the database back, or remove what is left of it"
         raise StorageError(f"{path}: is gone, but {' and '.join(logs)} of it lie there; {mend}")
-    part = path.with_name(f".{path.name}.part")  # whoever makes it holds the lock; what is there, a killed one left
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):  # by one that was killed: this one has the lock
+        left.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
-        for end in ("", "-journal"):
-            part.with_name(part.name + end).unlink(missing_ok=True)
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         _make_tables(sqlite_url(part))
         os.replace(part, path)
@@ -299,9 +303,41 @@ def _rdb(path: Path, write: bool, read_only: bool) -> RDBStorage:
 
     with _known_tables():  # they have been checked
         rdb = RDBStorage(sqlite_url(path), {"creator": connect}, skip_table_creation=True)
-    start = "BEGIN IMMEDIATE" if write else "BEGIN"
-    sqlalchemy.event.listen(rdb.engine, "begin", lambda connection: connection.exec_driver_sql(start))
+    sqlalchemy.event.listen(rdb.engine, "begin", _begin_to_write if write else _begin_to_read)
     return rdb
+
+
+def _begin_to_read(connection: sqlalchemy.engine.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _begin_to_write(connection: sqlalchemy.engine.Connection) -> None:
+    """Begin a transaction with the lock that writers need; the wait for it can be interrupted."""
+    held: Any = connection.connection.dbapi_connection
+    since = time.monotonic()
+    held.execute(f"PRAGMA busy_timeout={GLANCE}")
+    try:
+        while time.monotonic() - since < _lock_seconds(connection):
+            with suppress(sqlite3.OperationalError):  # what else is wrong is found out below
+                held.execute("BEGIN IMMEDIATE")
+                return
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    finally:
+        held.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000:.0f}")
+
+
+def _lock_seconds(connection: sqlalchemy.engine.Connection) -> float:
+    return float(connection.engine.get_execution_options().get("lock_seconds", BUSY_SECONDS))
+
+
+@contextmanager
+def hurried(rdb: RDBStorage) -> Iterator[None]:
+    """Let a lock be waited for no longer than a moment meanwhile."""
+    rdb.engine.update_execution_options(lock_seconds=MOMENT)
+    try:
+        yield
+    finally:
+        rdb.engine.update_execution_options(lock_seconds=BUSY_SECONDS)
 
 
 def unchecked(path: Path) -> RDBStorage:
@@ -361,7 +397,13 @@ def _open_server(url: str, create: bool) -> RDBStorage:
         raise StorageError("postgresql needs its driver: pip install 'overfit-tuner[postgresql]'") from None
     rdb.engine.dispose()  # what was opened so far knows no limits
     sqlalchemy.event.listen(rdb.engine, "connect", _limit)
+    sqlalchemy.event.listen(rdb.engine, "begin", _begin_on_server)
     return rdb
+
+
+def _begin_on_server(connection: sqlalchemy.engine.Connection) -> None:
+    if (seconds := _lock_seconds(connection)) < BUSY_SECONDS:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{seconds:.0f}s'")
 
 
 @contextmanager

@@ -9,14 +9,12 @@ own session. Knows nothing of how trials are judged.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Self
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -25,10 +23,9 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import TrialState
 
 from tuner import lease, ledger
-from tuner.errors import StorageError, TakenOverError
-from tuner.faults import point
-from tuner.lease import Lease, Process
-from tuner.patience import Patience
+from tuner.access import Access, patient
+from tuner.errors import StorageError
+from tuner.pinning import NOTED, pin
 from tuner.record import StudyRecord, TrialRecord
 from tuner.rows import (
     COUNT,
@@ -52,27 +49,7 @@ from tuner.rows import (
 from tuner.sealing import seal, unseal
 from tuner.storage import DamagedError, masked, models, spoken
 
-DASHBOARD, NOTED, PIECE = "dashboard:", "noted", 2045  # optuna-dashboard's keys, and its length of an attribute
-FLEETING = ("seconds",)  # facts that a ledger needn't have: they are put again all the time
 Suggested = Mapping[str, tuple[Any, BaseDistribution]]
-
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-
-def _patient(
-    act: Callable[Concatenate[Store, Arguments], Result],
-) -> Callable[Concatenate[Store, Arguments], Result]:
-    """Let a transaction be tried again, where its store has patience, until what stands in its way has passed."""
-
-    @wraps(act)
-    def persist(store: Store, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        if store.patience is None:
-            return act(store, *args, **kwargs)
-        return store.patience.keep_trying(lambda: act(store, *args, **kwargs))
-
-    return persist
 
 
 def study_names(rdb: RDBStorage) -> list[str]:
@@ -103,22 +80,17 @@ def readable(where: str, study: str) -> Iterator[None]:
         ) from error
 
 
-class Store:
-    """One study in a storage: its record, its trials, and facts that grow (`get`, `put`).
-
-    From `take` on it writes for one process, and as long as no other one has taken the study: of trials only what this
-    process began or adopted.
-    """
+class Store(Access):
+    """One study in a storage: its record, its trials, and facts that grow (`get`, `put`)."""
 
     def __init__(
         self, rdb: RDBStorage, study: StudyRecord, study_id: int, sealed: bool = True, facts: Iterable[str] = ()
     ) -> None:
-        self.rdb, self.study, self.study_id, self.where = rdb, study, study_id, masked(rdb.url)
+        super().__init__(rdb, study.name, study_id)
+        self.study = study
         self.sealed, self.facts = sealed, set(facts)  # not sealed: an older version made it
         self.ledger: Path | None = None  # where what ends is written first
         self.begun: dict[int, tuple[dict[str, Any], dict[int, float]]] = {}  # parameters, and values written so far
-        self.process: Process | None = None
-        self.patience: Patience | None = None
 
     @classmethod
     def load(cls, rdb: RDBStorage, name: str) -> Self | None:
@@ -164,114 +136,14 @@ class Store:
         store.ledger = book
         return store
 
-    @contextmanager
-    def _spoken(self) -> Iterator[None]:
-        try:
-            with spoken(self.where):
-                yield
-        except KeyError:  # Optuna's word for a study that isn't there
-            raise StorageError(f"{self.where}: study {self.study.name} is gone; was it deleted?") from None
-        except (LookupError, json.JSONDecodeError, UnicodeDecodeError):  # a value that nobody wrote
-            raise damaged(self.study.name, "a value") from None
-
-    @contextmanager
-    def _session(self) -> Iterator[Any]:
-        with self._spoken(), _create_scoped_session(self.rdb.scoped_session) as session:
-            yield session
-
-    @contextmanager
-    def _writing(self, alone: bool = False) -> Iterator[Any]:
-        """Hold a transaction that writes, committed at its end; with `alone`, no other one of the study at that time.
-
-        Raises:
-            TakenOverError: the study is another process's.
-        """
-        with self._spoken():
-            point("before_write")
-            with self._session() as session:
-                self._lock(session, alone)
-                self._refuse_taken(session)
-                yield session
-                point("in_write")
-            point("after_write")
-
-    def _lock(self, session: Any, alone: bool) -> None:
-        """Lock the study's row until the transaction ends: who takes the study waits for who writes."""
-        study = models.StudyModel
-        query = session.query(study.study_id).filter(study.study_id == self.study_id)
-        if query.with_for_update(read=not alone).one_or_none() is None:
-            raise KeyError(self.study_id)
-
-    def _refuse_taken(self, session: Any) -> None:
-        if self.process is None:
-            return
-        own = lease.lease_of(session, self.study_id, self.process.id)
-        if own is None or own.taken_by:
-            by = own.taken_by if own is not None else "another process"
-            what = f"study {self.study.name!r} was taken over by {by} while this process was paused"
-            raise TakenOverError(f"{what}; nothing is lost, it goes on there")
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Wait for nothing meanwhile: what is in the way is told at once."""
-        self.patience, before = None, self.patience
-        try:
-            yield
-        finally:
-            self.patience = before
-
-    def take(self, process: Process) -> tuple[Lease, float] | None:
-        """Let a process run the study; or return the lease of the one that does, and the seconds left of it."""
-        with self._session() as session:
-            self._lock(session, alone=True)
-            other = lease.holder(session, self.study_id)
-            if other is None:
-                lease.take(session, self.study_id, process)
-                self.process = process
-            return other
-
-    def holder(self) -> Lease | None:
-        """Return the lease of the process that runs the study, if one does."""
-        with self._session() as session:
-            found = lease.holder(session, self.study_id)
-        return found[0] if found is not None else None
-
-    def renew(self) -> None:
-        """Renew this process's lease.
-
-        Raises:
-            TakenOverError: the study is another process's.
-        """
-        with self._session() as session:
-            self._lock(session, alone=False)
-            self._refuse_taken(session)
-            assert self.process is not None
-            lease.renew(session, self.study_id, self.process)
-
-    def leave(self) -> None:
-        """Give the study back: this process runs it no more."""
-        with self._session() as session:
-            if self.process is not None:
-                lease.drop(session, self.study_id, self.process)
-
-    @_patient
-    def check(self) -> None:
-        """Make sure that the study is still this process's, before something is written elsewhere.
-
-        Raises:
-            TakenOverError: it is another's.
-        """
-        with self._session() as session:
-            self._refuse_taken(session)
-
-    @_patient
+    @patient
     def get(self, key: str) -> Any:
         """Return a fact of the study, or None.
 
         Raises:
             StorageError: it isn't as it was put.
         """
-        with self._session() as session:
+        with self.session() as session:
             text = raw_fact(session, self.study_id, f"{KEY}:{key}")
         if text is not None:
             return self._fact(key, text)
@@ -279,7 +151,7 @@ class Store:
             raise damaged(self.study.name, key)
         return None
 
-    @_patient
+    @patient
     def found(self, prefix: str) -> list[Any]:
         """Return the facts of the study whose keys begin so, as `told` does."""
         return list(self.told(prefix).values())
@@ -299,7 +171,7 @@ class Store:
     def examined_facts(self, prefix: str = "") -> dict[str, Any]:
         """Return what `told` does, with an error in place of a fact that isn't as it was put."""
         attribute = models.StudySystemAttributeModel
-        with self._session() as session:
+        with self.session() as session:
             rows = (
                 session.query(attribute.key, raw(session, attribute.value_json))
                 .filter(
@@ -327,17 +199,17 @@ class Store:
             raise damaged(self.study.name, key)
         return document["value"] if sealed else document
 
-    @_patient
-    def put(self, key: str, value: Any) -> None:
-        """Keep a fact of the study."""
-        with self._writing(alone=True) as session:
+    @patient
+    def put(self, key: str, value: Any, lasting: bool = True) -> None:
+        """Keep a fact of the study. One that isn't `lasting`, as it is soon put again, needn't be in the ledger."""
+        with self.writing(alone=True) as session:
             self._put(session, key, value)
             if key not in self.facts:
                 told = raw_fact(session, self.study_id, f"{KEY}:{FACTS}")
                 keys = {key, *(self._fact(FACTS, told) if told is not None else ())}
                 self._put(session, FACTS, sorted(keys))
                 self.facts |= keys
-            if self.ledger is not None and key not in FLEETING:
+            if self.ledger is not None and lasting:
                 ledger.append(self.ledger, ledger.fact(key, value))
 
     def _put(self, session: Any, key: str, value: Any) -> None:
@@ -347,39 +219,15 @@ class Store:
         if not session.query(attribute).filter(*there).update({"value_json": text}, synchronize_session=False):
             insert(session, attribute, [{"study_id": self.study_id, "key": f"{KEY}:{key}", "value_json": text}])
 
-    @_patient
+    @patient
     def pin(self, figures: Mapping[str, str], notes: Mapping[int | None, str]) -> None:
         """Write figures (name: plotly's JSON) and notes (number of a trial, None for the study: Markdown) where
-        optuna-dashboard shows them, in one transaction, in place of what was there. A note that somebody else has
-        changed since stays as it is.
+        optuna-dashboard shows them, in one transaction, in place of what was there.
         """
-        attribute = models.StudySystemAttributeModel
-        with self._writing() as session:
-            mine = session.query(attribute).filter(attribute.study_id == self.study_id)
-            there = {row.key: row for row in mine.filter(attribute.key.startswith(DASHBOARD, autoescape=True))}
-            written = mine.filter(attribute.key == f"{KEY}:{NOTED}").one_or_none()
-            versions: dict[str, int] = json.loads(written.value_json) if written is not None else {}
-            values = {f"{DASHBOARD}plot_data:{name}:": text for name, text in figures.items()}
-            ids = dict(session.query(models.TrialModel.number, models.TrialModel.trial_id)
-                       .filter(models.TrialModel.study_id == self.study_id).all())  # fmt: skip
-            numbers: dict[str, Any] = {}
-            for trial, body in notes.items():
-                of = DASHBOARD if trial is None else f"{DASHBOARD}{ids[trial]}:"
-                version = there.get(f"{of}note_ver")
-                now = json.loads(version.value_json) if version is not None else 0
-                if now == versions.get(of, 0):
-                    values[f"{of}note_str:"] = body
-                    numbers[f"{of}note_ver"] = versions[of] = now + 1
-            pieces = {f"{key}{i}": part for key, text in values.items() for i, part in enumerate(_pieces(text))}
-            for key, row in there.items():
-                if key in numbers or key.startswith(tuple(values)):
-                    session.delete(row)
-            if written is not None:
-                session.delete(written)
-            session.flush()
-            add(session, attribute, {"study_id": self.study_id}, {**pieces, **numbers, f"{KEY}:{NOTED}": versions})
+        with self.writing() as session:
+            pin(session, self.study_id, figures, notes)
 
-    @_patient
+    @patient
     def records(self) -> list[TrialRecord]:
         """Return every trial, by number.
 
@@ -401,7 +249,7 @@ class Store:
 
     def count(self) -> int | None:
         """Return how many trials there must be; None in a study that an older version made."""
-        with self._session() as session:
+        with self.session() as session:
             text = raw_fact(session, self.study_id, f"{KEY}:{COUNT}")
         if text is None and self.sealed:
             raise damaged(self.study.name, "the number of its trials")
@@ -412,7 +260,7 @@ class Store:
         that tuner didn't write.
         """
         trial, attribute, worth = models.TrialModel, models.TrialSystemAttributeModel, models.TrialValueModel
-        with self._session() as session:
+        with self.session() as session:
             rows = (
                 session.query(
                     trial.number, trial.trial_id, raw(session, trial.state), raw(session, attribute.value_json),
@@ -428,17 +276,17 @@ class Store:
 
     def entries(self, records: Iterable[TrialRecord]) -> list[ledger.Entry]:
         """Return what a ledger says of trials that are there."""
-        with self._session() as session:
-            return [entry_of(session, self._row(session, record.number), record) for record in records]
+        with self.session() as session:
+            return [entry_of(session, self.row(session, record.number), record) for record in records]
 
-    @_patient
+    @patient
     def begin(self, record: TrialRecord, suggested: Suggested) -> None:
         """Write a trial that starts to run, with its parameters, in one transaction.
 
         Raises:
             StorageError: somebody else added a trial to the study meanwhile.
         """
-        with self._writing(alone=True) as session:
+        with self.writing(alone=True) as session:
             if self._is_begun(session, record):
                 return
             row = models.TrialModel(
@@ -477,29 +325,29 @@ class Store:
         )
         return self.process is not None and any(lease.owner_of(session, i) == self.process.id for (i,) in query)
 
-    @_patient
+    @patient
     def progress(self, number: int, values: Mapping[int, float]) -> None:
         """Add intermediate values of a running trial, in one transaction."""
         table = models.TrialIntermediateValueModel
-        with self._writing() as session:
-            row = self._row(session, number)
-            if self._is_own(session, row):
+        with self.writing() as session:
+            row = self.row(session, number)
+            if self.is_own(session, row):
                 there = {step for (step,) in session.query(table.step).filter(table.trial_id == row.trial_id)}
                 new = {step: value for step, value in values.items() if step not in there}
                 insert(session, table, steps(row.trial_id, new))
         if number in self.begun:
             self.begun[number][1].update(values)
 
-    @_patient
+    @patient
     def finish(self, record: TrialRecord, values: Mapping[int, float], shown: Mapping[str, Any]) -> bool:
         """Write the end of a trial in one transaction; False if it isn't this process's to end: it had ended otherwise,
         or another process runs it.
 
         `values` are the intermediate values that aren't written yet, `shown` the attributes that people sort by.
         """
-        with self._writing() as session:
-            row = self._row(session, record.number)
-            if not self._is_own(session, row):
+        with self.writing() as session:
+            row = self.row(session, record.number)
+            if not self.is_own(session, row):
                 return self.process is not None and self._is_told(session, row, record)
             of = {"trial_id": row.trial_id}
             row.state, row.datetime_complete = ENDED[record.state], datetime.now()
@@ -529,23 +377,23 @@ class Store:
         ]
         return entry(row, record.state, record.number, document, params, points)
 
-    @_patient
+    @patient
     def release(self, number: int) -> None:
         """Give back a trial that didn't end: it waits to be run again, from its start."""
-        with self._writing() as session:
-            row = self._row(session, number)
-            if self._is_own(session, row):
+        with self.writing() as session:
+            row = self.row(session, number)
+            if self.is_own(session, row):
                 self._set_back(session, row, TrialState.WAITING)
                 lease.own(session, row.trial_id, None)
 
-    @_patient
+    @patient
     def adopt(self, number: int) -> bool:
         """Take a trial that was given back or whose process is gone: it runs again, from its start. False if it isn't
         to be had: it has ended, or a process that holds its lease runs it.
         """
-        with self._writing(alone=True) as session:
-            row = self._row(session, number)
-            if row.state.is_finished() or not (self._is_own(session, row) or self._is_free(session, row)):
+        with self.writing(alone=True) as session:
+            row = self.row(session, number)
+            if row.state.is_finished() or not (self.is_own(session, row) or self.is_free(session, row)):
                 return False
             self._set_back(session, row, TrialState.RUNNING)
             if self.process is not None:
@@ -559,18 +407,6 @@ class Store:
         if row.number in self.begun:
             self.begun[row.number][1].clear()
 
-    def _is_own(self, session: Any, row: Any) -> bool:
-        """Tell whether a trial is under way and this process's; without a process, whether it is under way."""
-        own = self.process is None or lease.owner_of(session, row.trial_id) == self.process.id
-        return own and not row.state.is_finished()
-
-    def _is_free(self, session: Any, row: Any) -> bool:
-        owner = lease.owner_of(session, row.trial_id)
-        if owner is None or row.state == TrialState.WAITING:
-            return True
-        held = lease.lease_of(session, self.study_id, owner)
-        return held is None or not held.is_live(lease.clock(session))
-
     def _is_told(self, session: Any, row: Any, record: TrialRecord) -> bool:
         """Tell whether a trial ended with this very record: it was written, and the connection broke before that was
         told.
@@ -583,19 +419,3 @@ class Store:
         )
         told = seal(record.to_json(), about(self.study.name, record.number, record.state))
         return bool(row.state == ENDED[record.state] and text == told)
-
-    def _row(self, session: Any, number: int) -> Any:
-        trial = models.TrialModel
-        row = session.query(trial).filter(trial.study_id == self.study_id, trial.number == number).one_or_none()
-        if row is None:
-            raise StorageError(f"{self.where}: trial {number} of study {self.study.name} is gone; was it deleted?")
-        return row
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.rdb.scoped_session.remove()
-        self.rdb.engine.dispose()
-
-
-def _pieces(text: str) -> list[str]:
-    return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
