@@ -18,6 +18,7 @@ from .oracle import Oracle, Told, Violation, account, counted, stored
 from .runs import EPOCHS, SEED, Place, Run, cleaned, start, until
 
 PAUSE = 0.08  # seconds of an epoch, so that a kill hits a trial in its middle and costs no one a processor
+LONG = 0.12  # where half of the kills are to hit a trial that has a checkpoint: it has one after a second
 PHASES = ("start", "training", "training", "end")  # of a worker's life; "training" is where it is most of the time
 IN_TIME = 10.0  # seconds in which a run ends that was told to
 Figures = dict[str, Any]
@@ -52,7 +53,7 @@ def kill_workers(seed: int, folder: Path, kills: int, per_study: int = 25, worke
         trials = 10 + 3 * min(per_study, kills - made)
         with cleaned(Place(folder / f"workers-{studies:03d}")) as place:
             oracle = Oracle(place, SEED)
-            run = oracle.began(start(place, trials, workers, PAUSE))
+            run = oracle.began(start(place, trials, workers, LONG))
             for _ in range(min(per_study, kills - made)):
                 phase = chance.choice(PHASES)
                 if not _kill_one(oracle, run, phase, chance):
@@ -72,7 +73,7 @@ def _kill_one(oracle: Oracle, run: Run, phase: str, chance: random.Random, spare
 
     With `spare`, none of a trial that was hit already.
     """
-    delay = {"start": 2.5, "training": 2 * PAUSE, "end": 0.02}[phase] * chance.random()
+    delay = {"start": 2.5, "training": 8 * LONG, "end": 0.02}[phase] * chance.random()
     target = [0]
 
     def hit() -> bool:

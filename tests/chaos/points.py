@@ -25,6 +25,7 @@ ACTIONS = ("kill9", "stop", "enospc", "eio", WAIT)
 IN_WORKERS = ("before_epoch", "before_checkpoint", "in_checkpoint", "after_checkpoint")
 OFTEN = {"before_write": 10, "in_write": 10, "after_write": 10, "before_epoch": 20}  # passed many times in a trial
 STOPPED = 1.5  # seconds from SIGSTOP to SIGCONT
+SLOW = 0.2  # seconds of an epoch: a trial takes more than two, so that it has checkpoints, one a second
 GIVE_UP = 40.0  # seconds in which a fault has shown what it does
 
 
@@ -86,18 +87,18 @@ def fault_points(
         ending, passing = [f for f in placed if f.ends], [f for f in placed if not f.ends]
         for part in range(0, max(len(ending), len(passing)), per_study):
             plan = (ending[part : part + per_study], passing[part : part + per_study])
-            trials = 4 * len(plan[0]) + 6 * len(plan[1]) + 4
+            trials = 4 * (len(plan[0]) + len(plan[1]) + 1)
             with cleaned(Place(folder / f"points-{each:02d}-{part:02d}")) as place:
                 oracle, marks = Oracle(place, SEED), Marks(place.folder / "marks")
                 for fault in plan[0]:
                     _end(oracle, marks, fault, trials)
-                run = oracle.began(start(place, trials, 2, PAUSE / 2, marks.env(plan[1])))
+                run = oracle.began(start(place, trials, 2, SLOW, marks.env(plan[1])))
                 unlocked += _pass(oracle, marks, run, plan[1], hold)
                 if plan[1] and run.wait() not in (0,):
                     oracle.found.append(Violation("code", f"{[*map(str, plan[1])]}: {run.text()[-800:]}"))
                     oracle.after(run)
                     run = oracle.began(start(place, trials))
-                told = oracle.finish(run, trials, reference(folder, 10 * per_study + 4))
+                told = oracle.finish(run, trials, reference(folder, 8 * per_study + 4))
                 # whoever trains can do nothing when its own epoch fails but say so
                 wanted = [v for v in told if v.kind == "failed" and "before_epoch" in v.text and "as planned" in v.text]
                 failed += len(wanted)
