@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import SECONDS, SMALL, call, spawn, tuner, write
+from command import SECONDS, SMALL, call, spawn, write
 
 from tuner import telling
 from tuner.best import load_best
@@ -265,19 +265,17 @@ def test_torn_weights_are_noticed_and_trained_again(here: Path, kind: str, harm:
     assert weights.stat().st_mtime_ns == untouched
 
 
-def test_a_study_that_goes_on_with_other_code_says_so(here: Path, capsys: Any) -> None:
+def test_a_study_that_goes_on_with_other_code_says_so(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     own = "import torch\n\n\ndef net(config, shape):\n    return torch.nn.Linear(shape.input[0], shape.outputs)\n"
     write(here / "mine.py", own)
-    space = (
-        "study: own\ndata: {source: sklearn:wine}\nmodel: {family: mine:net}\ntraining: {epochs: {low: 2, high: 9}}\n"
-    )
-    write(here / "own.yaml", f"{space}budget: {{confirm: false, workers: 1}}\n")
-    assert "goes on with" not in tuner("run", "own.yaml", "--trials", "1", cwd=here).err
-    assert "goes on with" not in tuner("run", "own.yaml", "--trials", "2", cwd=here).err
+    model = "model: {family: mine:net}\ntraining: {epochs: {low: 2, high: 9}}\n"
+    write(here / "own.yaml", f"data: {{source: sklearn:wine}}\n{model}budget: {{confirm: false, workers: 1}}\n")
+    tune("own.yaml", trials=1)
+    tune("own.yaml", trials=2)
+    assert not caplog.messages
     write(here / "mine.py", own + "\n# changed\n")
-    said = tuner("run", "own.yaml", "--trials", "3", cwd=here)
-    assert said.code == 0
-    told = [line for line in said.err.splitlines() if "goes on with other code or versions than it began with" in line]
-    assert len(told) == 1
-    assert re.search(r"study 'own' .*: mine SHA-256 \w+ -> SHA-256 \w+$", told[0])
-    assert "goes on with" not in tuner("run", "own.yaml", "--trials", "3", cwd=here).err, "nothing is left to train"
+    tune("own.yaml", trials=3)
+    told = r"study 'own' goes on with other code or versions than it began with: mine SHA-256 \w+ -> SHA-256 \w+"
+    assert re.fullmatch(told, "".join(caplog.messages))
+    tune("own.yaml", trials=3)
+    assert len(caplog.messages) == 1, "nothing was left to train"

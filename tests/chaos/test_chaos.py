@@ -13,20 +13,19 @@ import pytest
 
 from chaos.concurrency import cold_start, crowd
 from chaos.disk import can_mount, fill_disk
-from chaos.kills import kill_runs, kill_workers, pause, reference, stop_runs
+from chaos.kills import kill_runs, kill_workers, pause, stop_runs
 from chaos.points import fault_points
 from chaos.reproduce import reproduce
 
 CHOSEN = int(os.environ.get("CHAOS_SEED", "7"))
-# one after the other: each fills two processors, and all are compared with one undisturbed study
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+pytestmark = pytest.mark.slow
+# one after the other, for all are compared with one undisturbed study; the two that take longest by themselves
+kills, others = pytest.mark.xdist_group("kills"), pytest.mark.xdist_group("chaos")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("chaos")
-    reference(folder, 24)
-    return folder
+    return tmp_path_factory.mktemp("chaos")
 
 
 def right(figures: dict[str, Any]) -> bool:
@@ -34,30 +33,35 @@ def right(figures: dict[str, Any]) -> bool:
     return True
 
 
+@kills
 def test_killed_workers_lose_and_double_no_trial(folder: Path) -> None:
-    figures = kill_workers(CHOSEN, folder, kills=4, per_study=4, workers=2)
+    figures = kill_workers(CHOSEN, folder, kills=50, per_study=25, workers=4)
     assert right(figures)
-    assert figures["kills"] == 4
+    assert figures["kills"] == 50
 
 
+@kills
 def test_killed_runs_lose_and_double_no_trial(folder: Path) -> None:
-    figures = kill_runs(CHOSEN, folder, kills=3, per_study=3)
+    figures = kill_runs(CHOSEN, folder, kills=10, per_study=10)
     assert right(figures)
-    assert figures["kills"] == 3
+    assert figures["kills"] == 10
 
 
+@others
 def test_runs_that_are_told_to_stop_do_so_in_time_and_go_on(folder: Path) -> None:
     figures = stop_runs(CHOSEN, folder, once=1, twice=1)
     assert right(figures)
     assert figures["stops"] == 2
 
 
+@others
 def test_a_pause_of_two_leases_ends_nothing(folder: Path) -> None:
     figures = pause(CHOSEN, folder, rounds=1, seconds=3.0, env={"TUNER_LEASE_SECONDS": "1.5"})
     assert right(figures)
     assert figures["paused"] == 1
 
 
+@others
 def test_faults_at_named_points_lose_and_double_no_trial(folder: Path) -> None:
     points, actions = ("before_tell",), ("kill9", "stop", "enospc", "wait")
     figures = fault_points(CHOSEN, folder, rounds=1, hold=1.0, points=points, actions=actions, per_study=2)
@@ -65,6 +69,7 @@ def test_faults_at_named_points_lose_and_double_no_trial(folder: Path) -> None:
     assert (figures["fired"], figures["never_fired"]) == (4, [])
 
 
+@others
 def test_a_full_disk_loses_no_trial(folder: Path) -> None:
     if reason := can_mount(folder):
         pytest.skip(reason)
@@ -73,14 +78,17 @@ def test_a_full_disk_loses_no_trial(folder: Path) -> None:
     assert figures["full"] == 1
 
 
+@others
 def test_processes_that_start_at_once_on_nothing_all_live_and_one_gets_what_all_want(folder: Path) -> None:
     assert right(cold_start(CHOSEN, folder, rounds=3, processes=4))
 
 
+@others
 def test_processes_that_write_at_once_are_never_told_that_it_is_locked_and_lose_nothing(folder: Path) -> None:
     assert right(crowd(CHOSEN, folder, sqlite=(3, 10), server=(3, 10)))
 
 
+@others
 def test_the_weights_are_the_same_after_kills(folder: Path) -> None:
     figures = reproduce(CHOSEN, folder, trials=4, workers=(1,), spaces=("mlp",))
     assert right(figures)
