@@ -1,11 +1,12 @@
 """What the program itself costs per trial as a study grows, and how much two workers do of what one does.
 
-    python benchmarks/scale.py [--trials 10 100 1000 10000] [--epochs 30] [--rounds 3]
+    python benchmarks/scale.py [--trials 10 100 1000 10000] [--epochs 30] [--rounds 3] [--bare]
 
 The cost: a study in SQLite is filled with finished trials of a given curve, without any training, by the calls that a
-study makes: propose, begin, finish, tell. Printed are CPU milliseconds of this process for the last trials before each
-size (median, and the spread), by station; the database lies on the disk that holds temporary files. The space is
-search_spaces/digits.yaml (9 values, two of them with `or: 0`).
+study makes: propose, begin, finish, tell; with its ledger, and held by a process (not so with --bare). Printed are CPU
+milliseconds of this process for the last trials before each size (median, and the spread), by station; the database
+lies on the disk that holds temporary files. The space is search_spaces/digits.yaml (9 values, two of them with
+`or: 0`).
 
 The workers: the same 24 trials of search_spaces/digits.yaml, each with 20 epochs, by one worker and by two, in turn;
 printed is how many times the throughput two have, from the first epoch that ends to the last.
@@ -24,6 +25,8 @@ from pathlib import Path
 from tuner.config import min_epochs
 from tuner.curve import Curve, Epoch, Measure, Standing
 from tuner.grammar import Override, read_space
+from tuner.lease import this_process
+from tuner.ledger import LEDGER
 from tuner.planning import plan_of
 from tuner.proposing import Proposer, trial_seed
 from tuner.record import StudyRecord, TrialRecord, shown
@@ -55,7 +58,7 @@ def curve(epochs: int, level: float) -> Curve:
     return found
 
 
-def costs(trials: int, epochs: int) -> dict[str, list[float]]:
+def costs(trials: int, epochs: int, bare: bool) -> dict[str, list[float]]:
     """Return the CPU milliseconds of each station for each trial."""
     space = read_space(SPACE)
     rule = space.config.score
@@ -70,7 +73,10 @@ def costs(trials: int, epochs: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         rdb = open_storage(f"sqlite:///{folder}/tuner.db", create=True)
         study = StudyRecord("digits", "", "", space.identity(), "log_loss", 0, {}, "", "", {}, "")
-        store, proposer = Store.create(rdb, study, {}), Proposer(space, 0)
+        book = None if bare else Path(folder) / LEDGER
+        store, proposer = Store.create(rdb, study, {}, book), Proposer(space, 0)
+        if not bare:
+            store.take(this_process())
         for number in range(trials):
             proposal, suggested = timed("propose", proposer.propose, number)
             record = TrialRecord(number, "running", proposal.values, trial_seed(0, number), proposal.label)
@@ -107,8 +113,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[10, 100, 1000, 10_000])
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bare", action="store_true", help="without a ledger, a lease and the workers")
     given = parser.parse_args()
-    found = costs(max(given.trials), given.epochs)
+    found = costs(max(given.trials), given.epochs, given.bare)
     print(f"CPU ms per trial of {given.epochs} epochs, the last {LAST} of so many: median (min to max)\n")
     print(f"| trials | {' | '.join(STATIONS)} | in all |\n|---|{'---|' * (len(STATIONS) + 1)}")
     for count in given.trials:
@@ -117,6 +124,8 @@ def main() -> None:
         print(
             f"| {count} | {' | '.join(map(told, parts))} | {told([sum(each) for each in zip(*parts, strict=True)])} |"
         )
+    if given.bare:
+        return
     pairs = [(seconds(1), seconds(2)) for _ in range(given.rounds)]
     ratios = [one / two for one, two in pairs]
     alone, both = (statistics.median(column) for column in zip(*pairs, strict=True))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
+
+from tuner.guard import SOON, StoppedError, stoppable, undivided
 
 # a signal that comes as torch's C++ imports a module of its own: an exception would abort the process there
 IMPORTED = """
@@ -37,3 +41,26 @@ def test_a_signal_waits_until_torch_is_imported(sign: signal.Signals) -> None:
     )
     assert (done.returncode, done.stdout) == (128 + sign, "whole\n"), done.stderr
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("bad", [True, False])
+def test_a_signal_waits_until_a_transaction_is_over_but_not_while_that_waits(sign: signal.Signals, bad: bool) -> None:
+    done = []
+
+    def write() -> None:
+        with stoppable():
+            with undivided(), undivided(bad):
+                os.kill(os.getpid(), sign)
+                time.sleep(4 * SOON)
+                done.append("whole")
+            time.sleep(4 * SOON)
+            done.append("missed")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(StoppedError) as stopped:
+            write()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (stopped.value.code, done) == (128 + sign, ["whole"] if bad else [])

@@ -17,6 +17,7 @@ from command import SECONDS, SMALL, call, spawn, write
 from tuner import telling
 from tuner.best import load_best
 from tuner.cli import main
+from tuner.grammar import Override
 from tuner.html_report import report
 from tuner.planning import prepare
 from tuner.posting import notes
@@ -236,7 +237,7 @@ def test_training_that_diverges_says_so_instead_of_leaving_nothing_in_silence(he
 
 def test_what_was_half_written_when_a_run_was_killed_is_gone_after_the_next_one(here: Path, capsys: Any) -> None:
     studies = here / "studies"
-    parts = [write(studies / f".tuner.db.7.part{end}", "half") for end in ("", "-journal")]
+    parts = [write(studies / f".tuner.db.0123456789ab.part{end}", "half") for end in ("", "-journal")]
     assert call(capsys, "run", "small.yaml", "--trials", "1").code == 0
     places = (".report.html.7.part", "curves/.00001.csv.7.part", "weights/.00001.safetensors.7.part")
     parts += [write(studies / "small" / place, "half") for place in places]
@@ -263,6 +264,43 @@ def test_torn_weights_are_noticed_and_trained_again(here: Path, kind: str, harm:
     untouched = weights.stat().st_mtime_ns
     tune("small.yaml")
     assert weights.stat().st_mtime_ns == untouched
+
+
+@pytest.mark.parametrize("kind", ["a trial's", "refit"])
+def test_torn_weights_take_no_good_models_place_when_a_run_is_stopped(here: Path, kind: str) -> None:
+    write(here / "small.yaml", SMALL.replace("training: {", "training: {refit: true, ") if kind == "refit" else SMALL)
+    best, model = tune("small.yaml").document["best"]["trial"], here / "studies" / "small" / "model.safetensors"
+    ending, whole = "" if kind == "a trial's" else "-refit", model.read_bytes()
+    weights = model.parent / "weights" / f"{best:05d}{ending}.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-20])
+    run = conduct(prepare("small.yaml", overrides=[Override("budget.trials", "100", "a test")], studies_dir="studies"))
+    next(run)
+    run.close()
+    left = load_best("small")
+    assert left.trial == best
+    left.load_model()
+    if kind == "refit":  # the trial's own takes its place, which nobody has looked at
+        assert left.test is None
+    else:
+        assert model.read_bytes() == whole
+
+
+def test_a_network_that_comes_out_otherwise_is_told_and_looked_at_again(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = "import torch\n\n\ndef net(config, shape):\n    return torch.nn.Linear(shape.input[0], shape.outputs)\n"
+    write(here / "mine.py", own)
+    model = "model: {family: mine:net}\ntraining: {refit: true, epochs: {low: 2, high: 9}}\n"
+    write(here / "own.yaml", f"data: {{source: sklearn:wine}}\n{model}budget: {{confirm: false, workers: 1}}\n")
+    before = tune("own.yaml", trials=2).document
+    write(here / "mine.py", own.replace("return ", "torch.rand(1)\n    return "))
+    weights = here / "studies" / "own" / "weights" / f"{before['best']['trial']:05d}-refit.safetensors"
+    weights.unlink()
+    after = tune("own.yaml", trials=2).document
+    assert "trained again, isn't byte for byte what it was" in caplog.text
+    assert (before["test"]["looks"], after["test"]["looks"]) == (1, 2)
+    assert after["test"]["log_loss"] != before["test"]["log_loss"]
+    assert tune("own.yaml", trials=2).document["test"] == after["test"]
 
 
 def test_a_study_that_goes_on_with_other_code_says_so(here: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ def command_lines() -> str:
         except OSError:
             continue
     return "\n".join(found)
+
+
+def has_tables(url: str) -> bool:
+    with psycopg.connect(url) as connection:
+        return bool(connection.execute("SELECT to_regclass('version_info') IS NOT NULL").fetchone()[0])  # type: ignore[index]
 
 
 def states(url: str) -> list[tuple[Any, ...]]:
@@ -85,6 +91,22 @@ def test_a_server_that_is_restarted_in_the_middle_of_a_run_is_waited_for(postgre
     assert re.search(r"^tuner: going on, after \d+ s$", err, re.MULTILINE)
     assert {state for _, state in states(url)} <= {"COMPLETE", "PRUNED"}
     assert len(states(url)) == 4
+
+
+def test_ctrl_c_ends_a_run_while_another_one_holds_the_studys_row(postgres: Server, tmp_path: Path) -> None:
+    url = postgres.new()
+    space = SMALL.replace("{low: 2, high: 4}", "100000")
+    env = {"OPTUNA_STORAGE": url, "TUNER_LEASE_SECONDS": "3"}
+    process = spawn("run", write(tmp_path / "small.yaml", space), cwd=tmp_path, env=env)
+    while not process.poll() and not (has_tables(url) and states(url)):
+        time.sleep(0.1)
+    with psycopg.connect(url) as connection:
+        connection.execute("SELECT * FROM studies FOR UPDATE")
+        time.sleep(2.0)  # it writes once a second, and renews its lease as often
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("tuner: stopped"), err
 
 
 def test_a_server_that_cannot_be_reached_is_told_in_one_line_and_nothing_is_written(tmp_path: Path) -> None:

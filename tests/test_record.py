@@ -97,3 +97,11 @@ def test_a_study_comes_back_from_json_as_it_was() -> None:
         {"torch": "2"}, "2026-01-01T00:00:00+00:00",
     )  # fmt: skip
     assert StudyRecord.from_json(json.loads(json.dumps(study.to_json()))) == study
+
+
+@pytest.mark.parametrize("field", ["identity", "data", "versions"])
+@pytest.mark.parametrize("value", [[], "x", None])
+def test_a_study_whose_fields_are_something_else_is_refused(field: str, value: object) -> None:
+    study = StudyRecord("digits", "", "/data", {}, "log_loss", 0, {}, "f", "t", {}, "2026-01-01T00:00:00+00:00")
+    with pytest.raises(TypeError, match="no mapping"):
+        StudyRecord.from_json(study.to_json() | {field: value})

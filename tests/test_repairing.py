@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,15 +14,17 @@ from typing import Any
 import alembic.command
 import optuna
 import pytest
-from command import SMALL, call, files, write
+from command import SECONDS, SMALL, call, files, write
 from optuna.storages import RDBStorage
 
 from tuner import ledger, storage
 from tuner.errors import StorageError
 from tuner.ledger import LEDGER
+from tuner.mending import replacing
 from tuner.planning import prepare
 from tuner.repairing import repair
 from tuner.storage import newest_revision, open_storage
+from tuner.store import Store, study_names
 from tuner.study import open_study
 from tuner.tuning import conduct, tune
 
@@ -412,6 +415,26 @@ def test_a_database_on_a_network_file_system_is_read_but_not_run(here: Path, on_
 
 def test_a_disk_of_this_machine_is_no_network(here: Path) -> None:
     tune("small.yaml", trials=1, study_name="local")
+
+
+def test_who_makes_a_database_waits_for_who_repairs_it(here: Path) -> None:
+    path, url, opened = Path(DB), f"sqlite:///{DB}", list[str]()
+
+    def make() -> None:
+        rdb = open_storage(url, create=True)
+        opened.extend(study_names(rdb))
+        rdb.engine.dispose()
+
+    record = open_study("small").record
+    path.unlink()
+    making = threading.Thread(target=make)
+    with replacing(path, path.with_name("aside")) as rdb:
+        making.start()
+        making.join(0.5)
+        assert making.is_alive()
+        Store.create(rdb, record, {})
+    making.join(SECONDS)
+    assert opened == ["small"], "it found what was repaired, and put nothing in its place"
 
 
 # At random.

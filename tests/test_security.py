@@ -474,6 +474,15 @@ def test_words_in_a_storage_by_somebody_else_steer_no_terminal(here: Path, capsy
     assert "\x1b" not in Path("studies/small/report.html").read_text()
 
 
+def test_versions_in_a_storage_by_somebody_else_steer_no_terminal_when_a_study_goes_on(here: Path, capsys: Any) -> None:
+    _of_study(versions={"torch": "\x1b]0;x\x07\x1b[31m"})
+    for words in (["ablate", "small", "--trial", "1"], ["run", "small.yaml", "--trials", "20"]):
+        said = call(capsys, *words)
+        assert said.code == 0, said.err
+        assert "goes on with other code or versions" in said.err
+        assert all(line.isprintable() for line in (said.out + said.err).split("\n")), words
+
+
 SECRET = "s3cr3t-of-mine"
 URLS = [
     f"postgresql://me:{SECRET}@127.0.0.1:9/db", f"postgresql://me@127.0.0.1:9/db?password={SECRET}",

@@ -7,8 +7,9 @@ study or a trial of it. Knows nothing of what is written.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -19,6 +20,7 @@ from optuna.trial import TrialState
 from tuner import lease
 from tuner.errors import StorageError, TakenOverError
 from tuner.faults import point
+from tuner.guard import undivided
 from tuner.lease import Lease, Process
 from tuner.patience import Patience
 from tuner.rows import damaged
@@ -65,8 +67,14 @@ class Access:
 
     @contextmanager
     def session(self) -> Iterator[Any]:
-        """Hold a transaction, committed at its end."""
-        with self._spoken(), _create_scoped_session(self.rdb.scoped_session) as session:
+        """Hold a transaction, committed at its end. Ctrl-C comes before or after it, for SQLAlchemy has moments when an
+        exception leaves a lock behind; a server's driver may wait long, and has to be interrupted.
+        """
+        with (
+            undivided() if self.rdb.engine.dialect.name == "sqlite" else nullcontext(),
+            self._spoken(),
+            _create_scoped_session(self.rdb.scoped_session) as session,
+        ):
             yield session
 
     @contextmanager
@@ -103,10 +111,13 @@ class Access:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Wait no longer than a moment meanwhile, in whichever thread: what is in the way is told at once."""
+        """Have no patience meanwhile; and where somebody waits for the end, as after Ctrl-C, let no lock be waited for
+        longer than a moment, in whichever thread.
+        """
         self.patience, before = None, self.patience
+        waits = isinstance(sys.exception(), (GeneratorExit, KeyboardInterrupt))
         try:
-            with hurried(self.rdb):
+            with hurried(self.rdb) if waits else nullcontext():
                 yield
         finally:
             self.patience = before

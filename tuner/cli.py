@@ -464,7 +464,7 @@ def ablate(
     from tuner.study import open_study, space_of
 
     found = open_study(study, storage=storage, studies_dir=studies_dir)
-    with stoppable(), apart():
+    with stoppable(), apart(), terminal.warned(_told):
         plan = plan_of(space_of(found), storage, found.folder.parent)
         ablating = run_ablation(plan, trial)
         try:

@@ -5,7 +5,6 @@ Decides nothing of what is chosen, seen or written: it calls those who do, in th
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from tuner.checkpoint import forget_states, state_path
 from tuner.confirmation import chosen
 from tuner.confirming import pending, repeats_of
 from tuner.engine import Task
-from tuner.errors import TunerError
+from tuner.errors import StorageError, TunerError
 from tuner.files import write, write_best, write_study
 from tuner.html_report import REPORT, report
 from tuner.importances import importances
@@ -28,9 +27,10 @@ from tuner.posting import Board
 from tuner.record import BASELINE, TrialRecord
 from tuner.reporting import outcome_of
 from tuner.search import Setting
-from tuner.selection import Finalist, look, on_validation
+from tuner.selection import Finalist, is_look_at, look, on_validation
 from tuner.store import Store
 from tuner.study import PROGRESS, Study, study_of
+from tuner.whole import checksum
 
 LOG = logging.getLogger("tuner")
 REFIT, FOLD = "-refit", "-fold-"  # in the names of weights: of more rows than a trial's, of one of its folds
@@ -57,11 +57,11 @@ def leave_early(plan: Plan, store: Store, setting: Setting) -> None:
     with suppress(TunerError):
         best = choice(plan, store, setting)
         store.put(PROGRESS, {"state": "stopped", "trials": setting.trials})
-        final = best is not None and _final(plan, setting, best.number).exists()
-        if best is not None and (final or setting.weights_of(best.number).exists()):
+        final = best is not None and _holds(_final(plan, setting, best.number), best, setting)
+        if best is not None and (final or _holds(setting.weights_of(best.number), best, setting)):
             seen, weights = store.get("test"), setting.weights_of(best.number)
             weights = _final(plan, setting, best.number) if final else weights
-            same = seen is not None and seen["trial"] == best.number and final
+            same = final and seen is not None and is_look_at(seen, _finalist(plan, setting, best))
             write_best(plan, plan.folder, best, weights, seen if same else None, final=final or not plan.refit)
         elif best is not None and not (plan.folder / MODEL).exists():
             write_best(plan, plan.folder, best, None, None)
@@ -184,7 +184,7 @@ def missing(plan: Plan, store: Store, setting: Setting) -> list[Again]:
         folds = _own(plan, setting, finalists[0].number)
         wanted |= {weights: (finalists[0], fold) for fold, weights in enumerate(folds)}
     for weights, (record, splits) in wanted.items():
-        if not _holds(weights, record, plan, store) and record.score is not None:
+        if not _holds(weights, record, setting) and record.score is not None:
             config, state = plan.space.at(record.all_values), state_path(plan.folder, weights.stem)
             task = Task(len(found), config, record.seed, plan.space.folder, splits, state)
             found.append(Again(task, record.score.epoch, weights, record.number))
@@ -192,23 +192,29 @@ def missing(plan: Plan, store: Store, setting: Setting) -> list[Again]:
 
 
 def keep_weights(store: Store, done: Done, record: TrialRecord) -> None:
-    """Keep which weights a network has that was trained in the end; say so where it isn't what its trial's was."""
+    """Keep which weights a network has that was trained in the end; say so where it isn't what it was before."""
     assert done.job.save is not None
-    own, fold = REFIT not in done.job.save.stem, done.job.task.splits
-    if own and done.weights not in record.weights[fold : fold + 1] and record.weights:
-        what = "isn't byte for byte what it was, which other code or versions may be the reason of"
-        LOG.warning("the network of trial %d, trained again as its file was lost, %s", record.number, what)
-    store.put(f"{WEIGHTS}{done.job.save.stem}", done.weights)
+    key, fold = f"{WEIGHTS}{done.job.save.stem}", done.job.task.splits
+    own = () if REFIT in done.job.save.stem else record.weights[fold : fold + 1]
+    before = store.get(key) or next(iter(own), None)
+    if before not in (None, done.weights):
+        what = "isn't byte for byte what it was; other code, versions or another processor may be why"
+        LOG.warning("the network of trial %d, trained again, %s", record.number, what)
+    store.put(key, done.weights)
 
 
-def _holds(weights: Path, record: TrialRecord, plan: Plan, store: Store) -> bool:
-    """Tell whether weights are there as they were written. What an older version wrote can't tell."""
-    if not weights.exists():
+def _holds(weights: Path, record: TrialRecord, setting: Setting) -> bool:
+    """Tell whether weights are there as they were written. Where that was never kept, they are taken as they are.
+
+    Raises:
+        StorageError: they can't be read.
+    """
+    if not weights.is_file():
         return False
-    told = store.get(f"{WEIGHTS}{weights.stem}")
-    if told is None and len(plan.folds) == 1 and not plan.refit and record.weights:
-        told = record.weights[0]
-    if told is None:
-        return not store.sealed
-    with open(weights, "rb") as file:
-        return bool(hashlib.file_digest(file, "sha256").hexdigest() == told)
+    told = setting.store.get(f"{WEIGHTS}{weights.stem}")
+    if told is None and weights == setting.weights_of(record.number):
+        told = next(iter(record.weights), None)
+    try:
+        return told in (None, checksum(weights))
+    except OSError as error:
+        raise StorageError(f"{weights}: can't be read ({error.strerror}); mend or remove it") from error

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from types import FrameType
 
-SOON = 0.05  # seconds until a signal comes again that came while torch was imported
+SOON = 0.05  # seconds until a signal comes again that came at a bad moment
+_moment = {"bad": False}
 
 
 class StoppedError(BaseException):
@@ -23,7 +24,7 @@ class StoppedError(BaseException):
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Let SIGTERM end what runs as Ctrl-C does: cleanly, to be resumed. Both wait while torch is imported, for an
-    exception that comes up in the middle of its C++ aborts the process.
+    exception that comes up in the middle of its C++ aborts the process, and while something is `undivided`.
 
     Raises:
         StoppedError: one of them came; its code is the one to exit with.
@@ -33,7 +34,7 @@ def stoppable() -> Iterator[None]:
         """SIGTERM came."""
 
     def leave(sign: int, frame: FrameType | None) -> None:
-        if _imports_torch(frame):
+        if _moment["bad"] or _imports_torch(frame):
             again = threading.Timer(SOON, os.kill, (os.getpid(), sign))
             again.daemon = True
             again.start()
@@ -51,6 +52,21 @@ def stoppable() -> Iterator[None]:
     finally:
         for sign, handler in before.items():
             signal.signal(sign, handler)
+
+
+@contextmanager
+def undivided(bad: bool = True) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM come after a block that they would leave half done; or, within such a block, while it only
+    waits (`bad` is False). They come to the main thread alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, _moment["bad"] = _moment["bad"], bad
+    try:
+        yield
+    finally:
+        _moment["bad"] = before
 
 
 def _imports_torch(frame: FrameType | None) -> bool:

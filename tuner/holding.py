@@ -20,7 +20,7 @@ from tuner import lease
 from tuner.best import LOCK
 from tuner.errors import StorageError, UsageError
 from tuner.files import writing
-from tuner.storage import database_file, owned
+from tuner.storage import MOMENT, database_file, owned
 from tuner.store import Store
 
 TRIES, INSTANT = 5, 0.05  # to lock a study's folder, and seconds between them
@@ -49,7 +49,7 @@ def held(store: Store, folder: Path) -> Iterator[None]:
     finally:
         done.set()
         with suppress(StorageError), store.at_once():  # else it runs out
-            thread.join()
+            thread.join(2 * MOMENT)  # it may wait for a lock; a lease that is gone it doesn't renew
             store.leave()
 
 

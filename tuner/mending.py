@@ -7,7 +7,6 @@ Decides the names of what is kept. Knows nothing of ledgers, nor of what is writ
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,7 +20,7 @@ from optuna.storages import RDBStorage
 from tuner import ledger
 from tuner.errors import StorageError
 from tuner.record import StudyRecord, TrialRecord
-from tuner.storage import first_line, open_storage, spoken, sqlite_url, unchecked
+from tuner.storage import alone, first_line, open_storage, part_of, spoken, sqlite_url, unchecked
 from tuner.store import Store, study_names
 
 
@@ -73,21 +72,22 @@ def replacing(path: Path, aside: Path) -> Iterator[RDBStorage]:
     """Hold a new database, which takes the place of the one that is there when all has been written to it; that one is
     moved `aside` with its log.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    try:
-        rdb = open_storage(sqlite_url(part), create=True)
+    with spoken(str(path)), alone(path):
+        part = part_of(path)
         try:
-            yield rdb
+            rdb = open_storage(sqlite_url(part), create=True)
+            try:
+                yield rdb
+            finally:
+                rdb.scoped_session.remove()
+                rdb.engine.dispose()
+            for end in ("-wal", "-shm", ""):
+                if path.with_name(f"{path.name}{end}").exists():
+                    os.replace(path.with_name(f"{path.name}{end}"), aside.with_name(f"{aside.name}{end}"))
+            os.replace(part, path)
         finally:
-            rdb.scoped_session.remove()
-            rdb.engine.dispose()
-        for end in ("-wal", "-shm", ""):
-            if path.with_name(f"{path.name}{end}").exists():
-                os.replace(path.with_name(f"{path.name}{end}"), aside.with_name(f"{aside.name}{end}"))
-        os.replace(part, path)
-    finally:
-        for end in ("", ".lock", "-wal", "-shm"):
-            part.with_name(f"{part.name}{end}").unlink(missing_ok=True)
+            for end in ("", ".lock", "-wal", "-shm"):
+                part.with_name(f"{part.name}{end}").unlink(missing_ok=True)
 
 
 def salvaged(path: Path) -> dict[str, Left]:

@@ -29,6 +29,7 @@ from tuner.space import differences
 from tuner.storage import open_storage
 from tuner.store import Store
 from tuner.tasks import InProcess
+from tuner.telling import clean
 from tuner.workers import Processes, Spares, processes
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def _tell_changes(plan: Plan, store: Store) -> None:
     changed = store.study.changed(plan.study)
     if changed:
         told = "; ".join(f"{name} {then} -> {now}" for name, (then, now) in changed.items())
-        LOG.warning("study %r goes on with other code or versions than it began with: %s", plan.study.name, told)
+        what = f"study {plan.study.name!r} goes on with other code or versions than it began with: {told}"
+        LOG.warning("%s", clean(what))
 
 
 def _clear(plan: Plan) -> None:

@@ -175,5 +175,12 @@ class StudyRecord:
 
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
-        return cls(**doc)
+        """Read what `to_json` wrote.
+
+        Raises:
+            TypeError: it is something else.
+        """
+        record = cls(**doc)
+        if not all(isinstance(each, Mapping) for each in (record.identity, record.data, record.versions)):
+            raise TypeError("a field is no mapping")
+        return record

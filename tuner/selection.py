@@ -22,6 +22,7 @@ from tuner.data.splits import Part, Splits
 from tuner.metrics import by_class, metrics, per_example_loss
 from tuner.record import TrialRecord
 from tuner.scoring import LOSS, LOWER_IS_BETTER
+from tuner.whole import checksum
 
 RESAMPLES = 2000
 MOST_DRAWS = 10_000_000  # rows drawn in all: the resamples are fewer for a very large test set
@@ -59,8 +60,8 @@ def look(
 ) -> dict[str, Any] | None:
     """Open the test set for the chosen trial; return what was seen, or None if there is no test set.
 
-    `earlier` is what the last look returned: if it was at the same trial and the same rows it is returned as it
-    is, and nothing is opened, unless there was no baseline then and is one now; otherwise this look is counted on top.
+    `earlier` is what the last look returned: if it was at the same trial, weights and rows it is returned as it is,
+    and nothing is opened, unless there was no baseline then and is one now; otherwise this look is counted on top.
 
     The result holds per metric the value and a percentile bootstrap interval of 95 % (2000 resamples of the
     test examples), the same for the paired difference to the baseline, each class's precision, recall and F1, and
@@ -68,7 +69,7 @@ def look(
     """
     if splits.test is None:
         return None
-    if earlier and earlier["trial"] == chosen.record.number and earlier["test_hash"] == splits.test_hash:
+    if earlier and is_look_at(earlier, chosen) and earlier["test_hash"] == splits.test_hash:
         news = baseline is not None and earlier["baseline"] is None
         if not news:
             return dict(earlier)
@@ -80,7 +81,14 @@ def look(
         "test_hash": splits.test_hash,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         **_figures(chosen, baseline, splits, metric, folder),
+        "weights": checksum(chosen.weights),
     }
+
+
+def is_look_at(seen: Mapping[str, Any], finalist: Finalist) -> bool:
+    """Tell whether a look was at this very network; of an older look only its trial is known."""
+    same = seen["trial"] == finalist.record.number
+    return same and seen.get("weights") in (None, checksum(finalist.weights))
 
 
 def _figures(chosen: Finalist, baseline: Finalist | None, splits: Splits, metric: str, folder: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import glob
 import os
 import re
 import secrets
@@ -29,9 +28,10 @@ from optuna.storages._rdb import models as _models
 from optuna.storages._rdb import storage as _storage
 
 from tuner.errors import PassingError, StorageError, UsageError, nearest, no_room
+from tuner.guard import undivided
 
 models: Any = _models  # its columns are typed for SQLAlchemy 1, not for the 2 that is installed
-BUSY_SECONDS, MOMENT = 30.0, 1.0  # that a lock is waited for; and where somebody waits for the end
+BUSY_SECONDS, MOMENT = 30.0, 0.5  # that a lock is waited for; and where somebody waits for the end
 GLANCE = 250  # milliseconds in which SQLite, waiting for a lock, hears of nothing else, such as Ctrl-C
 CONNECT = {  # seconds until a server that says nothing is given up: when connecting, and later
     "connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
@@ -135,7 +135,7 @@ def _open_sqlite(path: Path, create: bool, read_only: bool) -> RDBStorage:
         raise StorageError(f"{path}: lies on a network file system ({network}), where SQLite loses data; {mend}")
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path.with_name(path.name + ".lock")) if create else nullcontext():
+    with alone(path) if create else nullcontext():
         if not path.exists():
             _make_file(path)
         _check_file(path)
@@ -168,9 +168,9 @@ def _network(path: Path) -> str:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock on a file: tables are made by one process at a time."""
-    with open(path, "a", opener=owned) as file:
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock beside a database: one process at a time makes it, or puts another one in its place."""
+    with open(path.with_name(f"{path.name}.lock"), "a", opener=owned) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -192,15 +192,24 @@ def _make_file(path: Path) -> None:
     if logs:
         mend = "put the database back, or remove what is left of it"
         raise StorageError(f"{path}: is gone, but {' and '.join(logs)} of it lie there; {mend}")
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):  # by one that was killed: this one has the lock
-        left.unlink(missing_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    part = part_of(path)
     try:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         _make_tables(sqlite_url(part))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Return the name under which a database is made; remove what others left of theirs, who were killed: whoever makes
+    it holds the lock.
+    """
+    left = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.part(-journal|-wal|-shm|\.lock)?")
+    for each in path.parent.iterdir():
+        if left.fullmatch(each.name):
+            each.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
 
 
 def _make_tables(url: str) -> None:
@@ -318,10 +327,14 @@ def _begin_to_write(connection: sqlalchemy.engine.Connection) -> None:
     held.execute(f"PRAGMA busy_timeout={GLANCE}")
     try:
         while time.monotonic() - since < _lock_seconds(connection):
-            with suppress(sqlite3.OperationalError):  # what else is wrong is found out below
-                held.execute("BEGIN IMMEDIATE")
+            try:
+                with undivided(bad=False):
+                    held.execute("BEGIN IMMEDIATE")
                 return
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    break
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # what is wrong is told as SQLAlchemy tells it
     finally:
         held.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000:.0f}")
 
@@ -333,11 +346,12 @@ def _lock_seconds(connection: sqlalchemy.engine.Connection) -> float:
 @contextmanager
 def hurried(rdb: RDBStorage) -> Iterator[None]:
     """Let a lock be waited for no longer than a moment meanwhile."""
+    before = rdb.engine.get_execution_options().get("lock_seconds", BUSY_SECONDS)
     rdb.engine.update_execution_options(lock_seconds=MOMENT)
     try:
         yield
     finally:
-        rdb.engine.update_execution_options(lock_seconds=BUSY_SECONDS)
+        rdb.engine.update_execution_options(lock_seconds=before)
 
 
 def unchecked(path: Path) -> RDBStorage:
@@ -403,7 +417,7 @@ def _open_server(url: str, create: bool) -> RDBStorage:
 
 def _begin_on_server(connection: sqlalchemy.engine.Connection) -> None:
     if (seconds := _lock_seconds(connection)) < BUSY_SECONDS:
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{seconds:.0f}s'")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{seconds * 1000:.0f}ms'")
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def ending(run: TaskRun, save: Path | None, newest: bool) -> Event:
         return run.end(save, newest)
     except (OSError, SafetensorError) as error:
         said = getattr(error, "strerror", None) or error
-        what = f"the weights of trial {run.task.number} can't be written: {save}: {said}"
+        what = f"weights can't be written: {save}: {said}"
         return Unsaved(run.task.number, what, passing=no_room(error), kept=True)
     except (Exception, SystemExit) as error:
         return Failed(run.task.number, _line(error))

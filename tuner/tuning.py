@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuner.again import Done, retrain
 from tuner.best import STUDIES
@@ -37,10 +37,6 @@ from tuner.study import PROGRESS, Study, study_of
 from tuner.workers import Spares, early
 
 KEEP_TIME = 5.0  # seconds between two times that the time taken so far is kept
-
-if TYPE_CHECKING:
-    pass
-
 
 News = TrialRecord | Repeat | Repeating
 
@@ -116,7 +112,7 @@ def _watched(
     store: Store,
     setting: Setting,
     keep_time: Callable[[], None],
-) -> Iterator[News]:  # fmt: skip
+) -> Iterator[News]:
     """Yield what a run yields, and keep the dashboard's figures fresh as it goes, and the time that it has taken: what
     is killed has taken it, too.
     """

@@ -5,6 +5,7 @@ Whoever is killed meanwhile leaves what was there before, and a `.part` whose na
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -13,6 +14,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 PARTS = ".*.part"
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        OSError: it isn't there, or can't be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
