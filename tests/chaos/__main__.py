@@ -73,7 +73,8 @@ SCENARIOS = {
     ),
     "recover": _scenario(
         "a trial goes on where its worker died", ".kills:recover", {"kills": 40}, "kills",
-        "{kills} kills, one at a time: next epoch after {p95} s (95 %), at most {slowest}; {repeated} epochs repeated",
+        "{kills} kills, one at a time, of trials with epochs of a second: the next one ends after {p95} s (95 %), at "
+        "most {slowest}; at most {repeated} repeated",
     ),
     "pause": _scenario(
         "who is paused lives on", ".kills:pause", {"rounds": 10}, "paused",

@@ -19,6 +19,7 @@ from .runs import EPOCHS, SEED, Place, Run, cleaned, start, until
 
 PAUSE = 0.08  # seconds of an epoch, so that a kill hits a trial in its middle and costs no one a processor
 LONG = 0.12  # where half of the kills are to hit a trial that has a checkpoint: it has one after a second
+EPOCH = 1.05  # where each epoch is to have a checkpoint
 PHASES = ("start", "training", "training", "end")  # of a worker's life; "training" is where it is most of the time
 IN_TIME = 10.0  # seconds in which a run ends that was told to
 Figures = dict[str, Any]
@@ -202,15 +203,17 @@ def _begun(place: Place) -> int:
 
 
 def recover(seed: int, folder: Path, kills: int, per_study: int = 10) -> Figures:
-    """Kill one worker at a time in a trial's middle; measure how long until its next epoch, and what is repeated."""
+    """Kill one worker at a time in a trial's middle, whose epochs take a second; measure how long until the end of its
+    next one, and how many are repeated.
+    """
     chance, started, found = random.Random(seed), time.monotonic(), list[Violation]()
     delays, repeats, gave_up = list[float](), list[int](), 0
     for study in range(-(-kills // per_study)):
         part = min(per_study, kills - study * per_study)
-        trials = 10 * part + 10
+        trials = 2 * part + 4
         with cleaned(Place(folder / f"recover-{study:03d}")) as place:
             oracle = Oracle(place, SEED)
-            run = oracle.began(start(place, trials, 2, PAUSE))
+            run = oracle.began(start(place, trials, 2, EPOCH))
             for _ in range(2 * part):  # some come too late for their trial
                 if len(delays) == study * per_study + part:
                     break
@@ -226,7 +229,10 @@ def recover(seed: int, folder: Path, kills: int, per_study: int = 10) -> Figures
                     continue
                 delays.append(after[-1].time - at)
                 repeats.append(before - after[0].epoch)
-            found += oracle.finish(run, trials, reference(folder, 10 * per_study + 10))
+            run.signal(signal.SIGINT)  # what is left needn't take as long
+            run.wait()
+            oracle.after(run)
+            found += oracle.finish(oracle.began(start(place, trials, 2)), trials, reference(folder, 2 * per_study + 4))
             gave_up += len(oracle.gave_up)
     return figures(
         found, started, kills=len(delays), wanted=kills, p95=_p95(delays), slowest=round(max(delays, default=0.0), 2),
