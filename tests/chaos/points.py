@@ -10,9 +10,10 @@ import random
 import signal
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.faults import GO, POINTS, WAIT
@@ -80,13 +81,14 @@ def fault_points(
     for each in range(rounds):
         faults = list(_planned(points, actions, chance))
         chance.shuffle(faults)
-        planned += faults
         # what no code passes would only be waited for
         never += [str(fault) for fault in faults if not _is_placed(fault.point)]
+        planned += [fault for fault in faults if not _is_placed(fault.point)]
         placed = [fault for fault in faults if _is_placed(fault.point)]
         ending, passing = [f for f in placed if f.ends], [f for f in placed if not f.ends]
         for part in range(0, max(len(ending), len(passing)), per_study):
-            plan = (ending[part : part + per_study], passing[part : part + per_study])
+            plan = (ending[part : part + per_study], _early(passing[part : part + per_study]))
+            planned += [*plan[0], *plan[1]]
             trials = 4 * (len(plan[0]) + len(plan[1]) + 1)
             with cleaned(Place(folder / f"points-{each:02d}-{part:02d}")) as place:
                 oracle, marks = Oracle(place, SEED), Marks(place.folder / "marks")
@@ -115,6 +117,15 @@ def _planned(points: Sequence[str], actions: Sequence[str], chance: random.Rando
     for point in points:
         times = chance.sample(range(1, 1 + max(OFTEN.get(point, 0), len(actions))), len(actions))
         yield from (Fault(point, *each) for each in zip(times, actions, strict=True))
+
+
+def _early(faults: Sequence[Fault]) -> list[Fault]:
+    """Return the faults of one study, those in checkpoints at the first times: workers that are killed have few."""
+    seen, found = Counter[str](), list[Fault]()
+    for fault in faults:
+        seen[fault.point] += 1
+        found.append(replace(fault, times=seen[fault.point]) if "checkpoint" in fault.point else fault)
+    return found
 
 
 def _is_placed(point: str) -> bool:
