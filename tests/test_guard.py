@@ -43,6 +43,31 @@ def test_a_signal_waits_until_torch_is_imported(sign: signal.Signals) -> None:
     assert done.stderr == ""
 
 
+# Ctrl-C that comes while the command is still being loaded
+LOADED = """
+import os, signal, sys
+
+class Looking:
+    def find_spec(self, name, *_):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Looking())
+sys.argv = ["tuner", "list"]
+from tuner.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "typer.params", "tuner.errors"])
+def test_a_signal_while_the_command_is_loaded_ends_it_in_one_line(module: str) -> None:
+    code = LOADED.replace("{module}", module)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "tuner: stopped before it had begun\n"
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("bad", [True, False])
 def test_a_signal_waits_until_a_transaction_is_over_but_not_while_that_waits(sign: signal.Signals, bad: bool) -> None:

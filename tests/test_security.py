@@ -511,7 +511,7 @@ def test_modules_in_the_current_folder_take_the_place_of_none_of_ours(here: Path
     write(here / "spaces/own.yaml", space)
     for name in ("torch", "yaml", "json", "sitecustomize", "usercustomize", "numpy", "optuna", "tuner", "typer"):
         write(here / f"run/{name}.py", BOMB)
-    command = "import sys; sys.path.pop(0); from tuner.cli import main; main()"  # as the command that pip installs
+    command = "import sys; sys.path.pop(0); from tuner.__main__ import main; main()"  # as the command that pip installs
     words = [sys.executable, "-c", command, "run", "../spaces/own.yaml", "--trials", "2", "--workers", "2", "-q"]
     done = subprocess.run(words, cwd=here / "run", capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,18 @@
-"""python -m tuner is the command `tuner`."""
+"""The command `tuner`, and `python -m tuner`: ends in one line also where Ctrl-C comes while the program is loaded."""
 
-from tuner.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from tuner.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        print("tuner: stopped before it had begun", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
