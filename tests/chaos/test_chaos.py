@@ -35,9 +35,9 @@ def right(figures: dict[str, Any]) -> bool:
 
 @kills
 def test_killed_workers_lose_and_double_no_trial(folder: Path) -> None:
-    figures = kill_workers(CHOSEN, folder, kills=50, per_study=25, workers=4)
+    figures = kill_workers(CHOSEN, folder, kills=25, per_study=25, workers=4)
     assert right(figures)
-    assert figures["kills"] == 50
+    assert figures["kills"] == 25
 
 
 @kills
