@@ -44,13 +44,14 @@ from tuner.curve import Curve
 from tuner.engine import Task
 from tuner.errors import DataError
 from tuner.grammar import Override
-from tuner.opening import open_store, opened, setting_of
+from tuner.opening import open_store, setting_of
 from tuner.planning import prepare
 from tuner.ranking import best_record
 from tuner.record import TrialRecord, seconds_kept
 from tuner.scoring import Score
 from tuner.search import _Loop
 from tuner.showing import _with_spread, study_text
+from tuner.storage import opened
 from tuner.study import list_studies
 from tuner.tuning import conduct
 from tuner.workers import Processes
@@ -390,7 +391,7 @@ class TestStudy:
     ) -> None:
         limit = [Override("budget.timeout", "10000", "here")]
         plan = prepare(study.folder.parent.parent / "small.yaml", overrides=limit, studies_dir=study.folder.parent)
-        with opened(plan.storage) as rdb:
+        with opened(plan.storage, create=True) as rdb:
             store = open_store(plan, rdb)
             setting = setting_of(plan, store)
             loop = _Loop(setting, SimpleNamespace(slots=2))  # type: ignore[arg-type]

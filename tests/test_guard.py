@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tuner import guard
 from tuner.guard import SOON, StoppedError, stoppable, undivided
 
 # a signal that comes as torch's C++ imports a module of its own: an exception would abort the process there
@@ -41,6 +42,55 @@ def test_a_signal_waits_until_torch_is_imported(sign: signal.Signals) -> None:
     )
     assert (done.returncode, done.stdout) == (128 + sign, "whole\n"), done.stderr
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_cuts_short_nothing_of_what_the_first_one_began(second: signal.Signals) -> None:
+    done = []
+
+    def run() -> None:
+        with stoppable():
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(4 * SOON)
+                done.append("missed")
+            finally:
+                os.kill(os.getpid(), second)
+                time.sleep(4 * SOON)
+                done.append("given back")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(StoppedError) as stopped:
+            run()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (stopped.value.code, done) == (128 + signal.SIGINT, ["given back"])
+
+
+def test_code_that_swallows_the_first_signal_can_be_stopped_by_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "IN_TIME", 0.1)
+    done = []
+
+    def run() -> None:
+        with stoppable():
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(4 * SOON)
+            except KeyboardInterrupt:
+                done.append("swallowed")
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(4 * SOON)
+            done.append("missed")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(StoppedError):
+            run()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == ["swallowed"]
 
 
 # Ctrl-C that comes while the command is still being loaded

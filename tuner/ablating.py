@@ -14,11 +14,12 @@ from tuner.concluding import choice, forget_features
 from tuner.confirmation import ABLATION, ROUNDS, Repeat, Repeating, bought
 from tuner.confirming import ablations, ablations_of, repeat_each
 from tuner.errors import UsageError
-from tuner.opening import engine_for, hold, open_store, opened, setting_of
+from tuner.opening import engine_for, hold, open_store, setting_of
 from tuner.planning import Plan
 from tuner.proposing import NONE, SMOOTHING
 from tuner.record import TrialRecord
 from tuner.search import Setting
+from tuner.storage import opened
 from tuner.store import Store
 
 
@@ -30,7 +31,7 @@ def ablate(plan: Plan, trial: int | None = None) -> Generator[Repeat | Repeating
         UsageError: there is no such complete trial.
         StorageError: the storage can't be used.
     """
-    with opened(plan.storage) as rdb:
+    with opened(plan.storage, create=True) as rdb:
         found = open_store(plan, rdb, "so it can't be ablated as it is")
         _to_ablate(plan, found, trial)  # what is refused writes nothing
         with hold(plan, found) as store:

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import sys
 import time
 import traceback
@@ -629,6 +630,8 @@ def main(argv: list[str] | None = None) -> None:
         if sys.stdout is not None:  # it is None where the command was started without one
             sys.stdout.flush()
     except StoppedError as stopped:
+        if argv is None:  # it ends: Ctrl-C once more has nothing to stop
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         _complain("stopped; no trial that had ended is lost, and the same command goes on from there", debug)
         sys.exit(stopped.code)
     except BrokenPipeError:

@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from types import FrameType
 
+IN_TIME = 10.0  # seconds in which what was told to stop has ended
 SOON = 0.05  # seconds until a signal comes again that came at a bad moment
 _moment = {"bad": False}
 
@@ -24,7 +26,8 @@ class StoppedError(BaseException):
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Let SIGTERM end what runs as Ctrl-C does: cleanly, to be resumed. Both wait while torch is imported, for an
-    exception that comes up in the middle of its C++ aborts the process, and while something is `undivided`.
+    exception that comes up in the middle of its C++ aborts the process, and while something is `undivided`. After one
+    of them none is heeded for ten seconds: another would cut short what gives the trials back.
 
     Raises:
         StoppedError: one of them came; its code is the one to exit with.
@@ -33,12 +36,18 @@ def stoppable() -> Iterator[None]:
     class TerminatedError(KeyboardInterrupt):
         """SIGTERM came."""
 
+    came = -IN_TIME
+
     def leave(sign: int, frame: FrameType | None) -> None:
+        nonlocal came
+        if time.monotonic() < came + IN_TIME:
+            return
         if _moment["bad"] or _imports_torch(frame):
             again = threading.Timer(SOON, os.kill, (os.getpid(), sign))
             again.daemon = True
             again.start()
             return
+        came = time.monotonic()
         raise TerminatedError if sign == signal.SIGTERM else KeyboardInterrupt
 
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, or somebody else's

@@ -20,7 +20,7 @@ from optuna.storages import RDBStorage
 from tuner import ledger
 from tuner.errors import StorageError
 from tuner.record import StudyRecord, TrialRecord
-from tuner.storage import alone, first_line, open_storage, part_of, spoken, sqlite_url, unchecked
+from tuner.storage import alone, first_line, opened, part_of, spoken, sqlite_url, unchecked
 from tuner.store import Store, study_names
 
 
@@ -75,12 +75,8 @@ def replacing(path: Path, aside: Path) -> Iterator[RDBStorage]:
     with spoken(str(path)), alone(path):
         part = part_of(path)
         try:
-            rdb = open_storage(sqlite_url(part), create=True)
-            try:
+            with opened(sqlite_url(part), create=True) as rdb:
                 yield rdb
-            finally:
-                rdb.scoped_session.remove()
-                rdb.engine.dispose()
             for end in ("-wal", "-shm", ""):
                 if path.with_name(f"{path.name}{end}").exists():
                     os.replace(path.with_name(f"{path.name}{end}"), aside.with_name(f"{aside.name}{end}"))

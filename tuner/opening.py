@@ -26,7 +26,6 @@ from tuner.patience import Patience, Patient
 from tuner.planning import Plan, blank_curve
 from tuner.search import Setting
 from tuner.space import differences
-from tuner.storage import open_storage
 from tuner.store import Store
 from tuner.tasks import InProcess
 from tuner.telling import clean
@@ -36,17 +35,6 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 LOG = logging.getLogger("tuner")
-
-
-@contextmanager
-def opened(url: str) -> Iterator[RDBStorage]:
-    """Hold a storage open, made if it isn't there."""
-    rdb = open_storage(url, create=True)
-    try:
-        yield rdb
-    finally:
-        rdb.scoped_session.remove()
-        rdb.engine.dispose()
 
 
 @contextmanager

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from tuner.proposing import trial_seed
 from tuner.record import StudyRecord, TrialRecord
 from tuner.restoring import Restored
 from tuner.rows import OtherValueError
-from tuner.storage import DamagedError, MissingError, OlderError, file_of, open_storage
+from tuner.storage import DamagedError, MissingError, OlderError, file_of, open_storage, opened
 from tuner.store import study_names
 from tuner.study import named
 from tuner.telling import counted
@@ -82,7 +81,7 @@ def repair(study: str, *, storage: str | None = None, studies_dir: str | Path = 
 
 def _refuse_running(url: str, study: str) -> None:
     """Refuse a study that a process runs from another folder, as far as its database can say so."""
-    with suppress(StorageError), _opened(url, write=False) as rdb:
+    with suppress(StorageError), opened(url, read_only=True) as rdb:
         store = Restored.load(rdb, study)
         found = store.holder() if store is not None else None
         if found is not None:
@@ -132,7 +131,7 @@ def _rebuild(url: str, path: Path, study: str, studies: Path, cause: str) -> lis
                 done += _gaps(name, proof)
                 _create(rdb, proof)
                 done.append(f"study {name}: written anew, with {counted(len(proof.trials), 'trial')}")
-        with _opened(url, write=True) as rdb:
+        with opened(url, create=True) as rdb:
             for name in found:
                 done += _complete(rdb, name, studies / name, books.get(name, Told()))
     others = sorted({each.parent.name for each in studies.glob("*/space.yaml")} - set(found) - set(books))
@@ -180,20 +179,10 @@ def _about(study: StudyRecord) -> dict[str, str]:
     return {"metric": study.metric, "score": reporting.formula(study.metric, study.identity)}
 
 
-@contextmanager
-def _opened(url: str, write: bool) -> Iterator[RDBStorage]:
-    rdb = open_storage(url, create=write, read_only=not write)
-    try:
-        yield rdb
-    finally:
-        rdb.scoped_session.remove()
-        rdb.engine.dispose()
-
-
 def _rows(url: str, path: Path | None, study: str, folder: Path) -> list[str]:
     """Write anew what of a study's rows isn't as it was, in a database that is whole; return what was done."""
     told = ledger.read(folder / LEDGER)
-    with _opened(url, write=False) as rdb:
+    with opened(url, read_only=True) as rdb:
         store, said = _found(rdb, study, told)
         if store is None:
             proof = _proof(told, None)
@@ -210,7 +199,7 @@ def _rows(url: str, path: Path | None, study: str, folder: Path) -> list[str]:
         done.append(f"{path}: a backup is {back_up(path)}")
     if not said and not told.damaged:
         return []
-    with _opened(url, write=True) as rdb:
+    with opened(url, create=True) as rdb:
         if said and store is None and proof is not None:
             _create(rdb, proof)
         elif said and store is not None:

@@ -120,6 +120,17 @@ def open_storage(url: str, *, create: bool = False, read_only: bool = False) -> 
         return _open_server(url, create)
 
 
+@contextmanager
+def opened(url: str, *, create: bool = False, read_only: bool = False) -> Iterator[RDBStorage]:
+    """Hold a storage open, as `open_storage` opens it."""
+    rdb = open_storage(url, create=create, read_only=read_only)
+    try:
+        yield rdb
+    finally:
+        rdb.scoped_session.remove()
+        rdb.engine.dispose()
+
+
 def _open_sqlite(path: Path, create: bool, read_only: bool) -> RDBStorage:
     if not path.exists() and not create:
         raise MissingError(f"{path}: no such database; `tuner run SPACE` makes it, --studies-dir names another place")

@@ -25,13 +25,14 @@ from tuner.engine import Engine
 from tuner.errors import DataError, StorageError, TunerError
 from tuner.forecast import Pace
 from tuner.grammar import Override, read_space
-from tuner.opening import engine_for, hold, open_store, opened, setting_of
+from tuner.opening import engine_for, hold, open_store, setting_of
 from tuner.patience import Patience
 from tuner.planning import Plan, blank_curve, plan_of
 from tuner.posting import Board
 from tuner.record import TrialRecord
 from tuner.search import Setting, final_seconds, refuse_failures, search
 from tuner.space import Space, own_families
+from tuner.storage import opened
 from tuner.store import Store
 from tuner.study import PROGRESS, Study, study_of
 from tuner.workers import Spares, early
@@ -52,7 +53,7 @@ def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, S
         StorageError: the storage can't be used.
         UserCodeError: the space's own code fails in every trial.
     """
-    with opened(plan.storage) as rdb, hold(plan, open_store(plan, rdb)) as store:
+    with opened(plan.storage, create=True) as rdb, hold(plan, open_store(plan, rdb)) as store:
         setting, before = setting_of(plan, store), store.get("seconds") or 0.0
 
         def keep_time(lasting: bool = False) -> None:
@@ -130,7 +131,7 @@ def _watched(
 def pace_of(plan: Plan) -> Pace:
     """Return what tells, from the trials of a run as they end and from those of earlier runs, how much time is left."""
     budget = plan.space.config.budget
-    with opened(plan.storage) as rdb:
+    with opened(plan.storage, create=True) as rdb:
         store = Store.load(rdb, plan.study.name)
         there = [record for record in store.records() if record.ended] if store else []
         repeats = [repeat for repeat in repeats_of(store) if not repeat.without] if store else []

@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -26,6 +27,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RESULTS, PAGE = ROOT / "docs" / "reliability.json", ROOT / "docs" / "RELIABILITY.md"
+_PLACE = re.compile(r"(?<![\w.:/])/(?:[\w.+@-]+/)+")  # the folder of a file: of the machine, not of what went wrong
 Figures = dict[str, Any]
 
 
@@ -148,6 +150,7 @@ def _run(name: str, scenario: Scenario, seed: int, scale: float, folder: Path) -
     except Exception as error:
         figures = {"violations": {"harness": 1}, "examples": [f"{type(error).__name__}: {error}"]}
     figures = {**often, **figures, "seconds": round(time.monotonic() - started, 1)}
+    figures["examples"] = [_PLACE.sub("", example) for example in figures.get("examples", ())]
     _keep(name, {"figures": figures, "seed": seed, "scale": scale, **_where()})
     wrong = _wrong(figures)
     print(f"{name}: {wrong or 'nothing'} went wrong; {json.dumps(figures)}", flush=True)
