@@ -68,6 +68,34 @@ def test_a_second_signal_cuts_short_nothing_of_what_the_first_one_began(second: 
     assert (stopped.value.code, done) == (128 + signal.SIGINT, ["given back"])
 
 
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_python_drops_in_a_finalizer_is_heeded_after_it(
+    sign: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = []
+
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), sign)
+            time.sleep(SOON)
+
+    def run() -> None:
+        with stoppable():
+            Dying()
+            done.append("dropped")
+            time.sleep(8 * SOON)
+            done.append("missed")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(StoppedError) as stopped:
+            run()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (stopped.value.code, done) == (128 + sign, ["dropped"])
+    assert capfd.readouterr().err == ""
+
+
 def test_code_that_swallows_the_first_signal_can_be_stopped_by_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "IN_TIME", 0.1)
     done = []

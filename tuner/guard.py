@@ -43,13 +43,21 @@ def stoppable() -> Iterator[None]:
         if time.monotonic() < came + IN_TIME:
             return
         if _moment["bad"] or _imports_torch(frame):
-            again = threading.Timer(SOON, os.kill, (os.getpid(), sign))
-            again.daemon = True
-            again.start()
+            _send_again(sign)
             return
         came = time.monotonic()
         raise TerminatedError if sign == signal.SIGTERM else KeyboardInterrupt
 
+    def swallowed(unraisable: sys.UnraisableHookArgs) -> None:
+        """Heed the signal later where Python drops what is raised, as in a finalizer or as it forks."""
+        nonlocal came
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            told(unraisable)
+            return
+        came = -IN_TIME
+        _send_again(signal.SIGTERM if issubclass(unraisable.exc_type, TerminatedError) else signal.SIGINT)
+
+    told, sys.unraisablehook = sys.unraisablehook, swallowed
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, or somebody else's
     before = {sign: signal.signal(sign, leave) for sign in (signal.SIGTERM, *([signal.SIGINT] if heeded else []))}
     try:
@@ -59,8 +67,15 @@ def stoppable() -> Iterator[None]:
     except KeyboardInterrupt:
         raise StoppedError(128 + signal.SIGINT) from None
     finally:
+        sys.unraisablehook = told
         for sign, handler in before.items():
             signal.signal(sign, handler)
+
+
+def _send_again(sign: int) -> None:
+    again = threading.Timer(SOON, os.kill, (os.getpid(), sign))
+    again.daemon = True
+    again.start()
 
 
 @contextmanager
