@@ -106,8 +106,8 @@ def test_a_database_beyond_use_is_refused_moved_aside_and_made_anew(
     assert "; moved to studies/tuner.db.damaged-" in said.out
     assert "study other: written anew, with 2 trials\n" in said.out
     assert "study small: written anew, with 3 trials\n" in said.out
-    (aside,) = Path("studies").glob("tuner.db.damaged-*")
-    assert aside.read_bytes() == damaged
+    asides = [path for path in Path("studies").glob("tuner.db.damaged-*") if not path.name.endswith(("-wal", "-shm"))]
+    assert [path.read_bytes() for path in asides] == [damaged]  # SQLite may leave a log beside what it can't read
     assert (seen(), rows(Path("studies"))) == before
     assert DB.stat().st_mode & 0o777 == 0o600
     assert repair("small") == ["study small: there is nothing to repair"]
