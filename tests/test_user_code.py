@@ -52,6 +52,11 @@ def orphan():
         os.setsid()
         if os.fork() == 0: time.sleep(1000)
         os._exit(0)
+def bereft():
+    orphan()
+    session()
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(1000)
 def deaf():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(1000)
@@ -108,7 +113,7 @@ RUDENESS = {
     "segfault": lambda: ctypes.string_at(0),
     "realtime": lambda: os.kill(os.getpid(), 40),
     "dead": dead,
-    "parent": lambda: (os.kill(os.getppid(), signal.SIGKILL), time.sleep(1000)),
+    "parent": lambda: (os.kill(os.getppid(), signal.SIGKILL), time.sleep(1000)), "bereft": bereft,
     "group": lambda: os.killpg(0, signal.SIGKILL),
     "asleep": lambda: time.sleep(1000), "in_c": lambda: ctypes.CDLL(None).sleep(1000), "busy": busy, "deaf": deaf,
     "held": held, "shared_out": shared_out,
@@ -157,6 +162,7 @@ FAILS = {
     "realtime": DIES + "signal 40)",
     "dead": DIES + "signal SIGKILL; out of memory?)",
     "parent": DIES,
+    "bereft": DIES,
     "group": DIES + "signal SIGKILL; out of memory?)",
     "asleep": TOOK,
     "in_c": TOOK,
@@ -177,7 +183,7 @@ FAILS = {
     "half": "",
 }  # fmt: skip
 GOES_ON = ("loud", "twice", "forked", "session", "orphan", "thread", "seeds", "changed")
-FAST = ("raises", "out3", "session", "twice", "changed", "asleep")
+FAST = ("raises", "out3", "session", "twice", "changed", "asleep", "bereft")
 PLACED = ("raises", "base", "interrupt", "exit", "generator", "silent", "deep", "strict")
 
 
@@ -241,10 +247,11 @@ def strays(engine: Processes, mark: str) -> set[int]:
     """Return the processes that are none of the engine's, once there is a worker again."""
     end = time.monotonic() + SECONDS
     while True:
-        parents = {worker.parent.pid for worker in engine.workers}
-        known = parents | {child for parent in parents for child in descendants(parent)}
-        left = marked(mark) - parents
-        if len(known) == 2 * len(parents) and left <= known:
+        assert engine.parents.server is not None
+        server = engine.parents.server.process.pid
+        known = set(descendants(server))
+        left = marked(mark) - {server}
+        if len(known) == 2 * len(engine.workers) and left <= known:
             return set()
         if time.monotonic() > end:
             return left
@@ -288,6 +295,22 @@ def test_whatever_code_of_the_users_does_costs_its_own_trial_and_nothing_else(
     assert (tmp_path / "after").read_bytes() == calm
 
 
+def test_a_fork_server_that_dies_costs_the_trial_that_it_had_and_nothing_else(
+    plan: Plan, engine: Processes, mark: str, calm: bytes, tmp_path: Path
+) -> None:
+    engine.start(task(plan, "asleep"))
+    assert engine.parents.server is not None
+    before = engine.parents.server.process
+    before.kill()
+    event = engine.next(SECONDS)
+    assert isinstance(event, Failed)
+    assert (event.died, event.error) == (True, DIES + "signal SIGKILL; out of memory?)")
+    assert isinstance(outcome(engine, task(plan, "calm"), tmp_path / "after"), Ended)
+    assert (tmp_path / "after").read_bytes() == calm
+    assert not strays(engine, mark)
+    assert engine.parents.server.process is not before
+
+
 def alive(mark: str) -> set[int]:
     """Return what is left of the processes with a mark; it has a while to end."""
     end = time.monotonic() + SECONDS
@@ -309,7 +332,7 @@ def test_no_process_stays_however_a_run_ends(tmp_path: Path) -> None:
         runs[which] = word, spawn("run", "rude.yaml", cwd=folder, env={"TUNER_TEST_MARK": word})
     for which, (word, process) in runs.items():
         end = time.monotonic() + SECONDS
-        while len(marked(word)) < 6:  # the command, a worker and its parent, and others of theirs
+        while len(marked(word)) < 7:  # the command, a worker, its parent, and whose child that is, and others of theirs
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < end
             time.sleep(0.05)

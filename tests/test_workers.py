@@ -208,16 +208,19 @@ def test_workers_that_started_early_train_the_same_and_end_where_they_are_not_ne
     plan: Plan, tmp_path: Path
 ) -> None:
     space = plan.space
-    assert [len(early(replace_workers(space, count)).workers) for count in (1,)] == [0], "this process trains itself"
-    with early(replace_workers(space, 3)) as spares:
-        started = [worker.parent for worker in spares.workers]
+    with early(replace_workers(space, 1)) as none:
+        assert (none.spare, none.server) == ([], None), "this process trains itself"
+    with early(replace_workers(space, 3)) as parents:
+        started, server = list(parents.spare), parents.server
         assert len(started) == 3
-        engine = Processes(2, tmp_path / "data", tmp_path / "features", spares)
+        engine = Processes(2, tmp_path / "data", tmp_path / "features", parents)
         assert {worker.parent for worker in engine.workers} < set(started)
         engine.take(plan.splits)
         list(retrain(engine, [Again(first_task(plan), 2, tmp_path / "early")]))
         engine.close()
-    assert all(process.poll() is not None for process in started)
+        assert [parent.wait(0) for parent in started] == [None, 0, 0]
+    assert server is not None
+    assert not server.alive
     alone = InProcess()
     alone.take(plan.splits)
     list(retrain(alone, [Again(first_task(plan), 2, tmp_path / "alone")]))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tuner.planning import Plan
     from tuner.space import Space
     from tuner.study import Study
-    from tuner.workers import Spares
+    from tuner.workers import Parents
 
 app = typer.Typer(
     name="tuner",
@@ -214,20 +214,20 @@ def _watched(space: Space, storage: str | None, studies_dir: Path, quiet: bool) 
 
     keep_memory()
     screen = live.Screen() if not quiet and live.wanted() else None
-    with screen or nullcontext(), terminal.warned(screen.warn if screen else _told), early(space) as spares:
+    with screen or nullcontext(), terminal.warned(screen.warn if screen else _told), early(space) as parents:
         from tuner.planning import plan_of
 
-        return _drain(plan_of(space, storage, studies_dir), spares, quiet, screen)
+        return _drain(plan_of(space, storage, studies_dir), parents, quiet, screen)
 
 
-def _drain(plan: Plan, spares: Spares, quiet: bool, screen: Screen | None = None) -> Study:
+def _drain(plan: Plan, parents: Parents, quiet: bool, screen: Screen | None = None) -> Study:
     """Run a study to its end, telling of each trial."""
     from tuner import terminal
     from tuner.confirmation import Repeating
     from tuner.record import TrialRecord
     from tuner.tuning import conduct, pace_of
 
-    conducting, pace, told = conduct(plan, spares), pace_of(plan), quiet
+    conducting, pace, told = conduct(plan, parents), pace_of(plan), quiet
     try:
         while True:
             news = next(conducting)

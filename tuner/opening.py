@@ -29,7 +29,7 @@ from tuner.space import differences
 from tuner.store import Store
 from tuner.tasks import InProcess
 from tuner.telling import clean
-from tuner.workers import Processes, Spares, processes
+from tuner.workers import Parents, Processes, processes
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -98,7 +98,7 @@ def setting_of(plan: Plan, store: Store) -> Setting:
 
 
 @contextmanager
-def engine_for(plan: Plan, store: Store, spares: Spares | None = None, most: int | None = None) -> Iterator[Engine]:
+def engine_for(plan: Plan, store: Store, parents: Parents | None = None, most: int | None = None) -> Iterator[Engine]:
     """Hold an engine for `most` trials."""
     assert store.process is not None
     _tell_changes(plan, store)
@@ -106,7 +106,7 @@ def engine_for(plan: Plan, store: Store, spares: Spares | None = None, most: int
     # of this run alone: what another one leaves that has lost the study must not be what this one works with
     shared, cache = plan.folder / f".data-{store.process.id[:8]}", plan.folder / FEATURES
     _clear(plan)
-    engine: Engine = Processes(workers, shared, cache, spares) if workers else InProcess(cache)
+    engine: Engine = Processes(workers, shared, cache, parents) if workers else InProcess(cache)
     try:
         with writing(plan.folder):
             for splits in plan.divisions:

@@ -73,6 +73,27 @@ def supervise(control: socket.socket, parent: int, work: Callable[[int], None]) 
     os._exit(0)
 
 
+def fork_supervisor(control: socket.socket, work: Callable[[int], None], others: Iterable[int]) -> int:
+    """Fork a process that supervises, by the orders that come over a socket; return its number. `others` are handles
+    that it is not to hold.
+    """
+    parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what comes at once is the new one's own
+    process = os.fork()
+    if process == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        for other in others:
+            os.close(other)
+        die_with(parent, signal.SIGHUP)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        supervise(control, parent, work)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return process
+
+
 def try_apart(do: Callable[[], str], seconds: float | None) -> str | int | None:
     """Do something in a fork of this process, of which nothing stays; return what it returns. If it ended before that:
     how, as `waitstatus_to_exitcode` has it. None if it takes longer than some seconds.
@@ -84,15 +105,7 @@ def try_apart(do: Callable[[], str], seconds: float | None) -> str | int | None:
 
     ours, theirs = socket.socketpair()
     said, written = os.pipe()
-    parent = os.getpid()
-    process = os.fork()
-    if process == 0:
-        ours.close()
-        os.close(said)
-        os.close(written)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        die_with(parent, signal.SIGHUP)
-        supervise(theirs, parent, work)
+    process = fork_supervisor(theirs, work, [ours.fileno(), said, written])
     theirs.close()
     try:
         with ours, open(said, encoding="utf-8", errors="replace") as file:
@@ -262,7 +275,7 @@ def _send_all(which: int, processes: Iterable[int]) -> None:
 def descendants(ancestor: int) -> list[int]:
     """Return the processes that descend from one."""
     children: dict[int, list[int]] = {}
-    for process, parent in _parents():
+    for process, parent in parents_of():
         children.setdefault(parent, []).append(process)
     found = list(children.get(ancestor, ()))
     for process in found:
@@ -270,7 +283,7 @@ def descendants(ancestor: int) -> list[int]:
     return found
 
 
-def _parents() -> Iterable[tuple[int, int]]:
+def parents_of() -> Iterable[tuple[int, int]]:
     """Yield every process with its parent."""
     if not LINUX:
         table = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False).stdout

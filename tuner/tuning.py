@@ -35,16 +35,16 @@ from tuner.space import Space, own_families
 from tuner.storage import opened
 from tuner.store import Store
 from tuner.study import PROGRESS, Study, study_of
-from tuner.workers import Spares, early
+from tuner.workers import Parents, early
 
 KEEP_TIME = 5.0  # seconds between two times that the time taken so far is kept
 
 News = TrialRecord | Repeat | Repeating
 
 
-def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, Study]:
+def conduct(plan: Plan, parents: Parents | None = None) -> Generator[News, None, Study]:
     """Run or resume a study; yield trial records as `search` does and the repeats of its confirmation, as they go and
-    when they have ended; return it. `spares` are workers that were started `early`.
+    when they have ended; return it. `parents` are workers that were started `early`.
 
     Whoever closes the generator early leaves a study that the same call resumes.
 
@@ -62,7 +62,7 @@ def conduct(plan: Plan, spares: Spares | None = None) -> Generator[News, None, S
         try:
             if not _is_over(plan, store, setting):
                 store.put(PROGRESS, {"state": "running", "trials": setting.trials})
-                with engine_for(plan, store, spares) as engine:
+                with engine_for(plan, store, parents) as engine:
                     yield from _watched(search(setting, engine), plan, store, setting, keep_time)
                     engine.clear()
                     yield from _watched(_confirm(plan, store, setting, engine), plan, store, setting, keep_time)
@@ -181,8 +181,8 @@ def tune(
     values = {**{name: value for name, value in given.items() if value is not None}, **(overrides or {})}
     listed = [Override(name, json.dumps(value), "tune()") for name, value in values.items()]
     known = space if isinstance(space, Space) else read_space(Path(space), listed)
-    with early(known) as spares:
-        run = conduct(plan_of(known, storage, studies_dir), spares)
+    with early(known) as parents:
+        run = conduct(plan_of(known, storage, studies_dir), parents)
         try:
             while True:
                 next(run)

@@ -1,9 +1,10 @@
 """An engine that trains in worker processes.
 
-A worker is forked from a parent of its own, `python -m tuner.workers` (see `supervising`): it maps the shared data,
-uses one torch thread, and speaks over a pipe of its own, so that whatever the user's code prints can't disturb it. It
-and all that it started end with the one who judges. Decides when a worker is worn: one that ran code of the user's, or
-whose memory has a limit, is replaced after a task, so that a trial is the same whatever ran before it.
+A worker is forked from a parent of its own (see `supervising`), and these from `python -m tuner.workers`, which has
+imported all that they need (see `forking`): it maps the shared data, uses one torch thread, and speaks over a pipe of
+its own, so that whatever the user's code prints can't disturb it. It and all that it started end with the one who
+judges. Decides when a worker is worn: one that ran code of the user's, or whose memory has a limit, is replaced after a
+task, so that a trial is the same whatever ran before it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import secrets
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -31,6 +31,7 @@ from tuner.config import duration, size_of
 from tuner.data.shared import place_of, write_shared
 from tuner.data.splits import Splits
 from tuner.engine import Event, Failed, Task, Trained, Unsaved
+from tuner.forking import PATIENCE, Forked, ForkServer, serve_forks
 from tuner.serving import import_parts, keep_memory, work
 from tuner.space import Space, own_families
 from tuner.supervising import (
@@ -45,11 +46,9 @@ from tuner.supervising import (
     SOON,
     cause,
     die_with,
-    supervise,
 )
 
 GRACE, DYING = 10.0, 1.0  # seconds from SIGTERM to SIGKILL, and from a closed pipe to it
-PATIENCE = 30.0  # seconds for the kernel to end what was killed
 # what stands before a message, as multiprocessing has it, and the largest one: no text is so small
 SIZE, MOST = struct.Struct("!i"), 1 << 27
 
@@ -65,8 +64,7 @@ class _Worker:
     and since when it does again. `ended` is how the worker did, `why` what it is ended for.
     """
 
-    parent: subprocess.Popen[bytes]
-    control: socket.socket
+    parent: Forked
     life: int = 0
     process: int = 0
     pipe: Connection | None = None
@@ -87,7 +85,7 @@ class _Worker:
 
     def order(self, what: bytes, value: float = 0.0) -> None:
         with suppress(OSError):  # its parent died: `next` finds out
-            self.control.sendall(ORDER.pack(what, self.life, value))
+            self.parent.control.sendall(ORDER.pack(what, self.life, value))
 
     def send(self, message: tuple[Any, ...]) -> None:
         with suppress(OSError):  # it died; `next` finds out
@@ -100,33 +98,40 @@ class _Worker:
         self.order(END, grace)
 
 
-def _spawn() -> _Worker:
-    ours, theirs = socket.socketpair()
-    handle = theirs.fileno()
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "tuner.workers", str(handle), str(os.getpid())],
-        pass_fds=[handle], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
-        env={"PYTHONHASHSEED": "0", **os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-    )  # fmt: skip
-    theirs.close()
-    return _Worker(process, ours)
-
-
-class Spares:
-    """Parents of workers that start before it is known on which data: starting takes as long as reading these does."""
+class Parents:
+    """Parents of workers, and the server that forks them. Some are ordered before it is known on which data: the server
+    takes as long to start as reading these does.
+    """
 
     def __init__(self, count: int = 0) -> None:
-        self.workers = [_spawn() for _ in range(count)]
+        self.server: ForkServer | None = None
+        self.spare = list[Forked]()
+        self.spare += [self._fork() for _ in range(count)]
 
-    def take(self) -> _Worker:
+    def take(self) -> Forked:
         """Return one of them, or a new one."""
-        return self.workers.pop() if self.workers else _spawn()
+        return self.spare.pop() if self.spare else self._fork()
+
+    def _fork(self) -> Forked:
+        if self.server is None or not self.server.alive:
+            self.close()  # what it was to fork ended with it
+            self.server = ForkServer(
+                "tuner.workers", {"PYTHONHASHSEED": "0", **os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+            )
+        return self.server.fork()
+
+    def close(self) -> None:
+        """End the server, and all that it forked."""
+        while self.spare:
+            self.spare.pop().leave()
+        if self.server is not None:
+            self.server.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _end(self.workers)
+        self.close()
 
 
 def processes(space: Space, trials: int) -> int:
@@ -139,34 +144,22 @@ def processes(space: Space, trials: int) -> int:
     return 0 if count == 1 and not own_families(space) and not limited else count
 
 
-def early(space: Space) -> Spares:
+def early(space: Space) -> Parents:
     """Start the workers of a study before its data are read; hold them in a `with` statement until it has ended."""
-    return Spares(processes(space, space.config.budget.trials))
-
-
-def _end(workers: Sequence[_Worker]) -> None:
-    for worker in workers:
-        worker.parent.terminate()  # it ends its worker, as it would if this process were gone
-        worker.control.close()
-        if worker.pipe is not None:
-            worker.pipe.close()
-    for worker in workers:
-        with suppress(subprocess.TimeoutExpired):
-            worker.parent.wait(PATIENCE)
-        worker.parent.kill()
-        worker.parent.wait()
+    return Parents(processes(space, space.config.budget.trials))
 
 
 class Processes:
     """Trains in `slots` worker processes that map the data in one folder; a worker that died is replaced.
 
-    Features are kept in `cache`, for all of them. The parents of the first workers are taken from `spares`.
+    Features are kept in `cache`, for all of them. The workers' parents are taken from `parents`, which the caller ends.
     """
 
-    def __init__(self, slots: int, data: Path, cache: Path, spares: Spares | None = None) -> None:
+    def __init__(self, slots: int, data: Path, cache: Path, parents: Parents | None = None) -> None:
         self.slots, self.data, self.cache = slots, data.absolute(), cache.absolute()
-        self.count, self.spares = 0, spares or Spares()
-        self.workers = [self.spares.take() for _ in range(slots)]
+        self.count, self.own = 0, parents is None
+        self.parents = Parents() if parents is None else parents
+        self.workers = [_Worker(self.parents.take()) for _ in range(slots)]
         for worker in self.workers:
             self._renew(worker)
 
@@ -199,11 +192,11 @@ class Processes:
 
     def _hear(self, busy: Sequence[_Worker], until: float) -> Event | None:
         """Wait for news of workers until some time or until one has taken too long; return the event, if it is one."""
-        waits = [each for worker in busy for each in (worker.control, worker.pipe) if each is not None]
+        waits = [each for worker in busy for each in (worker.parent.control, worker.pipe) if each is not None]
         until = min(until, *(worker.overdue for worker in busy))
         heard = wait(waits, None if until == math.inf else max(0.0, until - time.monotonic()))
         for worker in busy:
-            if worker.control in heard:
+            if worker.parent.control in heard:
                 self._read_report(worker)
             if worker.pipe in heard and (event := self._read(worker)) is not None:
                 return event
@@ -242,9 +235,9 @@ class Processes:
     def _read_report(self, worker: _Worker) -> None:
         """Read what a worker's parent has to say; start another one if there is none any more."""
         try:
-            what, life, value, how = REPORT.unpack(worker.control.recv(REPORT.size, socket.MSG_WAITALL))
+            what, life, value, how = REPORT.unpack(worker.parent.control.recv(REPORT.size, socket.MSG_WAITALL))
         except (OSError, struct.error):
-            worker.ended = worker.parent.wait(), BY_PARENT
+            worker.ended = worker.parent.wait() or 0, BY_PARENT
             return
         if life == worker.life and what == BORN:
             worker.process = value
@@ -278,14 +271,13 @@ class Processes:
         if worker.pipe is not None:
             worker.pipe.close()
         if worker.ended is not None and worker.ended[1] == BY_PARENT:
-            worker.control.close()
-            new = _spawn()
-            worker.parent, worker.control = new.parent, new.control
+            worker.parent.leave()
+            worker.parent = self.parents.take()
         worker.life, worker.ended, worker.why, worker.sign = worker.life + 1, None, "", secrets.token_bytes(16)
         worker.told.clear()
         worker.pipe, theirs = Pipe()
         with theirs, suppress(OSError):
-            socket.send_fds(worker.control, [ORDER.pack(BIRTH, worker.life, 0.0)], [theirs.fileno()])
+            socket.send_fds(worker.parent.control, [ORDER.pack(BIRTH, worker.life, 0.0)], [theirs.fileno()])
         worker.send((self.data, self.cache, worker.sign))
 
     def clear(self) -> None:
@@ -293,7 +285,7 @@ class Processes:
         for worker in busy:
             worker.end("was given up")
         for worker in busy:
-            while worker.ended is None and wait([worker.control], PATIENCE):
+            while worker.ended is None and wait([worker.parent.control], PATIENCE):
                 self._read_report(worker)
             worker.task = None
             self._renew(worker)
@@ -313,7 +305,14 @@ class Processes:
         worker.send(message)
 
     def close(self) -> None:
-        _end(self.workers)
+        for worker in self.workers:
+            worker.parent.leave()  # it ends its worker, as it would if this process were gone
+            if worker.pipe is not None:
+                worker.pipe.close()
+        for worker in self.workers:
+            worker.parent.wait(PATIENCE)
+        if self.own:
+            self.parents.close()
 
 
 def _message(told: bytearray, sign: bytes) -> tuple[float, Event] | None:
@@ -335,7 +334,7 @@ def _message(told: bytearray, sign: bytes) -> tuple[float, Event] | None:
 
 
 def main(argv: list[str]) -> None:
-    """Be the parent of workers, told the handle of the socket that orders come over, and the process they come from."""
+    """Fork the parents of workers, told the handle of the socket that orders come over, and who they come from."""
     die_with(int(argv[1]), signal.SIGHUP)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.set_inheritable(int(argv[0]), False)
@@ -343,7 +342,7 @@ def main(argv: list[str]) -> None:
     if sys.platform == "linux":  # elsewhere what libraries have begun may not survive a fork
         import_parts()
         gc.freeze()
-    supervise(socket.socket(fileno=int(argv[0])), int(argv[1]), work)
+    serve_forks(socket.socket(fileno=int(argv[0])), int(argv[1]), work)
 
 
 if __name__ == "__main__":
