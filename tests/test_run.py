@@ -296,7 +296,7 @@ def test_best_json_holds_no_number_that_json_has_not(folder: Path) -> None:
 def test_a_study_whose_first_trial_is_too_long_for_its_time_still_has_a_best_configuration(tmp_path: Path) -> None:
     text = SMALL.replace("{low: 2, high: 4}", "{low: 90000, high: 100000}") + "stopping: none\n"
     text = text.replace("width: {low: 4, high: 12}", "width: 4000")
-    study = tuner.tune(write(tmp_path / "s.yaml", text), timeout=15, studies_dir=tmp_path / "studies")
+    study = tuner.tune(write(tmp_path / "s.yaml", text), timeout=8, studies_dir=tmp_path / "studies")
     (record,) = [record for record in study.trials.values() if record.state == "complete"]
     assert record.reason.startswith(f"the time was up after epoch {len(record.curve)}, kept epoch {record.score.epoch}")
     assert study.document["test"]["looks"] == 1

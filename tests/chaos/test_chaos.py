@@ -64,7 +64,7 @@ def test_a_pause_of_two_leases_ends_nothing(folder: Path) -> None:
 @others
 def test_faults_at_named_points_lose_and_double_no_trial(folder: Path) -> None:
     points, actions = ("before_tell",), ("kill9", "stop", "enospc", "wait")
-    figures = fault_points(CHOSEN, folder, rounds=1, hold=1.0, points=points, actions=actions, per_study=2)
+    figures = fault_points(CHOSEN, folder, rounds=1, hold=1.0, points=points, actions=actions, per_study=4)
     assert right(figures)
     assert (figures["fired"], figures["never_fired"]) == (4, [])
 
