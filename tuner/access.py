@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import TrialState
@@ -29,6 +30,12 @@ from tuner.storage import hurried, masked, models, spoken
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Own = TypeVar("Own", bound="Access")
+
+# made once: every transaction asks these
+_STUDY, _TRIAL, bound = models.StudyModel, models.TrialModel, sqlalchemy.bindparam
+_FOUND = sqlalchemy.select(_STUDY.study_id).where(_STUDY.study_id == bound("study"))
+STUDY = {alone: _FOUND.with_for_update(read=not alone) for alone in (False, True)}
+TRIAL = sqlalchemy.select(_TRIAL).where(_TRIAL.study_id == bound("study"), _TRIAL.number == bound("number"))
 
 
 def patient(
@@ -95,9 +102,7 @@ class Access:
 
     def _lock(self, session: Any, alone: bool) -> None:
         """Lock the study's row until the transaction ends: who takes the study waits for who writes."""
-        study = models.StudyModel
-        query = session.query(study.study_id).filter(study.study_id == self.study_id)
-        if query.with_for_update(read=not alone).one_or_none() is None:
+        if session.execute(STUDY[alone], {"study": self.study_id}).one_or_none() is None:
             raise KeyError(self.study_id)
 
     def _refuse_taken(self, session: Any) -> None:
@@ -172,8 +177,7 @@ class Access:
         Raises:
             StorageError: it is gone.
         """
-        trial = models.TrialModel
-        row = session.query(trial).filter(trial.study_id == self.study_id, trial.number == number).one_or_none()
+        row = session.execute(TRIAL, {"study": self.study_id, "number": number}).scalar_one_or_none()
         if row is None:
             raise StorageError(f"{self.where}: trial {number} of study {self.name} is gone; was it deleted?")
         return row

@@ -25,6 +25,10 @@ from tuner.storage import models
 SECONDS = float(os.environ.get("TUNER_LEASE_SECONDS", "60"))
 RENEWALS = 6  # in the length of a lease: some of them may fail or be late
 PROCESS, OWNER = "tuner:process:", "tuner:owner"  # keys: of a study, one a process; of a trial
+OF_STUDY, OF_TRIAL, bound = models.StudySystemAttributeModel, models.TrialSystemAttributeModel, sqlalchemy.bindparam
+# made once: every transaction asks these
+LEASE = sqlalchemy.select(OF_STUDY.value_json).where(OF_STUDY.study_id == bound("study"), OF_STUDY.key == bound("name"))
+OWNED_BY = sqlalchemy.select(OF_TRIAL.value_json).where(OF_TRIAL.trial_id == bound("trial"), OF_TRIAL.key == OWNER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +115,8 @@ def clock(session: Any) -> float:
 
 def leases(session: Any, study_id: int) -> dict[str, Lease]:
     """Return the leases on a study, by the names of their processes."""
-    attribute = models.StudySystemAttributeModel
-    found = session.query(attribute.key, attribute.value_json).filter(
-        attribute.study_id == study_id, attribute.key.startswith(PROCESS, autoescape=True)
+    found = session.query(OF_STUDY.key, OF_STUDY.value_json).filter(
+        OF_STUDY.study_id == study_id, OF_STUDY.key.startswith(PROCESS, autoescape=True)
     )
     named = {key.removeprefix(PROCESS): json.loads(text) for key, text in found}
     return {name: Lease.from_json(name, told) for name, told in named.items()}
@@ -128,8 +131,7 @@ def holder(session: Any, study_id: int) -> tuple[Lease, float] | None:
 
 def lease_of(session: Any, study_id: int, name: str) -> Lease | None:
     """Return a process's lease."""
-    attribute = models.StudySystemAttributeModel
-    text = session.query(attribute.value_json).filter(*_at(study_id, name)).scalar()
+    text = session.execute(LEASE, {"study": study_id, "name": f"{PROCESS}{name}"}).scalar()
     return None if text is None else Lease.from_json(name, json.loads(text))
 
 
@@ -143,7 +145,7 @@ def take(session: Any, study_id: int, process: Process) -> None:
         else:
             _write(session, study_id, replace(other, taken_by=str(process)))
     row = {"study_id": study_id, "key": f"{PROCESS}{process.id}", "value_json": "{}"}
-    session.execute(sqlalchemy.insert(models.StudySystemAttributeModel), [row])
+    session.execute(OF_STUDY.__table__.insert(), [row])
     renew(session, study_id, process)
 
 
@@ -154,35 +156,30 @@ def renew(session: Any, study_id: int, process: Process) -> None:
 
 def drop(session: Any, study_id: int, process: Process) -> None:
     """Remove a process's lease."""
-    query = session.query(models.StudySystemAttributeModel).filter(*_at(study_id, process.id))
+    query = session.query(OF_STUDY).filter(*_at(study_id, process.id))
     query.delete(synchronize_session=False)
 
 
 def _write(session: Any, study_id: int, lease: Lease) -> None:
-    query = session.query(models.StudySystemAttributeModel).filter(*_at(study_id, lease.process.id))
+    query = session.query(OF_STUDY).filter(*_at(study_id, lease.process.id))
     query.update({"value_json": json.dumps(lease.to_json())}, synchronize_session=False)
 
 
 def _at(study_id: int, name: str) -> tuple[Any, Any]:
-    attribute = models.StudySystemAttributeModel
-    return attribute.study_id == study_id, attribute.key == f"{PROCESS}{name}"
+    return OF_STUDY.study_id == study_id, OF_STUDY.key == f"{PROCESS}{name}"
 
 
 def owner_of(session: Any, trial_id: int) -> str | None:
     """Return the name of the process that runs a trial, or ran it to its end."""
-    text = session.query(models.TrialSystemAttributeModel.value_json).filter(*_owner_at(trial_id)).scalar()
+    text = session.execute(OWNED_BY, {"trial": trial_id}).scalar()
     return None if text is None else str(json.loads(text))
 
 
-def own(session: Any, trial_id: int, process: Process | None) -> None:
-    """Let a trial bear a process's name, or nobody's."""
-    attribute = models.TrialSystemAttributeModel
-    session.query(attribute).filter(*_owner_at(trial_id)).delete(synchronize_session=False)
+def own(session: Any, trial_id: int, process: Process | None, new: bool = False) -> None:
+    """Let a trial bear a process's name, or nobody's; a `new` one bears none yet."""
+    if not new:
+        there = (OF_TRIAL.trial_id == trial_id, OF_TRIAL.key == OWNER)
+        session.query(OF_TRIAL).filter(*there).delete(synchronize_session=False)
     if process is not None:
         row = {"trial_id": trial_id, "key": OWNER, "value_json": json.dumps(process.id)}
-        session.execute(sqlalchemy.insert(attribute), [row])
-
-
-def _owner_at(trial_id: int) -> tuple[Any, Any]:
-    attribute = models.TrialSystemAttributeModel
-    return attribute.trial_id == trial_id, attribute.key == OWNER
+        session.execute(OF_TRIAL.__table__.insert(), [row])

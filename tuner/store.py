@@ -315,7 +315,7 @@ class Store(Access):
             if record.label:
                 add(session, models.TrialUserAttributeModel, {"trial_id": row.trial_id}, {"label": record.label})
             if self.process is not None:
-                lease.own(session, row.trial_id, self.process)
+                lease.own(session, row.trial_id, self.process, new=True)
 
     def _is_begun(self, session: Any, record: TrialRecord) -> bool:
         """Tell whether this process began a trial of this number: the connection broke before it was told so."""
