@@ -291,9 +291,9 @@ def test_weights_that_cant_be_written_end_the_run_and_the_trial_runs_again(here:
 
 
 def test_a_locked_database_is_told(here: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tuner import storage
+    from tuner import locking
 
-    monkeypatch.setattr(storage, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(locking, "BUSY_SECONDS", 0.2)
     assert call(capsys, "run", write(here / "small.yaml"), "--trials", "1", "-q").code == 0
     with sqlite3.connect("studies/tuner.db", isolation_level=None) as connection:
         connection.execute("BEGIN EXCLUSIVE")

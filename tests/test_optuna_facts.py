@@ -32,7 +32,7 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tuner.storage import newest_revision
+from tuner.tables import newest_revision
 
 X: dict[str, BaseDistribution] = {"x": FloatDistribution(0.0, 1.0)}
 

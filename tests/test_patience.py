@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 from command import SECONDS, SMALL, call, files, spawn, tuner, write
 
-from tuner import faults, patience, storage, weights
+from tuner import faults, locking, patience, weights
 from tuner.engine import Ended, Unsaved
 from tuner.errors import PassingError, StorageError
+from tuner.locking import BUSY_SECONDS
 from tuner.patience import Patience
-from tuner.storage import BUSY_SECONDS, open_storage
+from tuner.storage import open_storage
 from tuner.tuning import tune
 
 WAITS = re.compile(r"^tuner: .*: waiting for (room|the lock); Ctrl-C stops, nothing is lost$", re.MULTILINE)
@@ -227,7 +228,7 @@ def test_a_lock_that_another_program_holds_is_waited_for_and_said_by_whom(
     database = tmp_path / "studies" / "tuner.db"
     with holding(database, 1.5):
         assert call(capsys, "run", "small.yaml", "--trials", "2").code == 0
-    monkeypatch.setattr(storage, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(locking, "BUSY_SECONDS", 0.2)
     with holding(database, 100) as process:
         try:
             said = call(capsys, "run", "small.yaml", "--trials", "3")

@@ -17,15 +17,16 @@ import pytest
 from command import SECONDS, SMALL, call, files, write
 from optuna.storages import RDBStorage
 
-from tuner import ledger, storage
+from tuner import ledger, sqlite, tables
 from tuner.errors import StorageError
 from tuner.ledger import LEDGER
 from tuner.mending import replacing
 from tuner.planning import prepare
 from tuner.repairing import repair
-from tuner.storage import newest_revision, open_storage
+from tuner.storage import open_storage
 from tuner.store import Store, study_names
 from tuner.study import open_study
+from tuner.tables import newest_revision
 from tuner.tuning import conduct, tune
 
 sys.path.insert(0, str(Path(__file__).parent / "chaos"))
@@ -353,7 +354,7 @@ def downgrade(path: Path, revision: str) -> None:
 def test_tables_of_an_older_optuna_are_refused_and_brought_up_to_date_with_a_backup(
     here: Path, before: Any, capsys: Any
 ) -> None:
-    older = sorted(storage.revisions())[-2]
+    older = sorted(tables.revisions())[-2]
     downgrade(DB, older)
     said = call(capsys, "show", "small")
     assert said.code == 4
@@ -394,7 +395,7 @@ def on_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "22 27 0:21 / /proc rw - proc proc rw\n27 1 254:0 / / rw shared:1 - ext4 /dev/vda rw\n"
         f"40 27 0:50 / {place} rw,relatime shared:2 - nfs4 server:/home rw,vers=4.2\n"
     )
-    monkeypatch.setattr(storage, "MOUNTS", mounts)
+    monkeypatch.setattr(sqlite, "MOUNTS", mounts)
 
 
 def test_a_database_on_a_network_file_system_is_read_but_not_run(here: Path, on_a_network: None, capsys: Any) -> None:

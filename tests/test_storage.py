@@ -24,15 +24,16 @@ import sqlalchemy
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from tuner import storage
+from tuner import locking
 from tuner.config import Score as Rule
 from tuner.curve import Curve
 from tuner.errors import StorageError, TunerError, UsageError
 from tuner.record import StudyRecord, TrialRecord
 from tuner.scoring import score
 from tuner.stopping import finished
-from tuner.storage import masked, open_storage
+from tuner.storage import open_storage
 from tuner.store import Store, study_names
+from tuner.urls import masked
 
 SECRET = "hunter2"
 STUDY = StudyRecord("digits", "study: digits\n", "/", {"seed": 0}, "log_loss", 0, {}, "f", "t", {}, "2026-01-01")
@@ -418,7 +419,7 @@ def test_the_write_ahead_log_and_full_synchronization_are_on(store: Store) -> No
     with store.rdb.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
-        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == storage.BUSY_SECONDS * 1000
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == locking.BUSY_SECONDS * 1000
 
 
 def test_a_transaction_of_a_run_holds_the_write_lock_from_its_start(store: Store, path: Path) -> None:
@@ -442,7 +443,7 @@ def test_who_only_reads_does_not_hold_the_write_lock(path: Path) -> None:
 
 
 def test_a_database_that_another_program_holds_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(locking, "BUSY_SECONDS", 0.05)
     with opened(path) as store, closing(sqlite3.connect(path, isolation_level=None)) as rival:
         rival.execute("BEGIN IMMEDIATE")
         with pytest.raises(StorageError, match="database is locked; another program holds it"):

@@ -32,8 +32,9 @@ from tuner.patience import Patience
 from tuner.record import StudyRecord, TrialRecord
 from tuner.scoring import score
 from tuner.stopping import finished
-from tuner.storage import models, open_storage
+from tuner.storage import open_storage
 from tuner.store import Store, study_names
+from tuner.tables import models
 
 STUDY = StudyRecord("digits", "study: digits\n", "/", {"seed": 0}, "log_loss", 0, {}, "f", "t", {}, "2026-01-01")
 SUGGESTED = {
@@ -205,7 +206,8 @@ WRITER = """
 import sys
 from tuner.lease import this_process
 from tuner.record import TrialRecord
-from tuner.storage import models, open_storage
+from tuner.storage import open_storage
+from tuner.tables import models
 from tuner.store import Store
 from optuna.distributions import FloatDistribution
 from tuner import faults

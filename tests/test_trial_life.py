@@ -28,8 +28,9 @@ from tuner import lease
 from tuner.errors import StorageError, TakenOverError
 from tuner.lease import Lease, this_process
 from tuner.record import StudyRecord, TrialRecord
-from tuner.storage import models, open_storage
+from tuner.storage import open_storage
 from tuner.store import Store
+from tuner.tables import models
 
 STUDY = StudyRecord("life", "study: life\n", "/", {}, "log_loss", 0, {}, "f", "t", {}, "2026-01-01")
 PLACES = st.integers(0, 1 << 10)  # of one among those there are

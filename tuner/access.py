@@ -23,9 +23,12 @@ from tuner.errors import StorageError, TakenOverError
 from tuner.faults import point
 from tuner.guard import undivided
 from tuner.lease import Lease, Process
+from tuner.locking import hurried
 from tuner.patience import Patience
 from tuner.rows import damaged
-from tuner.storage import hurried, masked, models, spoken
+from tuner.speaking import spoken
+from tuner.tables import models
+from tuner.urls import masked
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

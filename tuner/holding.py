@@ -20,8 +20,10 @@ from tuner import lease
 from tuner.best import LOCK
 from tuner.errors import StorageError, UsageError
 from tuner.files import writing
-from tuner.storage import MOMENT, database_file, owned
+from tuner.locking import MOMENT
+from tuner.sqlite import owned
 from tuner.store import Store
+from tuner.urls import database_file
 
 TRIES, INSTANT = 5, 0.05  # to lock a study's folder, and seconds between them
 

@@ -16,8 +16,9 @@ from tuner import ledger
 from tuner.errors import StorageError
 from tuner.ledger import LEDGER
 from tuner.record import StudyRecord, TrialRecord
-from tuner.storage import DamagedError, file_of, masked
+from tuner.speaking import DamagedError
 from tuner.store import Store
+from tuner.urls import file_of, masked
 
 
 def place_of(url: str, folder: Path) -> str:

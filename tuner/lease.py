@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import sqlalchemy
 
-from tuner.storage import models
+from tuner.tables import models
 
 SECONDS = float(os.environ.get("TUNER_LEASE_SECONDS", "60"))
 RENEWALS = 6  # in the length of a lease: some of them may fail or be late

@@ -20,8 +20,11 @@ from optuna.storages import RDBStorage
 from tuner import ledger
 from tuner.errors import StorageError
 from tuner.record import StudyRecord, TrialRecord
-from tuner.storage import alone, first_line, opened, part_of, spoken, sqlite_url, unchecked
+from tuner.speaking import first_line, spoken
+from tuner.sqlite import alone, part_of, unchecked
+from tuner.storage import opened
 from tuner.store import Store, study_names
+from tuner.urls import sqlite_url
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.rows import KEY, add
-from tuner.storage import models
+from tuner.tables import models
 
 DASHBOARD, NOTED, PIECE = "dashboard:", "noted", 2045  # optuna-dashboard's keys, and its length of an attribute
 

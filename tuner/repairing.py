@@ -27,10 +27,12 @@ from tuner.proposing import trial_seed
 from tuner.record import StudyRecord, TrialRecord
 from tuner.restoring import Restored
 from tuner.rows import OtherValueError
-from tuner.storage import DamagedError, MissingError, OlderError, file_of, open_storage, opened
+from tuner.speaking import DamagedError, MissingError, OlderError
+from tuner.storage import open_storage, opened
 from tuner.store import study_names
 from tuner.study import named
 from tuner.telling import counted
+from tuner.urls import file_of
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage

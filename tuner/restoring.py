@@ -32,8 +32,10 @@ from tuner.rows import (
     write_trials,
 )
 from tuner.sealing import seal
-from tuner.storage import masked, models, spoken
+from tuner.speaking import spoken
 from tuner.store import Store
+from tuner.tables import models
+from tuner.urls import masked
 
 
 class Restored(Store):

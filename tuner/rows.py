@@ -18,7 +18,8 @@ from optuna.trial import TrialState
 from tuner import ledger
 from tuner.record import State, StudyRecord, TrialRecord, shown
 from tuner.sealing import seal, unseal
-from tuner.storage import DamagedError, models
+from tuner.speaking import DamagedError
+from tuner.tables import models
 
 KEY = "tuner"
 PARTS = (

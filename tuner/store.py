@@ -47,7 +47,9 @@ from tuner.rows import (
     value_of,
 )
 from tuner.sealing import seal, unseal
-from tuner.storage import DamagedError, masked, models, spoken
+from tuner.speaking import DamagedError, spoken
+from tuner.tables import models
+from tuner.urls import masked
 
 Suggested = Mapping[str, tuple[Any, BaseDistribution]]
 

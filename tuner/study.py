@@ -23,9 +23,11 @@ from tuner.plots import plots
 from tuner.record import StudyRecord, TrialRecord
 from tuner.showing import figures_table
 from tuner.space import Space
-from tuner.storage import DamagedError, MissingError, masked, open_storage
+from tuner.speaking import DamagedError, MissingError
+from tuner.storage import open_storage
 from tuner.store import Store, readable, study_names
 from tuner.telling import number
+from tuner.urls import masked
 
 if TYPE_CHECKING:
     import pandas as pd
