@@ -57,6 +57,9 @@ def bereft():
     session()
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(1000)
+def halted():
+    os.kill(os.getppid(), signal.SIGSTOP)
+    time.sleep(1000)
 def deaf():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(1000)
@@ -114,6 +117,7 @@ RUDENESS = {
     "realtime": lambda: os.kill(os.getpid(), 40),
     "dead": dead,
     "parent": lambda: (os.kill(os.getppid(), signal.SIGKILL), time.sleep(1000)), "bereft": bereft,
+    "halted": halted, "grouped": lambda: os.killpg(os.getpgid(os.getppid()), signal.SIGKILL),
     "group": lambda: os.killpg(0, signal.SIGKILL),
     "asleep": lambda: time.sleep(1000), "in_c": lambda: ctypes.CDLL(None).sleep(1000), "busy": busy, "deaf": deaf,
     "held": held, "shared_out": shared_out,
@@ -163,6 +167,7 @@ FAILS = {
     "dead": DIES + "signal SIGKILL; out of memory?)",
     "parent": DIES,
     "bereft": DIES,
+    "grouped": DIES,
     "group": DIES + "signal SIGKILL; out of memory?)",
     "asleep": TOOK,
     "in_c": TOOK,
@@ -309,6 +314,73 @@ def test_a_fork_server_that_dies_costs_the_trial_that_it_had_and_nothing_else(
     assert (tmp_path / "after").read_bytes() == calm
     assert not strays(engine, mark)
     assert engine.parents.server.process is not before
+
+
+@pytest.fixture
+def pair(plan: Plan, tmp_path: Path) -> Iterator[Processes]:
+    """An engine with two workers, which may be ended in a test."""
+    engine = Processes(2, tmp_path / "data", tmp_path / "features")
+    engine.take(plan.splits)
+    yield engine
+    engine.close()
+
+
+def ends(engine: Processes) -> Failed | Ended:
+    """Train whatever is under way until a task ends."""
+    while isinstance(event := engine.next(SECONDS), Trained):
+        if event.epoch.number < 2:
+            engine.go(event.number)
+        else:
+            engine.stop(event.number, None)
+    assert isinstance(event, Failed | Ended)
+    return event
+
+
+def test_an_idle_worker_that_died_with_the_server_costs_no_trial_anything(plan: Plan, pair: Processes) -> None:
+    pair.start(task(plan, "calm"))
+    pair.start(replace(task(plan, "asleep"), number=1))
+    assert isinstance(ends(pair), Ended)
+    assert pair.parents.server is not None
+    pair.parents.server.process.kill()
+    event = ends(pair)
+    assert isinstance(event, Failed)
+    assert (event.number, event.died) == (1, True)
+    pair.start(replace(task(plan, "calm"), number=1))
+    assert isinstance(ends(pair), Ended)
+
+
+@pytest.mark.parametrize("does", ["parent", "grouped"])
+def test_a_trial_that_kills_its_workers_parent_leaves_other_trials_alone(
+    does: str, plan: Plan, pair: Processes
+) -> None:
+    pair.start(task(plan, "calm"))
+    pair.start(replace(task(plan, does), number=1))
+    assert {event.number: type(event) for event in (ends(pair), ends(pair))} == {0: Ended, 1: Failed}
+    assert pair.parents.server is not None
+    assert pair.parents.server.alive
+
+
+@pytest.mark.slow
+def test_a_trial_that_stops_its_workers_parent_ends_with_the_engine(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNER_TEST_MARK", word := f"mark-{os.getpid()}-halted")
+    engine = Processes(1, tmp_path / "data", tmp_path / "features")
+    engine.take(plan.splits)
+    engine.start(task(plan, "halted"))
+    end = time.monotonic() + SECONDS
+    while not any(is_stopped(process) for process in marked(word)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    engine.close()
+    assert not marked(word)
+
+
+def is_stopped(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
 
 
 def alive(mark: str) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,7 +19,7 @@ from tuner.planning import Plan, prepare
 from tuner.space import Space
 from tuner.tasks import InProcess
 from tuner.tuning import conduct, tune
-from tuner.workers import Processes, early
+from tuner.workers import Parents, Processes, early
 
 
 @pytest.fixture
@@ -226,6 +227,13 @@ def test_workers_that_started_early_train_the_same_and_end_where_they_are_not_ne
     list(retrain(alone, [Again(first_task(plan), 2, tmp_path / "alone")]))
     alone.close()
     assert (tmp_path / "early").read_bytes() == (tmp_path / "alone").read_bytes()
+
+
+def test_workers_that_are_still_starting_are_ended_at_once() -> None:
+    parents = Parents(2)
+    assert parents.server is not None
+    parents.close()
+    assert parents.server.process.returncode == -signal.SIGTERM, "it isn't waited for what it imports"
 
 
 def replace_workers(space: Space, count: int) -> Space:

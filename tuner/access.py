@@ -17,6 +17,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import TrialState
+from sqlalchemy import bindparam
 
 from tuner import lease
 from tuner.errors import StorageError, TakenOverError
@@ -35,10 +36,10 @@ Result = TypeVar("Result")
 Own = TypeVar("Own", bound="Access")
 
 # made once: every transaction asks these
-_STUDY, _TRIAL, bound = models.StudyModel, models.TrialModel, sqlalchemy.bindparam
-_FOUND = sqlalchemy.select(_STUDY.study_id).where(_STUDY.study_id == bound("study"))
+_STUDY, _TRIAL = models.StudyModel, models.TrialModel
+_FOUND = sqlalchemy.select(_STUDY.study_id).where(_STUDY.study_id == bindparam("study"))
 STUDY = {alone: _FOUND.with_for_update(read=not alone) for alone in (False, True)}
-TRIAL = sqlalchemy.select(_TRIAL).where(_TRIAL.study_id == bound("study"), _TRIAL.number == bound("number"))
+TRIAL = sqlalchemy.select(_TRIAL).where(_TRIAL.study_id == bindparam("study"), _TRIAL.number == bindparam("number"))
 
 
 def patient(

@@ -14,17 +14,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from struct import Struct
+from typing import NoReturn
 
-from tuner.supervising import LINUX, PR_SET_CHILD_SUBREAPER, SIGNALS, fork_supervisor, parents_of
+from tuner.supervising import LINUX, PR_SET_CHILD_SUBREAPER, SIGNALS, fork_supervisor, parents_of, send_all
 
 ORDER = Struct("<i")  # the number of one that is to be forked; it comes with the socket that its orders come over
 REPORT = Struct("<ii")  # the number of one that has ended, and its status
-PATIENCE = 30.0  # seconds for the kernel to end what was killed
+PATIENCE, ENDING = 30.0, 5.0  # seconds for the kernel to end what was killed; for a process to end what it started
 
 
 class ForkServer:
@@ -50,8 +51,11 @@ class ForkServer:
         """Have another process forked; it is there once the server has imported all."""
         self.count += 1
         ours, theirs = socket.socketpair()
-        with theirs, suppress(OSError):  # the server has just died: the socket tells, for nobody holds its other end
-            socket.send_fds(self.control, [ORDER.pack(self.count)], [theirs.fileno()])
+        try:
+            with theirs:
+                socket.send_fds(self.control, [ORDER.pack(self.count)], [theirs.fileno()])
+        except OSError:  # it has just died; or it can't be reached, and then it is of no use
+            self.process.kill()
         return Forked(self, self.count, ours)
 
     def status(self, number: int, seconds: float | None = None) -> int | None:
@@ -73,8 +77,7 @@ class ForkServer:
 
     def close(self) -> None:
         """End it, and all that it forked."""
-        with suppress(OSError):
-            self.control.shutdown(socket.SHUT_WR)  # a fork of this process may hold the socket open
+        self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(PATIENCE)
         self.process.kill()
@@ -94,6 +97,13 @@ class Forked:
         """Wait for its end, as `ForkServer.status` does."""
         return self.server.status(self.number, seconds)
 
+    def end(self) -> int:
+        """Return how it ended, of which nothing is to be heard any more; a server that doesn't tell is killed."""
+        if (code := self.wait(PATIENCE)) is None:
+            self.server.process.kill()
+            code = self.server.process.wait()
+        return code
+
     def leave(self) -> None:
         """Let it end: there will be no more orders."""
         with suppress(OSError):
@@ -110,9 +120,9 @@ def _exactly(control: socket.socket, size: int) -> bytes:
     return found if len(found) == size else b""
 
 
-def serve_forks(control: socket.socket, parent: int, work: Callable[[int], None]) -> None:
-    """Fork a worker's parent for each order, until the socket closes or whoever started this process is gone; never
-    return. `work` is what a worker does, told the handle of its pipe.
+def serve_forks(control: socket.socket, parent: int, work: Callable[[int], None]) -> NoReturn:
+    """Fork a worker's parent for each order, until the socket closes or whoever started this process is gone. `work` is
+    what a worker does, told the handle of its pipe.
     """
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -121,29 +131,33 @@ def serve_forks(control: socket.socket, parent: int, work: Callable[[int], None]
     signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
     for each in SIGNALS:
         signal.signal(each, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # whoever started this process may not want to hear of them
     forked, others = dict[int, int](), [each.fileno() for each in (control, signals, woken)]
     with suppress(OSError):  # nobody is there to report to
-        while True:
+        # SIGHUP comes when the parent ends, but also when no more than a thread of it does
+        while os.getppid() == parent:
             ready, _, _ = select.select([control, signals], [], [])
-            came = signals.recv(4096) if signals in ready else b""
-            # SIGHUP comes when the parent ends, but also when no more than a thread of it does
-            if signal.SIGTERM in came or os.getppid() != parent:
+            if signals in ready and signal.SIGTERM in signals.recv(4096):
                 break
-            if control in ready:
-                order, handles, _, _ = socket.recv_fds(control, ORDER.size, 1)
-                if not order:
-                    break
-                with socket.socket(fileno=handles[0]) as orders:
-                    forked[fork_supervisor(orders, work, others)] = ORDER.unpack(order)[0]
+            if control in ready and not _obey(control, forked, work, others):
+                break
             _bury(control, forked)
-    for process in forked:
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGTERM)
-    with suppress(ChildProcessError):
-        while True:
-            _sweep(forked)
-            forked.pop(os.waitpid(-1, 0)[0], None)
+    _end(forked)
     os._exit(0)
+
+
+def _obey(control: socket.socket, forked: dict[int, int], work: Callable[[int], None], others: Sequence[int]) -> bool:
+    """Fork a process by an order, and keep its number; False if there will be no more orders."""
+    order, handles, _, _ = socket.recv_fds(control, ORDER.size, 1)
+    if len(order) < ORDER.size:
+        return False
+    (number,) = ORDER.unpack(order)
+    try:
+        with socket.socket(fileno=handles[0]) as orders:
+            forked[fork_supervisor(orders, work, others)] = number
+    except (OSError, IndexError):  # there may be no more processes, or no more files
+        control.sendall(REPORT.pack(number, 1))
+    return True
 
 
 def _bury(control: socket.socket, forked: dict[int, int]) -> None:
@@ -151,15 +165,39 @@ def _bury(control: socket.socket, forked: dict[int, int]) -> None:
     with suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
             if (number := forked.pop(found[0], None)) is not None:
-                _sweep(forked)
+                until = time.monotonic() + ENDING
+                while _sweep(forked) and time.monotonic() < until:
+                    time.sleep(0.002)
                 control.sendall(REPORT.pack(number, os.waitstatus_to_exitcode(found[1])))
 
 
-def _sweep(forked: dict[int, int]) -> None:
-    """Kill what became a child of this process as its own parent was killed, and what that leaves."""
-    while LINUX and (strays := [each for each, parent in parents_of() if parent == os.getpid() and each not in forked]):
-        for each in strays:
-            with suppress(ProcessLookupError):
-                os.kill(each, signal.SIGKILL)
-            with suppress(ChildProcessError):
-                os.waitpid(each, 0)
+def _sweep(forked: dict[int, int]) -> bool:
+    """Kill what became a child of this process as its own parent was killed; tell whether there was any. What that
+    leaves becomes one in turn.
+    """
+    if not LINUX:
+        return False
+    strays = []
+    with suppress(OSError):
+        strays = [each for each, parent in parents_of() if parent == os.getpid() and each not in forked]
+    for each in strays:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(each, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(each, os.WNOHANG)
+    return bool(strays)
+
+
+def _end(forked: dict[int, int]) -> None:
+    """End what was forked, and what that leaves behind: in good order, but a process that was stopped is killed."""
+    until = time.monotonic() + ENDING
+    send_all(signal.SIGTERM, forked)
+    with suppress(ChildProcessError):
+        while time.monotonic() < until + ENDING:
+            if time.monotonic() >= until:
+                send_all(signal.SIGKILL, forked)
+            _sweep(forked)
+            if (process := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+                forked.pop(process, None)
+            else:
+                time.sleep(0.005)

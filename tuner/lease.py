@@ -19,16 +19,19 @@ from typing import Any
 from uuid import uuid4
 
 import sqlalchemy
+from sqlalchemy import bindparam
 
 from tuner.tables import models
 
 SECONDS = float(os.environ.get("TUNER_LEASE_SECONDS", "60"))
 RENEWALS = 6  # in the length of a lease: some of them may fail or be late
 PROCESS, OWNER = "tuner:process:", "tuner:owner"  # keys: of a study, one a process; of a trial
-OF_STUDY, OF_TRIAL, bound = models.StudySystemAttributeModel, models.TrialSystemAttributeModel, sqlalchemy.bindparam
+OF_STUDY, OF_TRIAL = models.StudySystemAttributeModel, models.TrialSystemAttributeModel
 # made once: every transaction asks these
-LEASE = sqlalchemy.select(OF_STUDY.value_json).where(OF_STUDY.study_id == bound("study"), OF_STUDY.key == bound("name"))
-OWNED_BY = sqlalchemy.select(OF_TRIAL.value_json).where(OF_TRIAL.trial_id == bound("trial"), OF_TRIAL.key == OWNER)
+LEASE = sqlalchemy.select(OF_STUDY.value_json).where(
+    OF_STUDY.study_id == bindparam("study"), OF_STUDY.key == bindparam("name")
+)
+OWNED_BY = sqlalchemy.select(OF_TRIAL.value_json).where(OF_TRIAL.trial_id == bindparam("trial"), OF_TRIAL.key == OWNER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
+from typing import NoReturn
 
 BIRTH, LIMIT, END, SOON = b"b", b"l", b"e", b"s"
 ORDER = Struct("<cid")  # what, of which life; LIMIT: bytes; END: seconds from SIGTERM to SIGKILL; SOON: to SIGKILL, for
@@ -60,7 +61,7 @@ class _Life:
     how: bytes = BY_ITSELF
 
 
-def supervise(control: socket.socket, parent: int, work: Callable[[int], None]) -> None:
+def supervise(control: socket.socket, parent: int, work: Callable[[int], None]) -> NoReturn:
     """Follow the orders that come over a socket until it closes or whoever holds its other end is gone; never return.
     `work` is what a worker does, told the handle of its pipe.
     """
@@ -78,9 +79,20 @@ def fork_supervisor(control: socket.socket, work: Callable[[int], None], others:
     that it is not to hold.
     """
     parent = os.getpid()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what comes at once is the new one's own
-    process = os.fork()
-    if process == 0:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGINT})  # what comes at once is whose it is
+    try:
+        process = os.fork()
+        if process == 0:
+            _be_supervisor(control, parent, work, others)
+        return process
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _be_supervisor(control: socket.socket, parent: int, work: Callable[[int], None], others: Iterable[int]) -> NoReturn:
+    """Supervise in this process, that was just forked, and end it: in a session of its own, with nothing of others."""
+    try:
+        os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for each in SIGNALS:
@@ -88,10 +100,12 @@ def fork_supervisor(control: socket.socket, work: Callable[[int], None], others:
         for other in others:
             os.close(other)
         die_with(parent, signal.SIGHUP)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*SIGNALS, signal.SIGINT})
         supervise(control, parent, work)
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return process
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)  # whatever happens, nothing of what its parent would do next
 
 
 def try_apart(do: Callable[[], str], seconds: float | None) -> str | int | None:
@@ -105,18 +119,20 @@ def try_apart(do: Callable[[], str], seconds: float | None) -> str | int | None:
 
     ours, theirs = socket.socketpair()
     said, written = os.pipe()
-    process = fork_supervisor(theirs, work, [ours.fileno(), said, written])
-    theirs.close()
+    process = 0
     try:
-        with ours, open(said, encoding="utf-8", errors="replace") as file:
+        with ours, theirs, open(said, encoding="utf-8", errors="replace") as file, open(written, "wb") as end:
+            process = fork_supervisor(theirs, work, [ours.fileno(), said, written])
+            theirs.close()
             socket.send_fds(ours, [ORDER.pack(BIRTH, 1, 0.0)], [written])
-            os.close(written)
+            end.close()
             ours.settimeout(seconds)
             status = _end_of(ours)
             text = "" if status is None else file.read()
             return text.removeprefix(SAID) if text.startswith(SAID) else status
     finally:
-        os.waitpid(process, 0)
+        if process:
+            os.waitpid(process, 0)
 
 
 def _end_of(control: socket.socket) -> int | None:
@@ -183,7 +199,7 @@ class _Supervisor:
             elif value:
                 self.life.until = time.monotonic() + value
                 if what == END:
-                    _send_all(signal.SIGTERM, descendants(os.getpid()))
+                    send_all(signal.SIGTERM, descendants(os.getpid()))
             else:
                 self._kill(BY_ORDER)
         return True
@@ -257,7 +273,7 @@ class _Supervisor:
 def sweep() -> None:
     """Kill all that descends from this process: what loses its parent becomes its child, so until there is none."""
     while True:
-        _send_all(signal.SIGKILL, descendants(os.getpid()))
+        send_all(signal.SIGKILL, descendants(os.getpid()))
         try:
             os.waitpid(-1, 0)
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -266,7 +282,8 @@ def sweep() -> None:
             return
 
 
-def _send_all(which: int, processes: Iterable[int]) -> None:
+def send_all(which: int, processes: Iterable[int]) -> None:
+    """Send processes a signal, as far as they are there and may be sent it."""
     for process in processes:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(process, which)

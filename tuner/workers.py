@@ -110,7 +110,11 @@ class Parents:
 
     def take(self) -> Forked:
         """Return one of them, or a new one."""
-        return self.spare.pop() if self.spare else self._fork()
+        while self.spare:
+            if (parent := self.spare.pop()).server.alive:
+                return parent
+            parent.leave()
+        return self._fork()
 
     def _fork(self) -> Forked:
         if self.server is None or not self.server.alive:
@@ -174,6 +178,8 @@ class Processes:
 
     def start(self, task: Task) -> None:
         worker = next(worker for worker in self.workers if worker.task is None)
+        if self._is_dead(worker):  # which costs no trial anything
+            self._renew(worker)
         worker.task, worker.spent = task, task.spent
         if task.config.budget.trial_memory is not None:
             worker.order(LIMIT, float(task.config.budget.trial_memory))
@@ -233,16 +239,24 @@ class Processes:
         return event
 
     def _read_report(self, worker: _Worker) -> None:
-        """Read what a worker's parent has to say; start another one if there is none any more."""
+        """Read what a worker's parent has to say, if it is only that it is no more."""
         try:
             what, life, value, how = REPORT.unpack(worker.parent.control.recv(REPORT.size, socket.MSG_WAITALL))
         except (OSError, struct.error):
-            worker.ended = worker.parent.wait() or 0, BY_PARENT
+            worker.ended = worker.parent.end(), BY_PARENT
             return
         if life == worker.life and what == BORN:
             worker.process = value
         elif life == worker.life:
             worker.ended = value, how
+
+    def _is_dead(self, worker: _Worker) -> bool:
+        """Tell whether a worker without a task, or its parent, has died: nobody listens to it."""
+        while worker.ended is None and wait([worker.parent.control], 0):
+            self._read_report(worker)
+        if worker.ended is None and not worker.parent.server.alive:  # which takes its parent along, in a moment
+            worker.ended = worker.parent.end(), BY_PARENT
+        return worker.ended is not None
 
     def _bury(self, worker: _Worker) -> Event | None:
         """Replace a worker that died, and say how it died; what it said before comes first."""
@@ -306,13 +320,17 @@ class Processes:
 
     def close(self) -> None:
         for worker in self.workers:
+            self._is_dead(worker)  # what there was to hear of it is heard
             worker.parent.leave()  # it ends its worker, as it would if this process were gone
             if worker.pipe is not None:
                 worker.pipe.close()
-        for worker in self.workers:
-            worker.parent.wait(PATIENCE)
         if self.own:
             self.parents.close()
+            return
+        until = time.monotonic() + PATIENCE
+        for worker in self.workers:
+            if worker.process:  # one that hasn't begun yet has nothing to end
+                worker.parent.wait(max(0.0, until - time.monotonic()))
 
 
 def _message(told: bytearray, sign: bytes) -> tuple[float, Event] | None:
