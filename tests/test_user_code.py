@@ -344,7 +344,7 @@ def test_an_idle_worker_that_died_with_the_server_costs_no_trial_anything(plan: 
     pair.parents.server.process.kill()
     event = ends(pair)
     assert isinstance(event, Failed)
-    assert (event.number, event.died) == (1, True)
+    assert (event.number, event.died, event.together) == (1, True, True)
     pair.start(replace(task(plan, "calm"), number=1))
     assert isinstance(ends(pair), Ended)
 
@@ -355,7 +355,10 @@ def test_a_trial_that_kills_its_workers_parent_leaves_other_trials_alone(
 ) -> None:
     pair.start(task(plan, "calm"))
     pair.start(replace(task(plan, does), number=1))
-    assert {event.number: type(event) for event in (ends(pair), ends(pair))} == {0: Ended, 1: Failed}
+    events = {event.number: event for event in (ends(pair), ends(pair))}
+    assert isinstance(events[0], Ended)
+    assert isinstance(failed := events[1], Failed)
+    assert (failed.died, failed.together) == (True, False)
     assert pair.parents.server is not None
     assert pair.parents.server.alive
 

@@ -14,7 +14,7 @@ from command import SMALL, write
 
 import tuner.opening
 from tuner.again import Again, retrain
-from tuner.engine import Ended, Failed, Task, Trained, Unsaved
+from tuner.engine import TOGETHER, Ended, Failed, Task, Trained, Unsaved
 from tuner.planning import Plan, prepare
 from tuner.space import Space
 from tuner.tasks import InProcess
@@ -147,12 +147,12 @@ def test_torchs_settings_are_put_back_when_an_engine_closes(plan: Plan) -> None:
 class Dying(InProcess):
     """Stands for a worker that dies when it is told to stop, some times."""
 
-    deaths = 1
+    deaths, together = 1, False
 
     def stop(self, number: int, save: Path | None, newest: bool = False) -> None:
         if Dying.deaths > 0:
             Dying.deaths -= 1
-            self.events.append(Failed(number, "the worker process died (signal SIGKILL)", died=True))
+            self.events.append(Failed(number, "the worker process died (signal SIGKILL)", True, Dying.together))
         else:
             super().stop(number, save, newest)
 
@@ -177,6 +177,17 @@ def test_a_trial_whose_worker_died_twice_has_failed_and_the_search_goes_on(
     assert [record.state for record in ended] == ["failed", "complete", "complete"]
     assert ended[0].reason == "the worker process died (signal SIGKILL)"
     assert ended[0].score is None
+
+
+@pytest.mark.parametrize(("deaths", "state"), [(2, "complete"), (TOGETHER + 2, "failed")])
+def test_what_takes_all_workers_along_is_held_against_no_trial_unless_it_is_there_each_time(
+    deaths: int, state: str, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner.opening, "InProcess", Dying)
+    monkeypatch.setattr(Dying, "deaths", deaths)
+    monkeypatch.setattr(Dying, "together", True)
+    ended = [record for record in conduct(plan) if record.state != "running"]
+    assert [record.state for record in ended] == [state, "complete", "complete"]
 
 
 def test_every_trial_that_diverges_ends_the_study_with_a_word(tmp_path: Path) -> None:

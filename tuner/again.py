@@ -6,13 +6,14 @@ Decides that a run whose worker died goes on, and when it is given up. Knows not
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from tuner.curve import Epoch
-from tuner.engine import Ended, Engine, Failed, Task, Trained, Unsaved
+from tuner.engine import Deaths, Ended, Engine, Failed, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError
 
 
@@ -61,7 +62,7 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
     Raises:
         StorageError: what a task needs or leaves can't be written.
     """
-    waiting, running, died = iter(jobs), dict[int, tuple[Again, list[Epoch]]](), dict[int, int]()
+    waiting, running, deaths = iter(jobs), dict[int, tuple[Again, list[Epoch]]](), defaultdict[int, Deaths](Deaths)
     while True:
         for job in islice(waiting, engine.slots - len(running)):
             running[job.task.number] = job, []
@@ -83,8 +84,7 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
             continue
         if isinstance(event, Unsaved):
             raise StorageError(event.error)
-        if isinstance(event, Failed) and event.died and len(epochs) > died.get(event.number, -1):
-            died[event.number] = len(epochs)
+        if isinstance(event, Failed) and deaths[event.number].spare(event, (len(epochs),)):
             epochs.clear()
             engine.start(job.task)
             continue

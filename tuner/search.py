@@ -17,7 +17,7 @@ from tuner.checkpoint import forget_state, state_path
 from tuner.config import RunConfig, Stopping, min_epochs
 from tuner.confirmation import TOP, contenders, reserved
 from tuner.curve import Curve, pooled
-from tuner.engine import Ended, Engine, Event, Task, Trained, Unsaved
+from tuner.engine import Deaths, Ended, Engine, Event, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UserCodeError
 from tuner.faults import point
 from tuner.metrics import EXAMPLES, packed, unpacked
@@ -36,7 +36,7 @@ ENOUGH, AT_LEAST = 1.5, 0.5  # times the seconds of an epoch, and seconds, for a
 
 @dataclass(slots=True)
 class _Running:
-    """A trial under way: its record so far, what of it is written, how far it was when its worker died.
+    """A trial under way: its record so far, what of it is written, and how its workers died.
 
     `verdict` ends the run of the present fold; of the first fold it is kept as `first`.
     """
@@ -48,7 +48,7 @@ class _Running:
     first: Verdict | None = None
     written: int = 0
     wrote: float = 0.0
-    died: tuple[int, int] | None = None
+    deaths: Deaths = field(default_factory=Deaths)
 
 
 @dataclass(slots=True)
@@ -209,9 +209,7 @@ class _Loop:
             return self._end(run)
         if isinstance(event, Unsaved):
             raise StorageError(event.error)
-        place = len(run.record.folds), len(self._curve(run))
-        if event.died and (run.died is None or place > run.died):
-            run.died = place
+        if run.deaths.spare(event, (len(run.record.folds), len(self._curve(run)))):
             self._again(run)
             return None
         run.record = replace(run.record, state="failed", score=None, verdict=None, error=event.error)

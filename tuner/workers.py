@@ -265,13 +265,14 @@ class Processes:
         while worker.pipe is not None and wait([worker.pipe], 0):
             if (event := self._read(worker)) is not None:
                 return event
-        (code, how), why, task = worker.ended, worker.why, worker.task
+        (code, how), why, task, parent = worker.ended, worker.why, worker.task, worker.parent
         self._finish(worker)
         if how == BY_MEMORY:
             return Failed(task.number, f"used more than {size_of(task.config.budget.trial_memory)} (--trial-memory)")
         if why or how == BY_ORDER:
             return Failed(task.number, why or CLOSED)
-        return Failed(task.number, f"the worker process died ({cause(code)})", died=True)
+        together = how == BY_PARENT and not parent.server.alive
+        return Failed(task.number, f"the worker process died ({cause(code)})", died=True, together=together)
 
     def _finish(self, worker: _Worker) -> None:
         """Take a worker's task from it, and replace it if it is worn."""
