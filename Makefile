@@ -27,7 +27,7 @@ audit:
 	.audit/bin/pip install --quiet --disable-pip-version-check pip-audit
 	.audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
-# More than two hours of kills, full disks and held locks; its figures go to docs/RELIABILITY.md.
+# About two hours of kills, full disks and held locks; its figures go to docs/RELIABILITY.md.
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos
 

@@ -182,7 +182,7 @@ def look(main: int, data: Path, seen: Seen, began: float) -> None:
             elif b"tuner.workers" in Path(f"/proc/{process}/cmdline").read_bytes():
                 worker = max(worker, found.own)
     with suppress(OSError):
-        seen.files = max(seen.files, sum(file.stat().st_size for file in data.rglob("*.npy")))
+        seen.files = max(seen.files, sum(file.stat().st_size for file in data.parent.glob(f"{data.name}*/**/*.npy")))
     seen.shared, seen.all, seen.worker = max(seen.shared, shared), max(seen.all, total), max(seen.worker, worker)
     if seen.first:
         seen.main = max(seen.main, own)
