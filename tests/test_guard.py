@@ -59,12 +59,8 @@ def test_a_second_signal_cuts_short_nothing_of_what_the_first_one_began(second: 
                 time.sleep(4 * SOON)
                 done.append("given back")
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(StoppedError) as stopped:
-            run()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(StoppedError) as stopped:
+        run()
     assert (stopped.value.code, done) == (128 + signal.SIGINT, ["given back"])
 
 
@@ -86,12 +82,8 @@ def test_a_signal_that_python_drops_in_a_finalizer_is_heeded_after_it(
             time.sleep(8 * SOON)
             done.append("missed")
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(StoppedError) as stopped:
-            run()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(StoppedError) as stopped:
+        run()
     assert (stopped.value.code, done) == (128 + sign, ["dropped"])
     assert capfd.readouterr().err == ""
 
@@ -112,12 +104,8 @@ def test_code_that_swallows_the_first_signal_can_be_stopped_by_a_later_one(monke
             time.sleep(4 * SOON)
             done.append("missed")
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(StoppedError):
-            run()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(StoppedError):
+        run()
     assert done == ["swallowed"]
 
 
@@ -160,10 +148,6 @@ def test_a_signal_waits_until_a_transaction_is_over_but_not_while_that_waits(sig
             time.sleep(4 * SOON)
             done.append("missed")
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(StoppedError) as stopped:
-            write()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(StoppedError) as stopped:
+        write()
     assert (stopped.value.code, done) == (128 + sign, ["whole"] if bad else [])

@@ -13,8 +13,8 @@ import pytest
 from command import SMALL, write
 
 import tuner.opening
-from tuner.again import Again, retrain
-from tuner.engine import TOGETHER, Ended, Failed, Task, Trained, Unsaved
+from tuner.again import TOGETHER, Again, retrain
+from tuner.engine import Ended, Failed, Task, Trained, Unsaved
 from tuner.planning import Plan, prepare
 from tuner.space import Space
 from tuner.tasks import InProcess

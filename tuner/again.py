@@ -13,8 +13,32 @@ from itertools import islice
 from pathlib import Path
 
 from tuner.curve import Epoch
-from tuner.engine import Deaths, Ended, Engine, Failed, Task, Trained, Unsaved
+from tuner.engine import Ended, Engine, Failed, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError
+
+TOGETHER = 10  # times that a trial's worker may die with all others
+
+
+@dataclass(slots=True)
+class Deaths:
+    """How far a trial was (`place`) each time that its worker died: decides whether it is run again.
+
+    It is, unless it got no further than when it died before: then it is to blame. What took all workers along, as what
+    kills the process that forks them, says nothing of one trial, as long as it isn't there each time.
+    """
+
+    place: tuple[int, ...] = ()
+    together: int = 0
+
+    def spare(self, event: Failed, place: tuple[int, ...]) -> bool:
+        """Tell whether a trial that failed is to be run again."""
+        if event.died and event.together and self.together < TOGETHER:
+            self.together += 1
+            return True
+        if not event.died or place <= self.place:
+            return False
+        self.place = place
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,6 @@ from tuner.config import RunConfig
 from tuner.curve import Epoch
 from tuner.data.splits import Splits
 
-TOGETHER = 10  # times that a trial's worker may die with all others
-
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -66,28 +64,6 @@ class Failed:
     error: str
     died: bool = False
     together: bool = False
-
-
-@dataclass(slots=True)
-class Deaths:
-    """How far a trial was (`place`) each time that its worker died: decides whether it is run again.
-
-    It is, unless it got no further than when it died before: then it is to blame. What took all workers along, as what
-    kills the process that forks them, says nothing of one trial, as long as it isn't there each time.
-    """
-
-    place: tuple[int, ...] = ()
-    together: int = 0
-
-    def spare(self, event: Failed, place: tuple[int, ...]) -> bool:
-        """Tell whether a trial that failed is to be run again."""
-        if event.died and event.together and self.together < TOGETHER:
-            self.together += 1
-            return True
-        if not event.died or place <= self.place:
-            return False
-        self.place = place
-        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ Decides what becomes of what a parent leaves behind that was killed: it ends, to
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -21,7 +20,7 @@ from multiprocessing.connection import wait
 from struct import Struct
 from typing import NoReturn
 
-from tuner.supervising import LINUX, PR_SET_CHILD_SUBREAPER, SIGNALS, fork_supervisor, parents_of, send_all
+from tuner.supervising import LINUX, be_parent, fork_supervisor, parents_of, send_all
 
 ORDER = Struct("<i")  # the number of one that is to be forked; it comes with the socket that its orders come over
 REPORT = Struct("<ii")  # the number of one that has ended, and its status
@@ -124,14 +123,7 @@ def serve_forks(control: socket.socket, parent: int, work: Callable[[int], None]
     """Fork a worker's parent for each order, until the socket closes or whoever started this process is gone. `work` is
     what a worker does, told the handle of its pipe.
     """
-    if LINUX:
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    signals, woken = socket.socketpair()
-    woken.setblocking(False)
-    signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
-    for each in SIGNALS:
-        signal.signal(each, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # whoever started this process may not want to hear of them
+    signals, woken = be_parent()
     forked, others = dict[int, int](), [each.fileno() for each in (control, signals, woken)]
     with suppress(OSError):  # nobody is there to report to
         # SIGHUP comes when the parent ends, but also when no more than a thread of it does

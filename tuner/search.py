@@ -13,11 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tuner.again import Deaths
 from tuner.checkpoint import forget_state, state_path
 from tuner.config import RunConfig, Stopping, min_epochs
 from tuner.confirmation import TOP, contenders, reserved
 from tuner.curve import Curve, pooled
-from tuner.engine import Deaths, Ended, Engine, Event, Task, Trained, Unsaved
+from tuner.engine import Ended, Engine, Event, Task, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UserCodeError
 from tuner.faults import point
 from tuner.metrics import EXAMPLES, packed, unpacked

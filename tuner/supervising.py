@@ -50,6 +50,21 @@ def die_with(parent: int, by: int) -> None:
         os._exit(1)
 
 
+def be_parent() -> tuple[socket.socket, socket.socket]:
+    """Let what loses its parent below this process become its child, where the kernel can; return a socket in which
+    each of SIGNALS is a byte from now on, so that one wait is for everything, and its other end.
+    """
+    if LINUX:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    signals, woken = socket.socketpair()
+    woken.setblocking(False)
+    signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+    for each in SIGNALS:
+        signal.signal(each, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # whoever started this process may not want to hear of them
+    return signals, woken
+
+
 @dataclass(slots=True)
 class _Life:
     """A worker: its number among those of this parent, its process, what it may use, when it is to be killed."""
@@ -65,8 +80,6 @@ def supervise(control: socket.socket, parent: int, work: Callable[[int], None]) 
     """Follow the orders that come over a socket until it closes or whoever holds its other end is gone; never return.
     `work` is what a worker does, told the handle of its pipe.
     """
-    if LINUX:
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     supervisor = _Supervisor(control, parent, work)
     with suppress(OSError):  # nobody is there to report to
         supervisor.run()
@@ -95,12 +108,12 @@ def _be_supervisor(control: socket.socket, parent: int, work: Callable[[int], No
         os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         for other in others:
             os.close(other)
         die_with(parent, signal.SIGHUP)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*SIGNALS, signal.SIGINT})
         supervise(control, parent, work)
     except BaseException:
         traceback.print_exc()
@@ -162,11 +175,7 @@ class _Supervisor:
     def __init__(self, control: socket.socket, parent: int, work: Callable[[int], None]) -> None:
         self.control, self.parent, self.work = control, parent, work
         self.life: _Life | None = None
-        self.signals, self.woken = socket.socketpair()  # a signal is a byte in it, so that one wait is for everything
-        self.woken.setblocking(False)
-        signal.set_wakeup_fd(self.woken.fileno(), warn_on_full_buffer=False)
-        for each in SIGNALS:
-            signal.signal(each, lambda *_: None)
+        self.signals, self.woken = be_parent()
 
     def run(self) -> None:
         while True:
