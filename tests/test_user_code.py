@@ -117,7 +117,7 @@ RUDENESS = {
     "realtime": lambda: os.kill(os.getpid(), 40),
     "dead": dead,
     "parent": lambda: (os.kill(os.getppid(), signal.SIGKILL), time.sleep(1000)), "bereft": bereft,
-    "halted": halted, "grouped": lambda: os.killpg(os.getpgid(os.getppid()), signal.SIGKILL),
+    "halted": halted, "grouped": lambda: (os.killpg(os.getpgid(os.getppid()), signal.SIGKILL), time.sleep(1000)),
     "group": lambda: os.killpg(0, signal.SIGKILL),
     "asleep": lambda: time.sleep(1000), "in_c": lambda: ctypes.CDLL(None).sleep(1000), "busy": busy, "deaf": deaf,
     "held": held, "shared_out": shared_out,

@@ -35,16 +35,16 @@ def right(figures: dict[str, Any]) -> bool:
 
 @kills
 def test_killed_workers_lose_and_double_no_trial(folder: Path) -> None:
-    figures = kill_workers(CHOSEN, folder, kills=25, per_study=25, workers=4)
+    figures = kill_workers(CHOSEN, folder, kills=12, per_study=12, workers=4)
     assert right(figures)
-    assert figures["kills"] == 25
+    assert figures["kills"] == 12
 
 
 @kills
 def test_killed_runs_lose_and_double_no_trial(folder: Path) -> None:
-    figures = kill_runs(CHOSEN, folder, kills=10, per_study=10)
+    figures = kill_runs(CHOSEN, folder, kills=5, per_study=5)
     assert right(figures)
-    assert figures["kills"] == 10
+    assert figures["kills"] == 5
 
 
 @others
