@@ -132,7 +132,7 @@ class Model(Section):
 class Regularization(Section):
     """What keeps the network from memorizing."""
 
-    dropout: float = searchable(0.0, "share of units dropped while training", ge=0, lt=1)
+    dropout: float = searchable(0.0, "share of units dropped while training, to the nearest 1/256", ge=0, lt=1)
     l1: float = searchable(0.0, "proximal, decoupled: after each step weights shrink by lr * l1, to exact zeros", ge=0)
     l2: float = searchable(0.0, "decoupled weight decay (AdamW)", ge=0)
     label_smoothing: float = searchable(0.0, "share of the target spread over all classes", ge=0, lt=1)

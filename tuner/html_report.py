@@ -16,12 +16,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import telling
-from tuner.errors import SpaceError
-from tuner.grammar import parse_space, plain_domain
+from tuner.grammar import known_space, plain_domain
 from tuner.plots import Plot, plots
 from tuner.ranking import ranked
 from tuner.record import TrialRecord
@@ -46,7 +44,7 @@ def report(study: Study) -> str:
     from markupsafe import Markup
 
     document, drawn = study.document, plots(study.document, study.trials)
-    best, space = document["best"], _space(study)
+    best, space = document["best"], known_space(study.record.space, study.record.folder)
     return _page().render(
         doc=document, rows=rows_of(document["data"]), took=duration(document["seconds"]),
         created=study.record.created[:10], answer=[telling.typeset(said) for said in telling.answer(document)],
@@ -77,14 +75,6 @@ def _fit(value: Any) -> Any:
     if type(value) is not str:  # markup of ours is of a kind of its own
         return value
     return "\n".join(map(clean, value.split("\n")))
-
-
-def _space(study: Study) -> Space | None:
-    """Return the space that was searched; None of a version with other keys."""
-    try:
-        return parse_space(study.record.space, Path(study.record.folder))
-    except SpaceError:
-        return None
 
 
 def _plotly() -> str:

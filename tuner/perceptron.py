@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from tuner.models import decays
-from tuner.models.layers import WORDS, Dropout
+from tuner.models.layers import BYTES, Dropout
 from tuner.models.mlp import Columns
 
-AHEAD = 1 << 18  # words of dropout that are drawn at once, so that they stay near the processor
+AHEAD = 1 << 18  # units of dropout that are drawn at once, so that they stay near the processor
 CUT_OFF = torch.ops.aten.threshold_backward.grad_input  # ReLU's gradient, written where one wants it
 Norm = nn.BatchNorm1d | nn.LayerNorm
 
 
 @dataclass(frozen=True, slots=True)
 class _Hidden:
-    """A hidden layer: linear, maybe normalized, ReLU, maybe dropout, which zeroes `dropped` of WORDS units."""
+    """A hidden layer: linear, maybe normalized, ReLU, maybe dropout, which zeroes `dropped` of BYTES units."""
 
     linear: nn.Linear
     norm: Norm | None
@@ -35,7 +35,7 @@ class _Hidden:
     @property
     def scale(self) -> float:
         """What the units that stay are multiplied by."""
-        return WORDS / (WORDS - self.dropped)
+        return BYTES / (BYTES - self.dropped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +275,8 @@ class _Chance:
         if n != self.batch:
             return self._draw(n, 1)[0]
         if not self.ahead:
-            words = sum(n * layer.linear.out_features for layer in self.layers)
-            count = max(1, min(self.left, AHEAD // words))
+            units = sum(n * layer.linear.out_features for layer in self.layers)
+            count = max(1, min(self.left, AHEAD // units))
             self.ahead = self._draw(n, count)[::-1]
             self.left = self.left - count or self.batches
         return self.ahead.pop()
@@ -285,12 +285,12 @@ class _Chance:
         sizes = [n * layer.linear.out_features for layer in self.layers]
         starts = [0]
         for size in sizes:
-            starts.append(starts[-1] + 4 * -(-size // 4))  # a layer draws four words at a time
-        draws = torch.empty((count, starts[-1] // 4), dtype=torch.int64).random_(-(2**63), None)
-        words = draws.view(torch.int16)
+            starts.append(starts[-1] + 8 * -(-size // 8))  # a layer draws eight bytes at a time
+        draws = torch.empty((count, starts[-1] // 8), dtype=torch.int64).random_(-(2**63), None)
+        drawn = draws.view(torch.int8)
         masks = []
         for layer, start, size in zip(self.layers, starts, sizes, strict=False):
             mask = torch.empty(count, size)
-            torch.ge(words[:, start : start + size], layer.dropped - WORDS // 2, out=mask)
+            torch.ge(drawn[:, start : start + size], layer.dropped - BYTES // 2, out=mask)
             masks.append(mask.view(count, n, -1).unbind(0))
         return [list(each) for each in zip(*masks, strict=True)]

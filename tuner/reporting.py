@@ -10,15 +10,13 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from tuner.confirmation import Confirmed, Repeat, chosen, confirmed, measures
 from tuner.curve import Measure
 from tuner.diagnosis import at_bounds, diagnose
-from tuner.errors import SpaceError
-from tuner.grammar import parse_space
+from tuner.grammar import known_space
 from tuner.ranking import difference
 from tuner.record import BASELINE, StudyRecord, TrialRecord, epochs_of
 from tuner.scoring import LOSS, LOWER_IS_BETTER
@@ -113,10 +111,8 @@ def _diagnosis(
     """Return how the chosen trial and the baseline fit, and the ranges whose best trials lie at a bound."""
     fits = {"best": best, "baseline": baseline}
     found = {name: diagnose(record) if record else None for name, record in fits.items()}
-    try:
-        bounds = at_bounds(parse_space(study.space, Path(study.folder)), records)
-    except SpaceError:  # of a version with other keys
-        bounds = []
+    space = known_space(study.space, study.folder)
+    bounds = at_bounds(space, records) if space else []
     return {
         **{name: {key: _plain(value) for key, value in asdict(each).items()} if each else None
            for name, each in found.items()},

@@ -13,32 +13,33 @@ from torch import Tensor, nn
 
 Normalization = Literal["none", "batch", "layer"]
 
-WORDS = 1 << 16
+BYTES = 1 << 8  # values of a byte, of which chance gives eight at a time
 
 
 class Dropout(nn.Module):
     """Zero a share of the units while training and scale the others so that the mean stays (Srivastava et al. 2014).
 
-    Does what `nn.Dropout` does, in a third of the time on a CPU: the mask is drawn as 16-bit words, four to a
-    random number, which rounds the share to a multiple of 1/65536. Draws from torch's global generator.
+    Does what `nn.Dropout` does, in a fraction of the time on a CPU: the mask is drawn as bytes, eight to a random
+    number, which rounds the share to a multiple of 1/256; the scale is that of the rounded share. Draws from torch's
+    global generator.
     """
 
     def __init__(self, share: float) -> None:
         super().__init__()
-        self.dropped = min(round(share * WORDS), WORDS - 1)
+        self.dropped = min(round(share * BYTES), BYTES - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x with units zeroed, x itself in evaluation mode."""
         if not self.training:
             return x
-        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        words = draws.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = words >= self.dropped - WORDS // 2
-        return x * (kept.to(x.dtype) * (WORDS / (WORDS - self.dropped)))
+        draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        drawn = draws.view(torch.int8)[: x.numel()].view(x.shape)
+        kept = drawn >= self.dropped - BYTES // 2
+        return x * (kept.to(x.dtype) * (BYTES / (BYTES - self.dropped)))
 
     def extra_repr(self) -> str:
         """Return the share of units dropped, for `print(model)`."""
-        return f"{self.dropped / WORDS:.4g}"
+        return f"{self.dropped / BYTES:.4g}"
 
 
 def drop(share: float) -> list[nn.Module]:
