@@ -17,7 +17,7 @@ from typing import Any
 from tuner.errors import PassingError, StorageError, no_room
 from tuner.faults import point
 from tuner.sealing import seal, sealed, unseal
-from tuner.whole import whole
+from tuner.whole import settle, whole
 
 LEDGER = "ledger.jsonl"
 ABOUT = "ledger"
@@ -59,11 +59,6 @@ def begin(path: Path, entries: Iterable[Entry]) -> None:
     try:
         with whole(path) as file:
             file.writelines(_line(entry) for entry in entries)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     except OSError as error:
         raise _unwritten(path, error) from error
 
@@ -93,6 +88,8 @@ def append(path: Path, *entries: Entry, durable: bool = True) -> None:
                 os.fsync(file)
         finally:
             os.close(file)
+        if durable and not size:  # it is new
+            settle(path.parent)
         if ends:
             point("after_ledger")
     except OSError as error:

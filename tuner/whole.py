@@ -34,7 +34,7 @@ def whole(path: Path, durable: bool = True, mode: int = 0o600) -> Iterator[Binar
     (less the process's mask) says otherwise.
 
     Raises:
-        OSError: it can't be written; then nothing has changed.
+        OSError: it can't be written; then nothing has changed, or all is there but may not be on the disk.
     """
     path.parent.mkdir(0o700, parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
@@ -45,5 +45,20 @@ def whole(path: Path, durable: bool = True, mode: int = 0o600) -> Iterator[Binar
             if durable:
                 os.fsync(file.fileno())
         os.replace(part, path)
+        if durable:
+            settle(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def settle(folder: Path) -> None:
+    """Wait until the names of a folder's files are on the disk, too.
+
+    Raises:
+        OSError: that can't be done.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -108,7 +108,7 @@ SCENARIOS = {
         "{rounds} times {processes} processes that make the database, all asking for one study",
     ),
     "crowd": _scenario(
-        "many may work in one storage", ".concurrency:crowd", {"rounds": 1}, "rounds",
+        "many may work in one storage", ".concurrency:crowd", {"rounds": 1}, "trials",
         "SQLite: {sqlite}; PostgreSQL: {postgresql}",
     ),
     "inputs": _scenario(
@@ -197,9 +197,8 @@ def page(kept: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [_row(name, scenario, kept.get(name)) for name, scenario in SCENARIOS.items()]
     newest = max(kept.values(), key=lambda each: each["date"])
     versions = ", ".join(f"{name} {number}" for name, number in newest["versions"].items())
-    head = (
-        "| promise | what was done | went wrong | so the rate is below | seed, seconds, date |\n|---|---|---|---|---|"
-    )
+    titles = ("promise", "what was done", "went wrong", "so the rate is below", "seed, seconds, date, revision")
+    head = f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|"
     table = "\n".join([head, *rows])
     return template.format(table=table, versions=versions, machine=newest["machine"], notes=_notes(kept))
 
@@ -218,9 +217,8 @@ def _row(name: str, scenario: Scenario, result: Mapping[str, Any] | None) -> str
     said = (
         ", ".join(f"{kind} {count}" for kind, count in kinds.items()) if isinstance(kinds, Mapping) and kinds else wrong
     )
-    return (
-        f"| {scenario.promise} | {done} | {said} | {bound} | {result['seed']}, {figures['seconds']}, {result['date']} |"
-    )
+    when = f"{result['seed']}, {figures['seconds']}, {result['date']}, {result['revision']}"
+    return f"| {scenario.promise} | {done} | {said} | {bound} | {when} |"
 
 
 def _notes(kept: Mapping[str, Mapping[str, Any]]) -> str:

@@ -7,6 +7,7 @@ gets a study that several want, and whether what many write at once is all there
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -152,7 +153,8 @@ def crowd(
             done["postgresql"] = f"not run: {error}"
             continue
         done["postgresql"], lost, errors = found[0], lost + found[1], errors + found[2]
-    return {"rounds": rounds, **done, **_told(errors, lost=lost)}
+    written = rounds * (math.prod(sqlite) + ("not run" not in done["postgresql"]) * math.prod(server))
+    return {"rounds": rounds, "trials": written, **done, **_told(errors, lost=lost)}
 
 
 def write_at_once(url: str, processes: int, trials: int) -> tuple[str, int, list[str]]:

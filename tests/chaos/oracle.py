@@ -24,6 +24,7 @@ from .witness import digest
 
 ENDED = re.compile(r"^ +(\d+)  .* (complete|pruned|failed)\b", re.MULTILINE)
 OVER = ("COMPLETE", "PRUNED", "FAIL")
+PARENT_AND_WORKER = 2  # processes; who takes more along is the one that forks all of them
 ROWS = {  # what a trial's row and its rows in other tables hold, none of which may change once it has ended
     "trial": "SELECT state, datetime_start, datetime_complete FROM trials WHERE trial_id = ?",
     "values": "SELECT objective, value, value_type FROM trial_values WHERE trial_id = ? ORDER BY objective",
@@ -140,7 +141,7 @@ class Oracle:
     killed: set[int] = field(default_factory=set)  # processes that the harness has killed
     runs: list[Run] = field(default_factory=list)
     found: list[Violation] = field(default_factory=list)
-    deaths: Counter[int | None] = field(default_factory=Counter)  # by a trial's seed; None where it isn't known
+    deaths: Counter[int] = field(default_factory=Counter)  # of workers, by the seed of the trial that they had
     gave_up: list[int] = field(default_factory=list)  # trials whose worker was killed twice at one place
 
     def began(self, run: Run) -> Run:
@@ -148,11 +149,20 @@ class Oracle:
         return run
 
     def kills(self, pid: int) -> None:
-        """Note that a process is about to be killed, and with it those that it has started."""
-        those = self.place.below(pid)
-        seeds = {line.seed for line in self.newest().values() if line.pid in those and line.epoch < EPOCHS}
+        """Note that a process is about to be killed, and with it those that it has started.
+
+        A worker that hasn't told anything yet has one of the trials that run and that no other worker is at.
+        """
+        those, lines = self.place.below(pid), self.newest()
+        seeds = {lines[each].seed for each in those if each in lines}
+        if not seeds or len(those) > PARENT_AND_WORKER:
+            others = set(self.place.workers()) - those
+            taken = {lines[each].seed for each in others if each in lines and lines[each].epoch < EPOCHS}
+            now = stored(self.place.database) if self.place.database.exists() else {}
+            running = {trial_seed(number, self.seed) for number, kept in now.items() if kept.state == "RUNNING"}
+            seeds |= running - taken
         self.killed |= those
-        self.deaths.update(seeds or {None})
+        self.deaths.update(seeds)
 
     def newest(self) -> dict[int, Told]:
         """Return the newest line of each process of the newest run."""
@@ -211,7 +221,7 @@ class Oracle:
     def _compare(self, kept: Kept, same: Mapping[str, Any] | None) -> None:
         if same is None or kept.essence() == same:
             return
-        mine, deaths = kept.essence(), self.deaths[None] + self.deaths[trial_seed(kept.number, self.seed)]
+        mine, deaths = kept.essence(), self.deaths[trial_seed(kept.number, self.seed)]
         if "worker process died" in kept.record.get("error", "") and deaths > 1:
             self.gave_up.append(kept.number)  # else code that always ends its process would be run for ever
             return

@@ -20,11 +20,11 @@ from tuner.faults import GO, POINTS, WAIT
 
 from .kills import PAUSE, Figures, figures, reference
 from .oracle import OVER, Oracle, Violation
-from .runs import SEED, Place, Run, cleaned, start, until
+from .runs import EPOCHS, SEED, Place, Run, cleaned, start, until
 
 ACTIONS = ("kill9", "stop", "enospc", "eio", WAIT)
 IN_WORKERS = ("before_epoch", "before_checkpoint", "in_checkpoint", "after_checkpoint")
-OFTEN = {"before_write": 10, "in_write": 10, "after_write": 10, "before_epoch": 20}  # passed many times in a trial
+OFTEN = {"before_write": 10, "in_write": 10, "after_write": 10, "before_epoch": EPOCHS}  # passed many times in a trial
 STOPPED = 1.5  # seconds from SIGSTOP to SIGCONT
 SLOW = 0.2  # seconds of an epoch: a trial takes more than two, so that it has checkpoints, one a second
 GIVE_UP = 40.0  # seconds in which a fault has shown what it does

@@ -84,6 +84,34 @@ def found(place: Place, between: Callable[[Place], object], said: str = "", code
     return {each.kind for each in oracle.finish(run, TRIALS, reference)}
 
 
+@pytest.mark.parametrize(("deaths", "kinds"), [({1: 2}, set()), ({1: 1}, {"failed"}), ({0: 2, 2: 2}, {"failed"})])
+def test_a_trial_may_fail_with_its_worker_only_if_its_own_was_killed_twice(
+    place: Place, deaths: dict[int, int], kinds: set[str]
+) -> None:
+    oracle = Oracle(place, SEED)
+    reference = {number: kept.essence() for number, kept in oracle.look().items()}
+    oracle.seen.clear()
+    record = json.dumps({"seed": trial_seed(1, SEED), "error": "the worker process died (signal SIGKILL)"})
+    sql(
+        "UPDATE trials SET state = 'FAIL' WHERE number = 1",
+        f"UPDATE trial_system_attributes SET value_json = '{record}' WHERE trial_id = 2",
+    )(place)
+    oracle.deaths.update({trial_seed(number, SEED): count for number, count in deaths.items()})
+    run = oracle.began(finished(place))
+    assert {each.kind for each in oracle.finish(run, TRIALS, reference)} == kinds
+    assert oracle.gave_up == [1] * (not kinds)
+
+
+def test_a_killed_worker_that_told_nothing_had_a_trial_that_runs_and_that_no_other_is_at(place: Place) -> None:
+    sql("UPDATE trials SET state = 'RUNNING' WHERE number > 0")(place)
+    oracle = Oracle(place, SEED)
+    oracle.began(finished(place)).process.wait()
+    oracle.kills(2**22 + 1)  # beyond any process there is
+    assert dict(oracle.deaths) == {trial_seed(1, SEED): 1, trial_seed(2, SEED): 1}
+    oracle.kills(12)
+    assert dict(oracle.deaths) == {trial_seed(1, SEED): 1, trial_seed(2, SEED): 2}
+
+
 def sql(*statements: str) -> Callable[[Place], None]:
     def run(place: Place) -> None:
         with closing(sqlite3.connect(place.database)) as connection:
