@@ -241,6 +241,16 @@ def test_the_state_of_another_run_is_not_taken(state: tuple[Path, str], tmp_path
     assert [newest(path, other) for other in others] == [None] * 3
 
 
+def test_the_state_of_other_code_of_tuners_own_is_not_taken(
+    state: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, key = state
+    task, splits = task_of("average", tmp_path)
+    assert key_of(task.config, 7, splits, tmp_path) == key
+    monkeypatch.setattr("tuner.checkpoint.this_code", lambda: "SHA-256 of another")
+    assert newest(path, key_of(task.config, 7, splits, tmp_path)) is None
+
+
 def test_a_state_of_a_model_that_was_changed_since_counts_as_none(tmp_path: Path) -> None:
     task, splits = task_of("own", tmp_path)
     task = replace(task, state=tmp_path / "state")

@@ -82,6 +82,20 @@ def test_what_differs_is_said_and_is_a_failure(tmp_path: Path, key: str, what: s
     assert "nothing is known to have changed since" in said.out
 
 
+def test_other_code_of_tuners_own_is_named(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuner.planning.this_code", lambda: "SHA-256 of another")
+    tune(write(tmp_path / "small.yaml"), trials=1, confirm=False, studies_dir=tmp_path / "studies")
+    monkeypatch.undo()
+    with sqlite3.connect(tmp_path / "studies" / "tuner.db") as connection:
+        where, covered = "key = 'tuner' AND trial_id = 1", about("small", 0, "complete")
+        (text,) = connection.execute(f"SELECT value_json FROM trial_system_attributes WHERE {where}").fetchone()
+        record = unseal(text, covered)[0] | {"weights": ["0" * 64]}
+        connection.execute(f"UPDATE trial_system_attributes SET value_json = ? WHERE {where}", [seal(record, covered)])
+    connection.close()
+    said = call(capsys, "replay", "small", "--trial", "0", "--studies-dir", tmp_path / "studies")
+    assert "changed since: tuner's code SHA-256 of another -> SHA-256" in said.out
+
+
 @pytest.mark.slow
 def test_code_that_was_changed_is_named(tmp_path: Path, capsys: Any) -> None:
     write(tmp_path / "mynet.py", NET.format(units=5))

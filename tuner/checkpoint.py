@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from tuner.config import RunConfig, min_epochs
 from tuner.curve import Curve, Epoch
 from tuner.data.splits import Splits
 from tuner.faults import point
+from tuner.identity import this_code, this_version
 from tuner.own_code import code_of
 from tuner.whole import whole
 
@@ -55,7 +55,7 @@ def key_of(config: RunConfig, seed: int, splits: Splits, folder: Path) -> str:
 
     told = {name: value for name, value in config.flat().items() if not name.startswith("budget.")}
     code = code_of([config.model.family] if ":" in config.model.family else [], folder)
-    text = json.dumps([told, seed, torch.__version__, version("overfit-tuner"), code], sort_keys=True, default=str)
+    text = json.dumps([told, seed, torch.__version__, this_version(), this_code(), code], sort_keys=True, default=str)
     rows = (splits.train.rows, splits.val.rows)
     return hashlib.sha256(text.encode() + b"".join(part.tobytes() for part in rows)).hexdigest()
 

@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from tuner.augment.image import CHANGES
 from tuner.config import RunConfig
 from tuner.data.splits import Encoder, Part, Shape, Splits, Standard, Target
 from tuner.errors import PassingError, StorageError, no_room
+from tuner.identity import this_code, this_version
 from tuner.models.pretrained import Transfer
 
 VIEWS = 2
@@ -191,7 +191,7 @@ class _Rows:
 def _name(model: Transfer, splits: Splits, rows: _Rows, config: RunConfig) -> str:
     """Return a name for features: the same whenever they are."""
     settings = [config.model.unfrozen, config.model.resolution, config.augmentation.flip, list(CHANGES)]
-    versions = [torch.__version__, version("overfit-tuner")]
+    versions = [torch.__version__, this_version(), this_code()]
     stored = [splits.encoder.standard.unit, CHUNK, splits.train.x.shape[1:], str(splits.train.x.dtype)]
     about = [model.backbone.sha256, *settings, *versions, *stored]
     found = hashlib.sha256(json.dumps(about).encode())

@@ -27,6 +27,7 @@ from tuner.data.splits import Splits
 from tuner.defaults import default_model
 from tuner.errors import UsageError, UserCodeError
 from tuner.grammar import Override, dump_space, read_space
+from tuner.identity import this_code, this_version
 from tuner.metrics import null_loss
 from tuner.own_code import code_of
 from tuner.proposing import first_trials
@@ -101,7 +102,7 @@ def versions_of(space: Space) -> dict[str, str]:
     source = space.config.data.source
     own = [*own_families(space), *([source] if ":" in source and not source.startswith("sklearn:") else [])]
     return {
-        "python": platform.python_version(), "tuner": version("overfit-tuner"),
+        "python": platform.python_version(), "tuner": this_version(), "tuner's code": this_code(),
         **{name: version(name) for name in VERSIONS}, "processor": _processor(), **code_of(own, space.folder),
     }  # fmt: skip
 
