@@ -5,7 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sqlite3
 import tempfile
+from collections.abc import Callable
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
@@ -114,6 +117,45 @@ def copied(path: Path) -> None:
     shutil.copytree(studies(), path)
 
 
+def with_bytes(change: Callable[[bytes], bytes]) -> Content:
+    """Return studies whose database was changed as a file."""
+
+    def made(path: Path) -> None:
+        copied(path)
+        (path / "tuner.db").write_bytes(change((path / "tuner.db").read_bytes()))
+
+    return made
+
+
+def with_sql(*statements: str) -> Content:
+    """Return studies whose database was changed by SQL."""
+
+    def made(path: Path) -> None:
+        copied(path)
+        with closing(sqlite3.connect(path / "tuner.db", isolation_level=None)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    return made
+
+
+DAMAGED: dict[str, Content] = {
+    "of 0 bytes": with_bytes(lambda _: b""),
+    "of garbage": with_bytes(lambda _: bytes(range(256)) * 64),
+    "cut in half": with_bytes(lambda held: held[: len(held) // 2]),
+    "of a newer Optuna": with_sql("UPDATE alembic_version SET version_num = 'v9.9.9.z'"),
+    "of a newer schema": with_sql("UPDATE version_info SET schema_version = 99"),
+    "without a table": with_sql("DROP TABLE trial_values"),
+    "without a column": with_sql("ALTER TABLE trials DROP COLUMN datetime_complete"),
+    "without trials that had ended": with_sql(
+        "DELETE FROM trial_values", "DELETE FROM trial_params", "DELETE FROM trial_user_attributes",
+        "DELETE FROM trial_system_attributes", "DELETE FROM trial_intermediate_values", "DELETE FROM trials",
+    ),
+    "with a changed record": with_sql(
+        "UPDATE trial_system_attributes SET value_json = replace(value_json, 'complete', 'cOmplete')"
+    ),
+}  # fmt: skip
+
 FILES: dict[str, Content] = {"small.yaml": SMALL, "my.csv": TABLE}
 MADE = {**FILES, "studies": copied}
 
@@ -127,5 +169,6 @@ CASES = {
     **{f"nothing complete: {name}": Case(2, words, MADE) for name, words in NOTHING_COMPLETE.items()},
     "storage: a folder": Case(4, ("list", "--storage", "sqlite:///my.db"), {"my.db": Path.mkdir}),
     "storage: another program's file": Case(4, ("run", "small.yaml", "--storage", "sqlite:///my.csv"), FILES),
+    **{f"storage: {name}": Case(4, ("show", "small"), {**FILES, "studies": made}) for name, made in DAMAGED.items()},
     "storage: studies is a file": Case(4, ("run", "small.yaml"), {**FILES, "studies": "mine"}),
 }
