@@ -167,12 +167,16 @@ def _wrong(figures: Figures) -> int:
     return found if isinstance(found, int) else len(found)
 
 
+def _git(*words: str) -> str:
+    return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=False).stdout.strip()
+
+
 def _where() -> dict[str, Any]:
     """Return when and on what a scenario was run."""
     names = ("overfit-tuner", "optuna", "torch", "sqlalchemy")
-    revision = subprocess.run(
-        ["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    revision = _git("describe", "--always")
+    if _git("status", "--porcelain", "--", ".", *(f":!{each.relative_to(ROOT)}" for each in (RESULTS, PAGE))):
+        revision += "-dirty"  # but for what is written here itself
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()), "revision": revision,
