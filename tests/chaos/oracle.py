@@ -161,7 +161,7 @@ class Oracle:
             now = stored(self.place.database) if self.place.database.exists() else {}
             running = {trial_seed(number, self.seed) for number, kept in now.items() if kept.state == "RUNNING"}
             seeds |= running - taken
-        self.killed |= those
+        self.killed |= those | self.place.below(pid)  # those, too, that it has started since they were looked for
         self.deaths.update(seeds)
 
     def newest(self) -> dict[int, Told]:
