@@ -222,7 +222,7 @@ def soft_threshold(weights: Sequence[Tensor], shrink: float) -> None:
     """w <- sign(w) max(|w| - shrink, 0) in place, so that small weights become exact zeros."""
     for weight in weights:
         own = weight.detach()
-        nn.functional.softshrink(own, shrink, out=own)  # type: ignore[call-arg]
+        nn.functional.softshrink(own, shrink, out=own)  # type: ignore[call-arg]  # torch has it, its stub not
 
 
 def _schedule(config: RunConfig, per_epoch: int) -> Callable[[int], float]:

@@ -236,7 +236,9 @@ def _notes(kept: Mapping[str, Mapping[str, Any]]) -> str:
             what = "the lock couldn't be held at"
             lines.append(f"- `{name}`: {what} {', '.join(unlocked)}, where the process itself holds it.")
         if gave_up := figures.get("gave_up"):
-            lines.append(f"- `{name}`: {gave_up} trials failed as their workers died again and again at one place.")
+            lines.append(
+                f"- `{name}`: {gave_up} trials failed, as they may, since their workers were killed more than once."
+            )
         examples = [" ".join(example.split())[:300] for example in figures.get("examples", ())[:5]]
         lines += [f"- `{name}` went wrong: `{example}`" for example in examples]
     if "points" in kept and not kept["points"]["figures"].get("never_fired"):
