@@ -162,7 +162,10 @@ def test_a_run_on_a_disk_that_fills_up_goes_on_when_there_is_room(disk: Path, wo
         process.kill()
     assert process.returncode == 0, said + err
     assert GOES_ON.search(err)
-    assert states(disk) == ["COMPLETE"] * 6
+    ended = states(disk)
+    # whether a trial of so many epochs overfits is told by figures whose last bits are the machine's
+    assert len(ended) == 6
+    assert set(ended) <= {"COMPLETE", "PRUNED"}
     assert not list(disk.rglob("*.part"))
 
 
