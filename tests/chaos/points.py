@@ -77,7 +77,7 @@ def fault_points(
 ) -> Figures:  # fmt: skip
     """Have every action happen at every point, once a round; those that end a run one a run, the others together."""
     chance, started, found = random.Random(seed), time.monotonic(), list[Violation]()
-    planned, never, failed, unlocked = list[Fault](), list[str](), 0, list[str]()
+    planned, never, failed, gave_up, unlocked = list[Fault](), list[str](), 0, 0, list[str]()
     for each in range(rounds):
         faults = list(_planned(points, actions, chance))
         chance.shuffle(faults)
@@ -103,12 +103,12 @@ def fault_points(
                 told = oracle.finish(run, trials, reference(folder, 8 * per_study + 4))
                 # whoever trains can do nothing when its own epoch fails but say so
                 wanted = [v for v in told if v.kind == "failed" and "before_epoch" in v.text and "as planned" in v.text]
-                failed += len(wanted)
+                failed, gave_up = failed + len(wanted), gave_up + len(oracle.gave_up)
                 found += [violation for violation in told if violation not in wanted]
                 never += [str(fault) for fault in (*plan[0], *plan[1]) if not marks.there(fault)]
     return figures(
         found, started, planned=len(planned), fired=len(planned) - len(never), never_fired=sorted(never),
-        trials_failed_as_planned=failed, not_locked=sorted(unlocked), hold=hold,
+        trials_failed_as_planned=failed, gave_up=gave_up, not_locked=sorted(unlocked), hold=hold,
     )  # fmt: skip
 
 
@@ -168,7 +168,8 @@ def _pass(oracle: Oracle, marks: Marks, run: Run, faults: Sequence[Fault], hold:
                 _go_on(oracle.place)
             elif fault.action == "kill9":
                 until(lambda: there - set(oracle.place.workers()) - oracle.killed, 5.0)
-                oracle.killed |= there - set(oracle.place.workers())
+                time.sleep(0.05)  # others may have ended before, as they had no more to do
+                oracle.died(there - set(oracle.place.workers()))
             elif fault.action == WAIT and not _hold(oracle.place.database, marks.folder / f"{fault}{GO}", hold):
                 unlocked.append(str(fault))
         there.update(oracle.place.workers())
