@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -86,6 +88,31 @@ def test_a_signal_that_python_drops_in_a_finalizer_is_heeded_after_it(
         run()
     assert (stopped.value.code, done) == (128 + sign, ["dropped"])
     assert capfd.readouterr().err == ""
+
+
+def test_ctrl_c_that_python_drops_while_the_program_is_loaded_ends_it_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from tuner.__main__ import main
+
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(SOON)
+
+    class Loading(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            if name != "main":
+                raise AttributeError(name)
+            Dying()
+            time.sleep(8 * SOON)
+            return lambda: None
+
+    monkeypatch.setitem(sys.modules, "tuner.cli", Loading("tuner.cli"))
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 130
+    assert capfd.readouterr().err == "tuner: stopped before it had begun\n"
 
 
 def test_code_that_swallows_the_first_signal_can_be_stopped_by_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,12 @@ import sys
 def main() -> None:
     """Run the command line."""
     try:
-        from tuner.cli import main as run
+        from tuner.guard import heeded
 
-        run()
+        with heeded():
+            from tuner.cli import main as run
+
+            run()
     except KeyboardInterrupt:
         print("tuner: stopped before it had begun", file=sys.stderr)
         sys.exit(130)

@@ -72,6 +72,25 @@ def stoppable() -> Iterator[None]:
             signal.signal(sign, handler)
 
 
+@contextmanager
+def heeded() -> Iterator[None]:
+    """Have Ctrl-C come again a moment later where Python drops it, as in a finalizer: while the program is loaded,
+    imports call such ones.
+    """
+
+    def swallowed(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            _send_again(signal.SIGINT)
+        else:
+            told(unraisable)
+
+    told, sys.unraisablehook = sys.unraisablehook, swallowed
+    try:
+        yield
+    finally:
+        sys.unraisablehook = told
+
+
 def _send_again(sign: int) -> None:
     again = threading.Timer(SOON, os.kill, (os.getpid(), sign))
     again.daemon = True

@@ -156,26 +156,26 @@ class Oracle:
         those, lines = self.place.below(pid), self.newest()
         seeds = {lines[each].seed for each in those if each in lines}
         if not seeds or len(those) > PARENT_AND_WORKER:
-            seeds |= self._at_nobody(those, lines)
+            others = set(self.place.workers()) - those
+            taken = {lines[each].seed for each in others if each in lines and lines[each].epoch < EPOCHS}
+            now = stored(self.place.database) if self.place.database.exists() else {}
+            running = {trial_seed(number, self.seed) for number, kept in now.items() if kept.state == "RUNNING"}
+            seeds |= running - taken
         self.killed |= those | self.place.below(pid)  # those, too, that it has started since they were looked for
         self.deaths.update(seeds)
 
-    def died(self, pids: set[int]) -> None:
-        """Note the workers that are gone, of which one has killed itself as it was planned, and the trial that it had:
-        those that had trained theirs to its end weren't killed.
+    def died(self) -> bool:
+        """Note that a worker has killed itself as it was planned: one that is gone before it had trained its trial to
+        the end, or whose trial still isn't over. Return whether there is one that wasn't noted yet.
         """
-        lines = self.newest()
-        seeds = {lines[pid].seed for pid in pids - self.killed if pid in lines and lines[pid].epoch < EPOCHS}
-        self.killed |= pids
-        self.deaths.update(seeds or self._at_nobody(pids, lines))
-
-    def _at_nobody(self, those: set[int], lines: Mapping[int, Told]) -> set[int]:
-        """Return the trials that run, by their seeds, and that no worker but those is at."""
-        others = set(self.place.workers()) - those
-        taken = {lines[each].seed for each in others if each in lines and lines[each].epoch < EPOCHS}
-        now = stored(self.place.database) if self.place.database.exists() else {}
-        running = {trial_seed(number, self.seed) for number, kept in now.items() if kept.state == "RUNNING"}
-        return running - taken
+        lines, there, now = self.newest(), {*self.place.workers(), *self.killed}, stored(self.place.database)
+        running = {trial_seed(number, self.seed) for number, kept in now.items() if kept.state not in OVER}
+        gone = [line for pid, line in lines.items() if pid not in there]
+        gone = [line for line in gone if line.epoch < EPOCHS or line.seed in running]
+        for line in sorted(gone, key=lambda line: (line.epoch == EPOCHS, line.time))[:1]:
+            self.killed.add(line.pid)
+            self.deaths[line.seed] += 1
+        return bool(gone)
 
     def newest(self) -> dict[int, Told]:
         """Return the newest line of each process of the newest run."""

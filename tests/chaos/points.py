@@ -160,19 +160,16 @@ def _ended(oracle: Oracle) -> int:
 
 def _pass(oracle: Oracle, marks: Marks, run: Run, faults: Sequence[Fault], hold: float) -> list[str]:
     """Do what each fault needs done to it until the run ends; return those at which the lock couldn't be held."""
-    unlocked, there = list[str](), set(oracle.place.workers())  # all that were there: another comes within milliseconds
+    unlocked = list[str]()
     while run.alive and len(marks.met) < len(faults):
         for fault in marks.new(faults):
             if fault.action == "stop":
                 time.sleep(STOPPED)
                 _go_on(oracle.place)
             elif fault.action == "kill9":
-                until(lambda: there - set(oracle.place.workers()) - oracle.killed, 5.0)
-                time.sleep(0.05)  # others may have ended before, as they had no more to do
-                oracle.died(there - set(oracle.place.workers()))
+                until(oracle.died, 5.0)
             elif fault.action == WAIT and not _hold(oracle.place.database, marks.folder / f"{fault}{GO}", hold):
                 unlocked.append(str(fault))
-        there.update(oracle.place.workers())
         time.sleep(0.01)
     return unlocked
 

@@ -112,17 +112,20 @@ def test_a_killed_worker_that_told_nothing_had_a_trial_that_runs_and_that_no_oth
     assert dict(oracle.deaths) == {trial_seed(1, SEED): 1, trial_seed(2, SEED): 2}
 
 
-def test_of_the_workers_that_are_gone_the_one_whose_trial_was_under_way_had_killed_itself(place: Place) -> None:
-    sql("UPDATE trials SET state = 'RUNNING' WHERE number > 0")(place)
+def test_of_the_workers_that_are_gone_one_whose_trial_is_not_over_had_killed_itself_as_planned(place: Place) -> None:
+    sql("UPDATE trials SET state = 'RUNNING' WHERE number = 1")(place)
     oracle = Oracle(place, SEED)
     oracle.began(finished(place)).process.wait()
-    tell(place, 1, 4001, 1, 2)
-    tell(place, 2, 4002, *range(1, EPOCHS + 1))
-    oracle.died({4001, 4002})
-    assert dict(oracle.deaths) == {trial_seed(1, SEED): 1}
-    assert oracle.killed == {4001, 4002}
-    oracle.died({4001, 4002, 4003})  # which told nothing: it had the trial that runs and that nobody is at
-    assert oracle.deaths[trial_seed(2, SEED)] == 1
+    gone = (2**22 + 1, 2**22 + 2, 2**22 + 3)  # beyond any process there is
+    place.account.write_text("")
+    tell(place, 1, gone[0], 1, 2)
+    tell(place, 2, gone[1], *range(1, EPOCHS + 1))  # whose trial is over
+    assert oracle.died()
+    assert (oracle.killed, dict(oracle.deaths)) == ({gone[0]}, {trial_seed(1, SEED): 1})
+    assert not oracle.died(), "each fault excuses one death"
+    tell(place, 1, gone[2], *range(1, EPOCHS + 1))
+    assert oracle.died()
+    assert oracle.deaths[trial_seed(1, SEED)] == 2
 
 
 def sql(*statements: str) -> Callable[[Place], None]:
