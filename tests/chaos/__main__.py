@@ -237,7 +237,7 @@ def _notes(kept: Mapping[str, Mapping[str, Any]]) -> str:
             lines.append(f"- `{name}`: {what} {', '.join(unlocked)}, where the process itself holds it.")
         if gave_up := figures.get("gave_up"):
             lines.append(
-                f"- `{name}`: {gave_up} trials failed, as they may, since their workers were killed more than once."
+                f"- `{name}`: trials that failed, as they may, as their workers were killed more than once: {gave_up}."
             )
         examples = [" ".join(example.split())[:300] for example in figures.get("examples", ())[:5]]
         lines += [f"- `{name}` went wrong: `{example}`" for example in examples]
