@@ -14,7 +14,7 @@ from tuner.forecast import Forecast, forecast, run_share
 from tuner.grammar import Override, plain_domain, read_space
 from tuner.planning import Plan, plan_of, total_trials
 from tuner.reporting import formula
-from tuner.space import Range, Space, own_families
+from tuner.space import Range, Space, own_data, own_names
 from tuner.telling import clean, counted
 from tuner.terminal import roughly, rows_of, table
 
@@ -75,9 +75,7 @@ def _confirmation(limit: float | None, told: dict[str, Any] | None, best: int) -
 
 def _own_code(space: Space) -> list[str]:
     """Return the names of code of the user's own that the space names."""
-    source = space.config.data.source
-    sources = [source] if ":" in source and not source.startswith("sklearn:") and "/" not in source else []
-    return sources + own_families(space)
+    return [*own_data(space), *(name for names in own_names(space).values() for name in names)]
 
 
 def _cap(space: Space) -> int:

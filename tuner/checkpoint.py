@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from tuner.config import RunConfig, min_epochs
+from tuner.config import RunConfig, min_epochs, own_code
 from tuner.curve import Curve, Epoch
 from tuner.data.splits import Splits
 from tuner.faults import point
@@ -48,13 +48,13 @@ class State:
 
 
 def key_of(config: RunConfig, seed: int, splits: Splits, folder: Path) -> str:
-    """Return what tells a run from every other one, also from that of other versions, or of a model of the user's own
+    """Return what tells a run from every other one, also from that of other versions, or of code of the user's own
     that was changed since; `folder` is that of the user's code.
     """
     import torch
 
     told = {name: value for name, value in config.flat().items() if not name.startswith("budget.")}
-    code = code_of([config.model.family] if ":" in config.model.family else [], folder)
+    code = code_of(own_code(config), folder)
     text = json.dumps([told, seed, torch.__version__, this_version(), this_code(), code], sort_keys=True, default=str)
     rows = (splits.train.rows, splits.val.rows)
     return hashlib.sha256(text.encode() + b"".join(part.tobytes() for part in rows)).hexdigest()

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from tuner.errors import show
 
@@ -48,6 +49,19 @@ BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 Metric = Literal[
     "log_loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "mse", "mae", "r2"
 ]
+
+
+CODE_KEYS = ("model.family", "augmentation.function", "training.optimizer", "score.metric")  # run as a trial trains
+CODE_TYPE = "own_code"  # of the error where a name of code is none
+
+
+def _named(value: str) -> str:
+    if not MODULE_ATTR.match(value):
+        raise PydanticCustomError(CODE_TYPE, "module:attr")
+    return value
+
+
+Code = Annotated[str, AfterValidator(_named), Field(json_schema_extra={"pattern": MODULE_ATTR.pattern[:-2] + "$"})]
 
 
 def searchable(default: Any, text: str, **bounds: Any) -> Any:
@@ -141,6 +155,7 @@ class Regularization(Section):
 class Augmentation(Section):
     """Random changes of the training examples."""
 
+    function: Code | None = fixed(None, "module:attr: a function (batch, strength, generator) in place of tuner's own")
     strength: float = searchable(0.0, "one knob from 0 (exactly none) to 1", ge=0, le=1)
     mixup: float = searchable(0.0, "alpha of mixup: examples and targets are mixed in pairs; 0: off", ge=0, le=10)
     flip: Literal["none", "horizontal", "vertical", "both"] = fixed(
@@ -151,7 +166,7 @@ class Augmentation(Section):
 
 
 class Training(Section):
-    """The optimization (AdamW)."""
+    """The optimization."""
 
     epochs: int = searchable(50, "cap of the epochs; the epoch kept is the best by validation", ge=1, le=100_000)
     learning_rate: float = searchable(1e-3, "after the warm-up", gt=0, le=10)
@@ -160,6 +175,7 @@ class Training(Section):
     )
     schedule: Literal["constant", "cosine"] = searchable("constant", "cosine turns the stopping rules off")
     warmup: float = searchable(0.05, "share of the steps with a linearly rising learning rate", ge=0, le=0.5)
+    optimizer: Literal["adamw"] | Code = searchable("adamw", "adamw, or module:attr: what makes an optimizer of yours")
     class_weights: bool = searchable(False, "weigh classes in the training loss so that each counts alike")
     backbone_rate: float = searchable(0.1, "learning rate of unfrozen blocks, as a share of learning_rate", gt=0, le=1)
     precision: Literal["float32", "bfloat16"] = fixed(
@@ -174,7 +190,9 @@ class Training(Section):
 class Score(Section):
     """What a trial is worth."""
 
-    metric: Metric | None = fixed(None, "log_loss for classification and mse for regression if not given")
+    metric: Metric | Code | None = fixed(
+        None, "log_loss for classification and mse for regression if not given; module:attr: a function (y, predicted)"
+    )
     form: Literal["penalty", "tiebreak", "conservative", "none"] = fixed(
         "penalty",
         "penalty: less a price of the gap; tiebreak: of what ties, the smallest gap; conservative: less a standard "
@@ -306,6 +324,11 @@ class RunConfig(Section):
         for name, value in values.items():
             put(tree, name, value)
         return type(self).model_validate(tree)
+
+
+def own_code(config: RunConfig) -> list[str]:
+    """Return what names code of the user's own (`module:attr`) that runs as a trial of a configuration trains."""
+    return [str(config[key]) for key in CODE_KEYS if MODULE_ATTR.match(str(config[key]))]
 
 
 def put(tree: dict[str, Any], name: str, value: Any) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Self
 from tuner.curve import Curve, Measure
 from tuner.ranking import TIED_SE, best_records
 from tuner.record import TrialRecord
-from tuner.scoring import LOWER_IS_BETTER, PER_NULL_LOSS, Score
+from tuner.scoring import LOWER_IS_BETTER, PER_NULL_LOSS, Score, is_known
 
 TOP, ROUNDS, FEWEST_ROUNDS = 5, 3, 2
 SHARE = 1 / 5  # of a time limit that the confirmation may take
@@ -219,7 +219,8 @@ def _standing(record: TrialRecord, repeats: Sequence[Repeat], share: float, fres
     if not fresh:  # the seeds' spread alone is no error of what it will reach on other rows
         return Contender(record.number, record.score.value, mean, sd, se, math.nan, math.nan)
     half, metric = T95[len(values)] * se, record.score.metric
-    high = mean + half if metric in LOWER_IS_BETTER - set(PER_NULL_LOSS) else min(mean + half, MOST)
+    unbounded = metric in LOWER_IS_BETTER - set(PER_NULL_LOSS) or not is_known(metric)
+    high = mean + half if unbounded else min(mean + half, MOST)
     return Contender(record.number, record.score.value, mean, sd, se, mean - half, high)
 
 

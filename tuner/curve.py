@@ -18,11 +18,13 @@ class Measure:
     """One series at one epoch: the mean loss and the metrics, measured in eval mode on clean examples.
 
     `loss` is the mean per-example loss (log loss, each clipped at -log(1e-6); or the squared error of
-    the standardized target). `metrics` holds whatever applies to the task by its usual name.
+    the standardized target). `metrics` holds whatever applies to the task by its usual name, and a metric of the user's
+    own, if the score is by one; `metric_se` is that one's standard error over the examples.
     """
 
     loss: float
     metrics: Mapping[str, float]
+    metric_se: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class Curve:
             series[f"{part}.loss"] = [getattr(epoch, part).loss for epoch in self.epochs]
             for name in names:
                 series[f"{part}.{name}"] = [getattr(epoch, part).metrics[name] for epoch in self.epochs]
+            if any(getattr(epoch, part).metric_se for epoch in self.epochs):
+                series[f"metric_se.{part}"] = [getattr(epoch, part).metric_se for epoch in self.epochs]
         return {
             "budget": self.budget, "first": self.first, "null_loss": self.null_loss,
             "n_val": self.n_val, "n_probe": self.n_probe,
@@ -135,8 +139,9 @@ class Curve:
 
         def measures(part: str) -> list[Measure]:
             rows = zip(*(series[f"{part}.{name}"] for name in names), strict=True) if names else repeat(())
-            return [Measure(loss, dict(zip(names, row, strict=True)))
-                    for loss, row in zip(series[f"{part}.loss"], rows, strict=False)]  # fmt: skip
+            errors = series.get(f"metric_se.{part}", repeat(0.0))
+            return [Measure(loss, dict(zip(names, row, strict=True)), error)
+                    for loss, row, error in zip(series[f"{part}.loss"], rows, errors, strict=False)]  # fmt: skip
 
         curve = cls(doc["budget"], doc["first"], doc["null_loss"], doc["n_val"], doc["n_probe"])
         errors = zip(*(series[name] for name in ("se_val", "se_gap", "rise", "rise_se", "seconds")), strict=True)
@@ -186,6 +191,7 @@ def _mean_measure(measures: Sequence[Measure], weights: Sequence[float]) -> Meas
     return Measure(
         mean(measure.loss for measure in measures),
         {name: mean(measure.metrics[name] for measure in measures) for name in names},
+        rounded(math.hypot(*(weight * each.metric_se for weight, each in zip(weights, measures, strict=True)))),
     )
 
 

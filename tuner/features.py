@@ -30,11 +30,12 @@ from torch import Tensor, nn
 
 from tuner.augment import augmentation
 from tuner.augment.image import CHANGES
-from tuner.config import RunConfig
+from tuner.config import RunConfig, own_code
 from tuner.data.splits import Encoder, Part, Shape, Splits, Standard, Target
 from tuner.errors import PassingError, StorageError, no_room
 from tuner.identity import this_code, this_version
 from tuner.models.pretrained import Transfer
+from tuner.own_code import code_of
 
 VIEWS = 2
 CHUNK = 128
@@ -95,11 +96,14 @@ class FeatureEncoder:
         return self.original.to_json()
 
 
-def with_features(model: nn.Module, splits: Splits, config: RunConfig, cache: Path | None = None) -> Feed:
+def with_features(
+    model: nn.Module, splits: Splits, config: RunConfig, cache: Path | None = None, own: Path | None = None
+) -> Feed:
     """Return the trainable part of a network with a frozen one, and the splits' features in place of the examples.
 
     The features are kept in `cache`, which processes may share; without it, for this result alone. Any other network,
-    and one whose features would be too large to keep, comes back as it is, with its examples.
+    and one whose features would be too large to keep, comes back as it is, with its examples. `own` is the folder of
+    the user's own code.
 
     Raises:
         StorageError: the disk has no room for the features.
@@ -108,13 +112,13 @@ def with_features(model: nn.Module, splits: Splits, config: RunConfig, cache: Pa
         return Feed(model, splits)
     rows = _Rows.of(splits, shared=_are_shared(model, splits, config))
     with _place(cache) as folder:
-        name = folder / _name(model, splits, rows, config)
+        name = folder / _name(model, splits, rows, config, own)
         paths = [name.with_suffix(f".{view}") for view in range(1 + (VIEWS if config.augmentation.strength > 0 else 0))]
         wanted = _bytes_wanted(model, splits, rows, paths)
         if wanted > (MOST_BYTES // 4 if rows.shared else MOST_BYTES):
             return Feed(model, splits)
         _refuse_full(paths, wanted)
-        clean, *views = (_of_view(model, splits, rows, config, view, path) for view, path in enumerate(paths))
+        clean, *views = (_of_view(model, splits, rows, config, view, path, own) for view, path in enumerate(paths))
     n = len(splits.train)
     train = replace(splits.train, x=rows.pick(clean, slice(n)))
     val = replace(splits.val, x=rows.pick(clean, slice(n, None)))
@@ -188,10 +192,11 @@ class _Rows:
         return features[self.places[part]] if self.shared else features[part]
 
 
-def _name(model: Transfer, splits: Splits, rows: _Rows, config: RunConfig) -> str:
+def _name(model: Transfer, splits: Splits, rows: _Rows, config: RunConfig, own: Path | None) -> str:
     """Return a name for features: the same whenever they are."""
-    settings = [config.model.unfrozen, config.model.resolution, config.augmentation.flip, list(CHANGES)]
-    versions = [torch.__version__, this_version(), this_code()]
+    change = [config.augmentation.flip, config.augmentation.function, list(CHANGES)]
+    settings = [config.model.unfrozen, config.model.resolution, *change]
+    versions = [torch.__version__, this_version(), this_code(), code_of(own_code(config), own or Path())]
     stored = [splits.encoder.standard.unit, CHUNK, splits.train.x.shape[1:], str(splits.train.x.dtype)]
     about = [model.backbone.sha256, *settings, *versions, *stored]
     found = hashlib.sha256(json.dumps(about).encode())
@@ -221,9 +226,11 @@ def _refuse_full(paths: Sequence[Path], wanted: int) -> None:
         )
 
 
-def _of_view(model: Transfer, splits: Splits, rows: _Rows, config: RunConfig, view: int, path: Path) -> Features:
+def _of_view(
+    model: Transfer, splits: Splits, rows: _Rows, config: RunConfig, view: int, path: Path, own: Path | None
+) -> Features:
     """Return the features of clean examples (view 0) or of augmented ones; every run draws the same changes."""
-    change = augmentation(config.replace({"augmentation.strength": 1.0}), splits.shape) if view else None
+    change = augmentation(config.replace({"augmentation.strength": 1.0}), splits.shape, own) if view else None
 
     @torch.no_grad()
     def compute(chunk: int) -> Features:

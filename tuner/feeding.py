@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -32,11 +33,12 @@ class Batches:
         splits: Splits,
         generator: torch.Generator,
         fetch: Callable[[Tensor], Tensor] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.rows, self.generator = len(splits.train), generator
         self.size = batch_size(config, self.rows)
         self.per_epoch = steps_per_epoch(self.rows, self.size)
-        self.fetch = fetch or _examples(config, splits, generator)
+        self.fetch = fetch or _examples(config, splits, generator, folder)
         numbers = self.size * max(1, math.prod(splits.train.x.shape[1:]))
         self.at_once = self.size * max(1, AT_ONCE // numbers)
 
@@ -51,9 +53,11 @@ class Batches:
                     yield x, those
 
 
-def _examples(config: RunConfig, splits: Splits, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+def _examples(
+    config: RunConfig, splits: Splits, generator: torch.Generator, folder: Path | None
+) -> Callable[[Tensor], Tensor]:
     """Return rows -> training examples as the model takes them, changed at random if they are augmented."""
-    x, change = torch.from_numpy(splits.train.x), augmentation(config, splits.shape)
+    x, change = torch.from_numpy(splits.train.x), augmentation(config, splits.shape, folder)
     prepare = input_of(splits.encoder.standard, (lambda batch: change(batch, generator)) if change else None)
     return lambda rows: prepare(x.index_select(0, rows))
 

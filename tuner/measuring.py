@@ -18,7 +18,8 @@ from tuner.config import RunConfig
 from tuner.curve import Measure, rounded
 from tuner.data.memory import pieces
 from tuner.data.splits import Part, Splits, Standard
-from tuner.metrics import metrics, per_example_hit, per_example_loss
+from tuner.metrics import metrics, per_example_hit, per_example_loss, told
+from tuner.own_metric import OwnMetric
 from tuner.scoring import LOSS, PER_NULL_LOSS
 
 EVAL_ELEMENTS = 2_000_000  # numbers in one batch of an evaluation: large enough to be fast, small in memory
@@ -42,17 +43,26 @@ def training_probe(splits: Splits, seed: int = 0) -> NDArray[np.int64]:
 
 
 def measure(
-    network: nn.Module, part: Part, splits: Splits, config: RunConfig, rows: NDArray[np.int64] | None = None
+    network: nn.Module,
+    part: Part,
+    splits: Splits,
+    config: RunConfig,
+    rows: NDArray[np.int64] | None = None,
+    own: OwnMetric | None = None,
 ) -> tuple[Measure, NDArray[np.float64], NDArray[np.float64]]:
     """Return the measure of a part, or of those `rows` of it (their places in the part, (n,)), its per-example losses
-    (n,) and what each example counts in the score (n,).
+    (n,) and what each example counts in the score (n,). `own` is the metric of the user's own, if there is one.
     """
     task, y = splits.shape.task, part.y if rows is None else part.y[rows]
     outputs = predict(network, part.x, splits.encoder.standard, task, rows)
     losses = per_example_loss(outputs, y, task)
     metric, restore = config.score.metric or LOSS[task], splits.encoder.target.restore
     found = metrics(outputs, y, task, restore, metric == "roc_auc")
-    whole = Measure(rounded(float(losses.mean())), {name: rounded(value) for name, value in found.items()})
+    error = 0.0
+    if own is not None:
+        found[own.name], error = own.with_error(*told(outputs, y, task, restore))
+    figures = {name: rounded(value) for name, value in found.items()}
+    whole = Measure(rounded(float(losses.mean())), figures, rounded(error))
     counted = losses if metric in PER_NULL_LOSS else per_example_hit(outputs, y, task, restore)
     return whole, losses, counted
 

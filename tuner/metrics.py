@@ -90,6 +90,18 @@ def metrics(
     return {"mse": mse, "mae": float(np.mean(np.abs(error))), "r2": r2}
 
 
+def told(
+    outputs: NDArray[Any], y: NDArray[Any], task: str, restore: Any = None
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return targets and predictions as people know them: class numbers (n,) and probabilities (n, classes), or both
+    (n,) in the target's unit.
+    """
+    if task == "classification":
+        return y, np.exp(outputs.astype(np.float64))
+    true, predicted = (np.asarray(restore(values) if restore else values) for values in (y, outputs[:, 0]))
+    return true.astype(np.float64), predicted.astype(np.float64)
+
+
 def confusion(outputs: NDArray[Any], y: NDArray[Any]) -> NDArray[np.int64]:
     """Return the confusion matrix (classes, classes): rows are true classes, columns predicted ones."""
     classes = outputs.shape[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import os
 import signal
 import sys
@@ -121,6 +122,14 @@ def contained() -> Iterator[None]:
 def fault(label: str, reason: str, where: str) -> UserCodeError:
     """Return the error for a fault of the user's code, with the place it happened at."""
     return UserCodeError(f"{label}: {reason}" + (f" ({where})" if where else ""))
+
+
+def definition(function: Callable[..., Any]) -> str:
+    """Return file:line of where a function is defined, or nothing where Python doesn't know."""
+    try:
+        return f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
+    except (OSError, TypeError):
+        return ""
 
 
 def one_line(error: BaseException) -> str:

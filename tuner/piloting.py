@@ -27,7 +27,7 @@ from tuner.forecast import Pilot
 from tuner.planning import Plan
 from tuner.proposing import Proposer, trial_seed
 from tuner.record import BASELINE
-from tuner.space import Space, families, own_families
+from tuner.space import Space, families, own_names
 from tuner.tasks import InProcess
 from tuner.workers import Processes
 
@@ -55,7 +55,7 @@ def pilot(plan: Plan) -> tuple[list[Pilot], float, float]:
     once = rows * _seconds_of_features(plan, configs[0]) if PRETRAINED in families(plan.space) else 0.0
     with tempfile.TemporaryDirectory() as folder:
         began, place = time.monotonic(), Path(folder)
-        alone = workers == 1 and not own_families(plan.space)
+        alone = workers == 1 and not own_names(plan.space)
         engine: Engine = InProcess(place) if alone else Processes(workers, place / "data", place / "features")
         try:
             found, first, faults = _timed(plan, engine, configs)

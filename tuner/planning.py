@@ -29,12 +29,12 @@ from tuner.errors import UsageError, UserCodeError
 from tuner.grammar import Override, dump_space, read_space
 from tuner.identity import this_code, this_version
 from tuner.metrics import null_loss
-from tuner.own_code import code_of
+from tuner.own_code import code_of, one_line
 from tuner.proposing import first_trials
 from tuner.ranking import BY_EXAMPLE
 from tuner.record import StudyRecord
 from tuner.scoring import metric_of
-from tuner.space import Range, Space, families, own_families
+from tuner.space import Range, Space, families, own_data, own_families, own_names
 from tuner.supervising import cause, try_apart
 
 VERSIONS = ("torch", "optuna", "numpy", "scikit-learn", "pandas")
@@ -99,8 +99,7 @@ def prepare(
 
 def versions_of(space: Space) -> dict[str, str]:
     """Return of which versions of what a study is made: a trial is the same byte for byte where they are."""
-    source = space.config.data.source
-    own = [*own_families(space), *([source] if ":" in source and not source.startswith("sklearn:") else [])]
+    own = [*own_data(space), *(name for names in own_names(space).values() for name in names)]
     return {
         "python": platform.python_version(), "tuner": this_version(), "tuner's code": this_code(),
         **{name: version(name) for name in VERSIONS}, "processor": _processor(), **code_of(own, space.folder),
@@ -233,11 +232,12 @@ def _check_fit(space: Space, folds: Sequence[Splits]) -> str:
             raise UsageError("model.family: auto stands alone; name the families to choose from, or say family: auto")
         if family in FAMILIES and (problem := misfit(family, kind)):
             raise UsageError(problem)
-    for family in own_families(space):
-        _check_own(config.replace({"model.family": family}), splits, space.folder)
+    for key, names in own_names(space).items():
+        for name in names:
+            _check_own(key, config.replace({key: name}), splits, space.folder)
     if PRETRAINED in families(space):
         backbone = find_backbone(config.model.backbone, kind, space.folder)
-        backbone.check_unfrozen(_most(space, "model.unfrozen"))
+        backbone.check_unfrozen(int(_most(space, "model.unfrozen")))
         if kind == "text" and not _has_tokens_of(config, backbone, space.folder):
             raise UsageError(
                 f"data.tokens: {config.data.tokens} doesn't go with model.family pretrained, whose backbone "
@@ -318,8 +318,10 @@ def _may_be(space: Space, name: str, value: Any) -> bool:
 
 
 def _noted(space: Space) -> Space:
-    """Return the space with a note on each key that it sets and that no family of its networks has."""
-    space, known = noted_score(space), families(space)
+    """Return the space with a note on each key that it sets and that nothing is done with: no family of its networks
+    has it, or code of the user's own stands in its place.
+    """
+    space, known = _noted_augmentation(noted_score(space)), families(space)
     if own_families(space):
         return space
     own = {key for family in FAMILIES.values() for key in family.keys}
@@ -330,6 +332,19 @@ def _noted(space: Space) -> Space:
         if _is_set(space, name)
     ]
     return replace(space, notes=(*space.notes, *idle)) if idle else space
+
+
+def _noted_augmentation(space: Space) -> Space:
+    """Return the space with a note on what an augmentation of the user's own leaves idle, or is left idle by."""
+    name, said = space.config.augmentation.function, []
+    if name is None:
+        return space
+    idle = [key for key in ("augmentation.flip", "augmentation.shift", "augmentation.wrap") if _is_set(space, key)]
+    if idle:
+        said.append(f"{', '.join(idle)}: nothing is done with it, as augmentation.function {name} is in its place")
+    if _most(space, "augmentation.strength") == 0:
+        said.append(f"augmentation.function: {name} is never called, as augmentation.strength is 0")
+    return replace(space, notes=(*space.notes, *said))
 
 
 def noted_score(space: Space) -> Space:
@@ -353,38 +368,42 @@ def _is_set(space: Space, name: str) -> bool:
     return name in space.domains or space.config[name] != default
 
 
-def _most(space: Space, name: str) -> int:
-    """Return the largest whole number that a trial of the space may have under a name."""
+def _most(space: Space, name: str) -> float:
+    """Return the largest number that a trial of the space may have under a name."""
     domain = space.domains.get(name)
     values = (space.config[name],) if domain is None else (domain.top,) if isinstance(domain, Range) else domain.choices
-    return max(int(value) for value in values if isinstance(value, (int, float)))
+    return max(value for value in values if isinstance(value, (int, float)))
 
 
-def _check_own(config: RunConfig, splits: Splits, folder: Path) -> None:
-    """Build the user's own model once, so that a wrong name is told before anything is written; in a process of its
-    own, as it may end that.
+def _check_own(key: str, config: RunConfig, splits: Splits, folder: Path) -> None:
+    """Call the user's own code once, so that what is wrong with it is told before anything is written; in a process of
+    its own, as it may end that.
 
     Raises:
-        UserCodeError: it can't be built.
+        UserCodeError: it fails.
     """
     import torch
 
-    from tuner.models import build_model
+    from tuner.rehearsing import rehearse
 
-    def build() -> str:
+    name = f"{key} {config[key]}"
+
+    def call() -> str:
         torch.set_num_threads(1)  # the threads of this process aren't there in a fork of it
         try:
-            build_model(config, splits.shape, folder)
+            rehearse(config, splits, folder)
         except UserCodeError as error:
             return str(error)
+        except Exception as error:  # of an optimizer's step, or what the network's own code did
+            return f"{name}: {one_line(error)}"
         return ""
 
-    limit, name = config.budget.trial_timeout, f"model.family {config.model.family}"
-    found = try_apart(build, limit)
+    limit = config.budget.trial_timeout
+    found = try_apart(call, limit)
     if isinstance(found, int):
-        found = f"{name}: the process that built it died ({cause(found)})"
+        found = f"{name}: the process that tried it died ({cause(found)})"
     elif found is None:
-        found = f"{name}: building it took longer than {duration(limit or 0.0)} (--trial-timeout)"
+        found = f"{name}: trying it took longer than {duration(limit or 0.0)} (--trial-timeout)"
     if found:
         raise UserCodeError(found)
 

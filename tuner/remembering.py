@@ -78,7 +78,8 @@ class Memory:
     def tensors(self) -> dict[str, Tensor]:
         """All tensors as they are now: a model may put another one in a buffer's place."""
         found = {f"model.{name}": value for name, value in _own(self.model)}
-        found |= {f"optimizer.{i}": value for i, value in enumerate(self.step.way.remembered)}
+        for i, optimizer in enumerate(self.step.way.optimizers):
+            found |= {f"optimizer.{i}.{j}": value for j, value in enumerate(optimizer.remembered)}
         if self.average is not None:
             found |= {f"average.{name}": value for name, value in _own(self.average.network)}
         return found
@@ -90,7 +91,8 @@ class Memory:
         tensors |= {f"more.{name}": torch.from_numpy(value).clone() for name, value in more.items()}
         power = self.average.power if self.average is not None else 1.0
         facts = {"shapes": self._shapes(), "chance": self.chance.facts(), "count": self.step.count,
-                 "shrink": self.step.shrink, "power": power}  # fmt: skip
+                 "shrink": self.step.shrink, "power": power,
+                 "optimizers": [each.facts() for each in self.step.way.optimizers]}  # fmt: skip
         return State(budget, tuple(epochs), tensors, facts)
 
     @torch.no_grad()
@@ -100,6 +102,8 @@ class Memory:
         Raises:
             KeyError: it is of another model.
         """
+        for i, (optimizer, facts) in enumerate(zip(self.step.way.optimizers, state.facts["optimizers"], strict=True)):
+            optimizer.expect(facts, _numbered(state.tensors, f"optimizer.{i}."))
         if state.facts["shapes"] != self._shapes():
             raise KeyError("the state is of another model")
         for name, value in self.tensors.items():
@@ -114,6 +118,12 @@ class Memory:
 
     def _shapes(self) -> dict[str, list[int]]:
         return {name: list(value.shape) for name, value in self.tensors.items()}
+
+
+def _numbered(tensors: Mapping[str, Tensor], start: str) -> list[Tensor]:
+    """Return the tensors whose names go on with a number, by that."""
+    found = {int(name.removeprefix(start)): value for name, value in tensors.items() if name.startswith(start)}
+    return [found[number] for number in sorted(found)]
 
 
 def _own(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

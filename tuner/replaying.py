@@ -17,7 +17,7 @@ from tuner.engine import Ended, Engine, Task, Trained
 from tuner.errors import DataError, TunerError, UsageError
 from tuner.planning import Plan
 from tuner.record import TrialRecord
-from tuner.space import own_families
+from tuner.space import own_names
 from tuner.study import Study
 from tuner.tasks import InProcess
 from tuner.telling import counted
@@ -104,7 +104,7 @@ def _record(study: Study, number: int) -> TrialRecord:
 
 def _engine(plan: Plan, folder: Path) -> Engine:
     """Return an engine of the kind that the study was made with: weights depend on nothing else of it."""
-    if own_families(plan.space):
+    if own_names(plan.space):
         return Processes(1, folder / "data", folder / "features")
     return InProcess(folder / "features")
 

@@ -7,8 +7,8 @@
 
 For a loss, value is the skill 1 - L_val / L_0 and gap = (L_val - L_train) / L_0, both without unit; for
 another metric, value is the metric itself (negated if lower is better) and gap is by how much train is
-better than validation. A higher score is always better. Knows nothing of other trials: what a trial is
-worth depends on its own curve alone.
+better than validation. A metric of the user's own is better the higher it is. A higher score is always better. Knows
+nothing of other trials: what a trial is worth depends on its own curve alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from tuner.config import MODULE_ATTR
 from tuner.config import Score as Rule
 from tuner.curve import Curve, Epoch, Measure
 
@@ -56,13 +57,20 @@ class Score:
         return cls(**{**doc, **{name: float(doc[name]) for name in NUMBERS}})
 
 
+def is_known(metric: str) -> bool:
+    """Tell whether a metric is one of tuner's, not one of the user's own."""
+    return metric in CLASSIFICATION or metric in REGRESSION
+
+
 def metric_of(rule: Rule, task: str) -> str:
-    """Return the metric that a study of this task is scored by.
+    """Return the metric that a study of this task is scored by; one of the user's own by its function's name.
 
     Raises:
         ValueError: the metric belongs to the other task; the message says which ones apply.
     """
     metric = rule.metric or LOSS[task]
+    if MODULE_ATTR.match(metric):
+        return metric.partition(":")[2]
     known = CLASSIFICATION if task == "classification" else REGRESSION
     if metric not in known:
         raise ValueError(f"score.metric: {metric} doesn't apply to {task}; one of {', '.join(known)}")
@@ -93,7 +101,7 @@ def _error(curve: Curve, epoch: Epoch, metric: str) -> float:
     """Return the standard error of value(val) over the validation examples."""
     if metric in PER_NULL_LOSS:
         return epoch.se_val / curve.null_loss
-    return math.sqrt(_variance(epoch.val, metric) / curve.n_val)
+    return math.sqrt(_variance(epoch.val, metric) / curve.n_val) if is_known(metric) else epoch.val.metric_se
 
 
 def _terms(curve: Curve, epoch: Epoch, metric: str) -> tuple[float, float, float]:
@@ -104,6 +112,8 @@ def _terms(curve: Curve, epoch: Epoch, metric: str) -> tuple[float, float, float
     train, val = epoch.train.metrics[metric], epoch.val.metrics[metric]
     if metric == "r2":  # where the target's logarithm is learned, the noise is that of the logarithm's
         return val, train - val, epoch.se_gap / null
+    if not is_known(metric):
+        return val, train - val, math.hypot(epoch.val.metric_se, epoch.train.metric_se)
     noise = math.sqrt(_variance(epoch.val, metric) / curve.n_val + _variance(epoch.train, metric) / curve.n_probe)
     return (-val, val - train, noise) if metric in LOWER_IS_BETTER else (val, train - val, noise)
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from tuner.config import RunConfig
 from tuner.data.raw import counted
 from tuner.data.splits import Part, Splits
-from tuner.metrics import by_class, metrics, per_example_loss
+from tuner.metrics import by_class, metrics, per_example_loss, told
+from tuner.own_metric import OwnMetric, own_metric
 from tuner.record import TrialRecord
 from tuner.scoring import LOSS, LOWER_IS_BETTER
 from tuner.whole import checksum
@@ -95,13 +96,14 @@ def _figures(chosen: Finalist, baseline: Finalist | None, splits: Splits, metric
     assert splits.test is not None
     finalists = [finalist for finalist in (chosen, baseline) if finalist is not None]
     outputs = [_outputs(finalist, splits.test, splits, folder) for finalist in finalists]
+    own = own_metric(chosen.config, folder)
     roc_auc = metric == "roc_auc" or splits.shape.outputs == 2
-    seen = [_measured(each, splits, roc_auc, None) for each in outputs]
+    seen = [_measured(each, splits, roc_auc, None, own) for each in outputs]
     n, rng = len(splits.test), np.random.default_rng(0)
     draws = []
     for _ in range(max(FEWEST, min(RESAMPLES, MOST_DRAWS // n))):
         rows = rng.integers(0, n, n)
-        draws.append([_measured(each, splits, roc_auc, rows) for each in outputs])
+        draws.append([_measured(each, splits, roc_auc, rows, own) for each in outputs])
     found: dict[str, Any] = {"metrics": {}, "baseline_metrics": {}, "difference": {}, "per_class": None}
     if splits.shape.task == "classification":
         found["per_class"] = by_class(outputs[0], splits.test.y, splits.shape.classes)
@@ -168,12 +170,16 @@ def _outputs(finalist: Finalist, part: Part, splits: Splits, folder: Path) -> ND
     return predict(network, part.x, splits.encoder.standard, splits.shape.task)
 
 
-def _measured(outputs: NDArray[Any], splits: Splits, roc_auc: bool, rows: NDArray[Any] | None) -> dict[str, float]:
+def _measured(
+    outputs: NDArray[Any], splits: Splits, roc_auc: bool, rows: NDArray[Any] | None, own: OwnMetric | None
+) -> dict[str, float]:
     assert splits.test is not None
     y, task = splits.test.y, splits.shape.task
     if rows is not None:
         outputs, y = outputs[rows], y[rows]
-    found = metrics(outputs, y, task, splits.encoder.target.restore, roc_auc)
+    restore = splits.encoder.target.restore
+    found = metrics(outputs, y, task, restore, roc_auc)
+    found |= {own.name: own.of(*told(outputs, y, task, restore))} if own is not None else {}
     return {LOSS[task]: float(per_example_loss(outputs, y, task).mean())} | found
 
 

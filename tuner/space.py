@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tuner.config import RunConfig, put
+from tuner.config import CODE_KEYS, MODULE_ATTR, RunConfig, put
 
 Value = bool | int | float | str | None
 
@@ -223,12 +223,29 @@ def _show(value: Any) -> str:
     return text if text.isprintable() else repr(text)
 
 
+def words_of(space: Space, name: str) -> list[Any]:
+    """Return every value of a key of words that a trial of the space may have."""
+    domain = space.domains.get(name)
+    return list(domain.to_json()["choices"]) if domain is not None else [space.config[name]]
+
+
 def families(space: Space) -> list[str]:
     """Return every model family that a trial of the space may have."""
-    domain = space.domains.get("model.family")
-    return list(domain.to_json()["choices"]) if domain is not None else [space.config.model.family]
+    return words_of(space, "model.family")
 
 
 def own_families(space: Space) -> list[str]:
     """Return the families that are the user's own code."""
     return [family for family in families(space) if ":" in family]
+
+
+def own_names(space: Space) -> dict[str, list[str]]:
+    """Return what names code of the user's own that runs as trials train, by the keys that name it."""
+    found = {key: [word for word in words_of(space, key) if MODULE_ATTR.match(str(word))] for key in CODE_KEYS}
+    return {key: names for key, names in found.items() if names}
+
+
+def own_data(space: Space) -> list[str]:
+    """Return what names code of the user's own that makes the data."""
+    source = space.config.data.source
+    return [source] if MODULE_ATTR.match(source) and not source.startswith("sklearn:") else []

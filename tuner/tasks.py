@@ -97,8 +97,8 @@ class TaskRun:
         began, state = time.monotonic(), moment.state()
         more = {f"{KEPT}{name}": value.contiguous() for name, value in self.weights.items()}
         more["examples"] = torch.from_numpy(self.examples)
-        # where it can't be written nothing is lost but the time to train it again
-        with suppress(OSError, SafetensorError, KeyError, ValueError):
+        # where it can't be written, or isn't plain, nothing is lost but the time to train it again
+        with suppress(OSError, SafetensorError, KeyError, ValueError, TypeError):
             write_state(replace(state, tensors={**state.tensors, **more}), self.key, path)
         now = time.monotonic()
         self.due = now + max(STATE_SECONDS, STATE_RATIO * (now - began))

@@ -27,6 +27,7 @@ from tuner.features import with_features
 from tuner.feeding import Batches
 from tuner.measuring import measure, training_probe
 from tuner.models import build_model
+from tuner.own_metric import own_metric
 from tuner.remembering import Chance, Memory
 from tuner.updating import Average, Step
 
@@ -57,20 +58,20 @@ def train(
     with a frozen part it is the rest, trained on features that are kept in `cache`, where runs share them.
 
     Raises:
-        UserCodeError: the space's own model can't be built.
+        UserCodeError: the space's own code fails.
     """
     chance = Chance(seed)
     with chance.lent():
         model = build_model(config, splits.shape, folder, splits.encoder.standard)
-    feed = with_features(model, splits, config, cache)
+    feed = with_features(model, splits, config, cache, folder)
     model, splits = feed.model, feed.splits
     _put_channels_last(model)
     generator = torch.Generator().manual_seed(seed)
-    batches = Batches(config, splits, generator, feed.fetch(config.augmentation.strength, generator))
-    step = Step(config, splits, model, batches)
+    batches = Batches(config, splits, generator, feed.fetch(config.augmentation.strength, generator), folder)
+    step = Step(config, splits, model, batches, folder)
     average = Average(model, batches.per_epoch, step.way.tensors) if config.training.ema else None
     network = average.network if average else model
-    probe = training_probe(splits)
+    probe, own = training_probe(splits), own_metric(config, folder)
     best, counted, epochs = np.zeros(len(splits.val)), np.zeros(len(splits.val)), list[Epoch]()
     memory = Memory(model, step, average, generator, chance)
 
@@ -93,8 +94,8 @@ def train(
             if average:
                 average.threshold(step.shrink)
             network.eval()
-            train_measure, train_losses, _ = measure(network, splits.train, splits, config, probe)
-            val_measure, val_losses, counted = measure(network, splits.val, splits, config)
+            train_measure, train_losses, _ = measure(network, splits.train, splits, config, probe, own)
+            val_measure, val_losses, counted = measure(network, splits.val, splits, config, None, own)
         standing = Standing.after(standing, number, val_measure.loss, min_epochs(config.training.epochs))
         best = val_losses if standing.best == number else best
         rise, rise_se = _mean_and_error(val_losses - best)

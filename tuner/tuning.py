@@ -31,7 +31,7 @@ from tuner.planning import Plan, blank_curve, plan_of
 from tuner.posting import Board
 from tuner.record import TrialRecord
 from tuner.search import Setting, final_seconds, refuse_failures, search
-from tuner.space import Space, own_families
+from tuner.space import Space, own_names
 from tuner.storage import opened
 from tuner.store import Store
 from tuner.study import PROGRESS, Study, study_of
@@ -68,7 +68,7 @@ def conduct(plan: Plan, parents: Parents | None = None) -> Generator[News, None,
                     yield from _watched(_confirm(plan, store, setting, engine), plan, store, setting, keep_time)
                     engine.clear()
                     yield from _finally(plan, store, setting, engine)
-            refuse_failures(setting.records.values(), bool(own_families(plan.space)))
+            refuse_failures(setting.records.values(), bool(own_names(plan.space)))
         except (GeneratorExit, KeyboardInterrupt, DataError):
             with store.at_once():
                 leave_early(plan, store, setting)

@@ -1,8 +1,8 @@
 """How a batch changes the weights: one optimization step, and the running average of what came of the steps.
 
 Decides what the loss is, how it is minimized and what l1 and l2 do to the weights: AdamW with decoupled l2 (Loshchilov
-& Hutter 2019), warm-up, then proximal l1 on the same weights. Gradients come from autograd, of a plain perceptron from
-`perceptron`. Never heard of epochs, of validation rows, or of when to stop.
+& Hutter 2019), or an optimizer of the user's own, warm-up, then proximal l1 on the same weights. Gradients come from
+autograd, of a plain perceptron from `perceptron`. Never heard of epochs, of validation rows, or of when to stop.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,23 +18,24 @@ import torch
 from torch import Tensor, nn
 
 from tuner.augment import mixing
-from tuner.config import RunConfig
+from tuner.config import MODULE_ATTR, RunConfig
 from tuner.data.splits import Splits
 from tuner.feeding import Batches
 from tuner.models import decays, unfrozen
+from tuner.optimizers import AdamW, Optimizer, optimizers
 from tuner.perceptron import Perceptron, lay_out
-
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # AdamW's, as torch has them
 
 
 class Step:
     """One optimization step, called with a batch's examples (n, *input) and the numbers of its rows (n,)."""
 
-    def __init__(self, config: RunConfig, splits: Splits, model: nn.Module, batches: Batches) -> None:
+    def __init__(
+        self, config: RunConfig, splits: Splits, model: nn.Module, batches: Batches, folder: Path | None = None
+    ) -> None:
         self.mix, self.generator = mixing(config, splits.shape), batches.generator
         self.rate = _schedule(config, batches.per_epoch)
         self.l1, self.count, self.shrink = config.regularization.l1, 0, 0.0
-        self.way: _Way = _by_hand(config, splits, model, batches.size) or _ByAutograd(config, splits, model)
+        self.way: _Way = _by_hand(config, splits, model, batches.size) or _ByAutograd(config, splits, model, folder)
 
     def __call__(self, x: Tensor, rows: Tensor) -> None:
         self.count += 1
@@ -66,15 +68,15 @@ class _Way(Protocol):
         ...
 
     @property
-    def remembered(self) -> list[Tensor]:
-        """What a step changes besides."""
+    def optimizers(self) -> Sequence[Optimizer]:
+        """What changes the weights by their gradients."""
         ...
 
 
 class _ByAutograd:
     """For any network: gradients by autograd."""
 
-    def __init__(self, config: RunConfig, splits: Splits, model: nn.Module) -> None:
+    def __init__(self, config: RunConfig, splits: Splits, model: nn.Module, folder: Path | None) -> None:
         self.model, self.task = model, splits.shape.task
         self.y = torch.from_numpy(splits.train.y)
         self.class_weights = _class_weights(splits) if config.training.class_weights else None
@@ -84,16 +86,15 @@ class _ByAutograd:
         slow = unfrozen(model)
         slowly = {id(parameter) for parameter in slow}
         rest = [parameter for parameter in others if id(parameter) not in slowly]
-        decay, slower = config.regularization.l2, config.training.backbone_rate
-        self.groups = [(_AdamW(self.weights, decay), 1.0), (_AdamW(rest), 1.0), (_AdamW(slow), slower)]
+        self.optimizers = optimizers(config, self.weights, rest, slow, folder)
 
     def __call__(self, x: Tensor, targets: Sequence[tuple[float, Tensor]], rate: float) -> None:
         outputs = self.outputs(x)
         losses = [share * self.loss(outputs, self.y[rows]) for share, rows in targets]
         self.model.zero_grad()
         sum(losses[1:], losses[0]).backward()  # type: ignore[no-untyped-call]
-        for group, share in self.groups:
-            group.step(rate * share)
+        for optimizer in self.optimizers:
+            optimizer.step(rate)
 
     def outputs(self, x: Tensor) -> Tensor:
         """Return what the model makes of a batch; in bfloat16 where that is wanted, though no weight is kept so."""
@@ -112,50 +113,14 @@ class _ByAutograd:
     def tensors(self, model: nn.Module) -> list[Tensor]:
         return _tensors(model)
 
-    @property
-    def remembered(self) -> list[Tensor]:
-        return [each for adam, _ in self.groups for each in adam.remembered]
-
 
 def _tensors(model: nn.Module) -> list[Tensor]:
     return [parameter.data for parameter in model.parameters()]
 
 
-class _AdamW:
-    """AdamW on some parameters: what torch.optim.AdamW calls in the end, without what it does before.
-
-    That takes longer than a small network's step, and loads torch's compiler, which takes a second.
-    """
-
-    def __init__(self, parameters: Sequence[nn.Parameter], decay: float = 0.0) -> None:
-        self.decay = decay
-        self.states = [
-            (each, each.detach(), torch.zeros_like(each), torch.zeros_like(each), torch.zeros(()))
-            for each in parameters
-        ]
-
-    @property
-    def remembered(self) -> list[Tensor]:
-        """Means, squares and counts of all parameters."""
-        return [each for state in self.states for each in state[2:]]
-
-    def step(self, rate: float) -> None:
-        """Change the parameters that have a gradient."""
-        there = [state for state in self.states if state[0].grad is not None]
-        if not there:
-            return
-        parameters, values, means, squares, counts = zip(*there, strict=True)
-        gradients: Any = [each.grad for each in parameters]
-        torch._foreach_add_(counts, 1)
-        torch._fused_adamw_(
-            values, gradients, means, squares, [], counts, lr=rate, beta1=BETAS[0], beta2=BETAS[1],
-            weight_decay=self.decay, eps=EPSILON, amsgrad=False, maximize=False,
-        )  # fmt: skip
-
-
 def _by_hand(config: RunConfig, splits: Splits, model: nn.Module, batch: int) -> _ByHand | None:
     """Return the way of a plain perceptron, or None if the model is none."""
-    if config.training.precision == "bfloat16" or batch == 1:
+    if config.training.precision == "bfloat16" or batch == 1 or MODULE_ATTR.match(config.training.optimizer):
         return None
     found = Perceptron.of(model, splits.shape.task == "classification", batch, len(splits.train) // batch)
     return _ByHand(config, splits, found) if found else None
@@ -172,7 +137,8 @@ class _ByHand:
         self.counts = weights[torch.from_numpy(splits.train.y)] if weights is not None else None
         block = nn.Parameter(model.block)
         block.grad = model.gradient
-        self.decay, self.adam = config.regularization.l2, _AdamW([block])
+        self.decay, self.adam = config.regularization.l2, AdamW([block])
+        self.optimizers = [self.adam]
 
     def __call__(self, x: Tensor, targets: Sequence[tuple[float, Tensor]], rate: float) -> None:
         rows = targets[0][1]
@@ -184,10 +150,6 @@ class _ByHand:
 
     def tensors(self, model: nn.Module) -> list[Tensor]:
         return [self.model.block if model is self.model.network else lay_out(model)]
-
-    @property
-    def remembered(self) -> list[Tensor]:
-        return self.adam.remembered
 
 
 def _mixed(values: Tensor | None, shares: Sequence[tuple[float, Tensor]]) -> Any:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from tuner.config import AUTO, BUNDLED, FAMILIES, MODULE_ATTR, Section
+from tuner.config import AUTO, BUNDLED, FAMILIES, MODULE_ATTR, Metric, Section
 from tuner.errors import nearest, show
 
 Kind = Literal["whole", "number", "word", "free"]
@@ -81,6 +81,8 @@ def _meaning(name: str, value: Any) -> str | None:
     if name == "model.family" and value not in (*FAMILIES, AUTO) and not MODULE_ATTR.match(value):
         known = (*FAMILIES, AUTO)
         return f"unknown family {show(value)}{nearest(value, known)}; one of {', '.join(known)}, or module:attr"
+    if name == "score.metric" and isinstance(value, str) and value.partition(":")[2] in get_args(Metric):
+        return f"{show(value)} has the name of a metric of tuner's; give your function another one"
     if name == "data.source" and value.startswith("sklearn:") and value.removeprefix("sklearn:") not in BUNDLED:
         word = value.removeprefix("sklearn:")
         return f"scikit-learn bundles no {show(word)}{nearest(word, BUNDLED)}; one of {', '.join(BUNDLED)}"
@@ -90,7 +92,7 @@ def _meaning(name: str, value: Any) -> str | None:
 WANTED = {
     "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
     "bool_type": "true or false", "string_type": "a word", "finite_number": "a finite number",
-    "mapping_type": "a mapping", "dict_type": "a mapping", "tuple_type": "a list",
+    "own_code": "module:attr", "mapping_type": "a mapping", "dict_type": "a mapping", "tuple_type": "a list",
     "greater_than": "> {gt}", "greater_than_equal": ">= {ge}", "less_than": "< {lt}", "less_than_equal": "<= {le}",
 }  # fmt: skip
 

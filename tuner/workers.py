@@ -27,13 +27,13 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Self
 
-from tuner.config import duration, size_of
+from tuner.config import duration, own_code, size_of
 from tuner.data.shared import place_of, write_shared
 from tuner.data.splits import Splits
 from tuner.engine import Event, Failed, Task, Trained, Unsaved
 from tuner.forking import PATIENCE, Forked, ForkServer, serve_forks
 from tuner.serving import import_parts, keep_memory, work
-from tuner.space import Space, own_families
+from tuner.space import Space, own_names
 from tuner.supervising import (
     BIRTH,
     BORN,
@@ -145,7 +145,7 @@ def processes(space: Space, trials: int) -> int:
     budget = space.config.budget
     limited = budget.trial_timeout is not None or budget.trial_memory is not None
     count = min(budget.workers, max(1, trials))
-    return 0 if count == 1 and not own_families(space) and not limited else count
+    return 0 if count == 1 and not own_names(space) and not limited else count
 
 
 def early(space: Space) -> Parents:
@@ -278,7 +278,7 @@ class Processes:
         """Take a worker's task from it, and replace it if it is worn."""
         assert worker.task is not None
         config, worker.task = worker.task.config, None
-        if worker.ended is not None or ":" in config.model.family or config.budget.trial_memory is not None:
+        if worker.ended is not None or own_code(config) or config.budget.trial_memory is not None:
             self._renew(worker)
 
     def _renew(self, worker: _Worker) -> None:

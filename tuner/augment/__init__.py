@@ -9,11 +9,13 @@ Knows nothing of training: who calls it owns the generator, and must not call it
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from tuner.augment.custom import custom
 from tuner.augment.image import image
 from tuner.augment.mixup import check_mixable, mixup
 from tuner.augment.sequence import sequence
@@ -37,15 +39,23 @@ AUGMENT: dict[str, tuple[Callable[..., Tensor], Options]] = {  # with what each 
 __all__ = ["AUGMENT", "augmentation", "mixing"]
 
 
-def augmentation(config: RunConfig, shape: Shape) -> Callable[[Tensor, torch.Generator], Tensor] | None:
+def augmentation(
+    config: RunConfig, shape: Shape, folder: Path | None = None
+) -> Callable[[Tensor, torch.Generator], Tensor] | None:
     """Return the function that changes a training batch (n, *shape.input), or None at strength 0.
 
     It is called as change(batch, generator) on examples before they are standardized: images from 0 to 1,
-    tables and sequences as they are stored, texts as int64 token numbers.
+    tables and sequences as they are stored, texts as int64 token numbers. `folder` is where a function of the
+    user's own is looked for first.
+
+    Raises:
+        UserCodeError: there is no such function.
     """
     strength = config.augmentation.strength
     if strength == 0:
         return None
+    if config.augmentation.function is not None:
+        return custom(config.augmentation.function, strength, folder)
     change, told = AUGMENT[shape.kind]
     options = told(config, shape)
     return lambda batch, generator: change(batch, strength, generator, **options)

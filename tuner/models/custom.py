@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.config import RunConfig
-from tuner.own_code import blaming, fault, find_own
+from tuner.own_code import blaming, definition, fault, find_own
 
 if TYPE_CHECKING:
     from tuner.data.splits import Shape
@@ -44,10 +44,10 @@ def build_custom(name: str, config: RunConfig, shape: Shape, folder: Path | None
     label = f"model.family {name}"
     factory = find_own(name, folder, label, "a function (config, shape)")
     _check_signature(label, factory, config, shape)
-    with blaming(label, _definition(factory)):
+    with blaming(label, definition(factory)):
         model = factory(config, shape)
     if not isinstance(model, nn.Module):
-        raise fault(label, f"returned a {type(model).__name__}, not a torch.nn.Module", _definition(factory))
+        raise fault(label, f"returned a {type(model).__name__}, not a torch.nn.Module", definition(factory))
     _check_model(label, factory, model, shape)
     return model
 
@@ -61,23 +61,23 @@ def _check_signature(label: str, factory: Callable[..., Any], config: RunConfig,
         signature.bind(config, shape)
     except TypeError as error:
         reason = f"TypeError: it is called with (config, shape) but takes {signature}: {error}"
-        raise fault(label, reason, _definition(factory)) from error
+        raise fault(label, reason, definition(factory)) from error
 
 
 def _check_model(label: str, factory: Callable[..., Any], model: nn.Module, shape: Shape) -> None:
     training = model.training
-    with blaming(label, _definition(factory)), torch.random.fork_rng(devices=[]), torch.no_grad():
+    with blaming(label, definition(factory)), torch.random.fork_rng(devices=[]), torch.no_grad():
         output = model.eval()(_examples(shape))
     model.train(training)
     expected = (2, shape.outputs)
     if not isinstance(output, Tensor) or not output.is_floating_point():
         got = f"{output.dtype} numbers" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise fault(label, f"its model returns {got}, not a tensor of floats", _definition(factory))
+        raise fault(label, f"its model returns {got}, not a tensor of floats", definition(factory))
     if output.shape != expected:
         reason = f"its model maps {(2, *shape.input)} to {tuple(output.shape)}, not to {expected}"
-        raise fault(label, reason, _definition(factory))
+        raise fault(label, reason, definition(factory))
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise fault(label, "its model has no trainable parameter", _definition(factory))
+        raise fault(label, "its model has no trainable parameter", definition(factory))
 
 
 def _examples(shape: Shape) -> Tensor:
@@ -88,11 +88,3 @@ def _examples(shape: Shape) -> Tensor:
     elif shape.masked:
         x[:, 0, -1] = 1
     return x
-
-
-def _definition(factory: Callable[..., Any]) -> str:
-    """Return file:line of where the factory is defined, or nothing where Python doesn't know."""
-    try:
-        return f"{inspect.getsourcefile(factory)}:{inspect.getsourcelines(factory)[1]}"
-    except (OSError, TypeError):
-        return ""
