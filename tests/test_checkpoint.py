@@ -84,6 +84,27 @@ class Scaled(torch.nn.Module):
 
 def scaled(config, shape):
     return Scaled()
+
+def momentum(groups, config):
+    return torch.optim.SGD(groups, momentum=0.9)
+
+class Counting(torch.optim.Optimizer):  # keeps a plain number, and no tensor before its second step
+
+    def __init__(self, groups):
+        super().__init__(groups, {})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state["steps"] = state.get("steps", 0) + 1
+                if state["steps"] > 1:
+                    state["mean"] = 0.9 * state.get("mean", torch.zeros_like(parameter)) + parameter.grad
+                    parameter -= group["lr"] / state["steps"] ** 0.5 * state["mean"]
+
+def jitter(batch, strength, generator):
+    return batch + strength * torch.randn(batch.shape, generator=generator)
 """
 RUNS: dict[str, tuple[Shape, dict[str, Any]]] = {
     "perceptron": (TABLE, {
@@ -100,6 +121,12 @@ RUNS: dict[str, tuple[Shape, dict[str, Any]]] = {
     "transformer": (TEXT, {"model.family": "transformer", "regularization.dropout": 0.2}),
     "own": (TABLE, {"model.family": "noisy:net"}),
     "own buffer": (TABLE, {"model.family": "noisy:scaled", "augmentation.strength": 0.5}),
+    "own optimizer": (TABLE, {"training.optimizer": "noisy:momentum", "regularization.l1": 0.05}),
+    "own optimizer with numbers": (TABLE, {"training.optimizer": "noisy:Counting"}),
+    "torch's own": (PICTURE, {"training.optimizer": "torch.optim:RAdam", "regularization.l2": 0.1}),
+    "own augmentation": (
+        TABLE, {"augmentation.function": "noisy:jitter", "augmentation.strength": 0.5, "training.ema": True}
+    ),
     "own buffer, averaged": (TABLE, {"model.family": "noisy:scaled", "training.ema": True}),
 }  # fmt: skip
 
