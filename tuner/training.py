@@ -7,7 +7,6 @@ verdicts: whoever iterates decides when to stop, and copies the weights it wants
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +19,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tuner.checkpoint import State
-from tuner.config import RunConfig, min_epochs
-from tuner.curve import Epoch, Standing, rounded
+from tuner.config import RunConfig
+from tuner.course import Course
+from tuner.curve import Epoch
 from tuner.data.splits import Splits
 from tuner.features import with_features
 from tuner.feeding import Batches
@@ -72,18 +72,17 @@ def train(
     average = Average(model, batches.per_epoch, step.way.tensors) if config.training.ema else None
     network = average.network if average else model
     probe, own = training_probe(splits), own_metric(config, folder)
-    best, counted, epochs = np.zeros(len(splits.val)), np.zeros(len(splits.val)), list[Epoch]()
+    course, counted = Course(config.training.epochs), np.zeros(len(splits.val))
     memory = Memory(model, step, average, generator, chance)
 
     def state() -> State:
-        return memory.state(config.training.epochs, epochs, {"best": best, "counted": counted})
+        return memory.state(course.budget, course.epochs, {"best": course.best, "counted": counted})
 
     if resumed is not None:
         best, counted = (memory.put_back(resumed)[name] for name in ("best", "counted"))
-        epochs = list(resumed.epochs)
-        yield Moment(epochs[-1], network.eval(), counted, state)
-    standing = epochs[-1].standing if epochs else None
-    for number in range(len(epochs) + 1, config.training.epochs + 1):
+        course = Course(course.budget, resumed.epochs, best)
+        yield Moment(course.epochs[-1], network.eval(), counted, state)
+    for _ in range(len(course.epochs), course.budget):
         started = time.perf_counter()
         with chance.lent(), _no_denormals():
             model.train()
@@ -96,14 +95,8 @@ def train(
             network.eval()
             train_measure, train_losses, _ = measure(network, splits.train, splits, config, probe, own)
             val_measure, val_losses, counted = measure(network, splits.val, splits, config, None, own)
-        standing = Standing.after(standing, number, val_measure.loss, min_epochs(config.training.epochs))
-        best = val_losses if standing.best == number else best
-        rise, rise_se = _mean_and_error(val_losses - best)
-        se_val, se_train = _mean_and_error(val_losses)[1], _mean_and_error(train_losses)[1]
-        errors = rounded(se_val), rounded(math.hypot(se_val, se_train)), rounded(rise), rounded(rise_se)
-        seconds = rounded(time.perf_counter() - started)
-        epochs.append(Epoch(number, train_measure, val_measure, *errors, seconds, standing))
-        yield Moment(epochs[-1], network, counted, state)
+        losses, seconds = (train_losses, val_losses), time.perf_counter() - started
+        yield Moment(course.then(train_measure, val_measure, losses, seconds), network, counted, state)
 
 
 def _put_channels_last(model: nn.Module) -> None:
@@ -126,9 +119,3 @@ def _no_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(were_taken)
-
-
-def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
-    n = len(values)
-    error = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-    return float(values.mean()), error
