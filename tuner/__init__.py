@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tuner.best import BestConfig, load_best
     from tuner.config import RunConfig
     from tuner.errors import DataError, SpaceError, StorageError, TunerError, UsageError, UserCodeError
+    from tuner.looping import Run
     from tuner.pruner import OverfitPruner, report
     from tuner.study import Study, open_study
     from tuner.tuning import tune
@@ -25,12 +26,12 @@ _HOMES = {
     "BestConfig": "best", "load_best": "best", "RunConfig": "config",
     "DataError": "errors", "SpaceError": "errors", "StorageError": "errors", "TunerError": "errors",
     "UsageError": "errors", "UserCodeError": "errors",
-    "OverfitPruner": "pruner", "report": "pruner",
+    "OverfitPruner": "pruner", "Run": "looping", "report": "pruner",
     "Study": "study", "open_study": "study", "tune": "tuning",
 }  # fmt: skip
 
 __all__ = [
-    "BestConfig", "DataError", "OverfitPruner", "RunConfig", "SpaceError", "StorageError", "Study", "TunerError",
+    "BestConfig", "DataError", "OverfitPruner", "Run", "RunConfig", "SpaceError", "StorageError", "Study", "TunerError",
     "UsageError", "UserCodeError", "__version__", "load_best", "open_study", "report", "tune",
 ]  # fmt: skip
 

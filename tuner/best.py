@@ -110,10 +110,16 @@ class BestConfig:
         ends.
 
         Raises:
+            UsageError: the configuration doesn't build the network that the space's own training loop trained.
             DataError: the weights are missing or don't fit the model, or the backbone isn't the one of the training.
         """
         from tuner.weights import read_weights
 
+        if not self.about.get("predicts", True):
+            raise UsageError(
+                f"{self.path}: its training loop kept no network that model.family {self.config.model.family} builds; "
+                f"build it as the loop does, and load {MODEL} if there is one"
+            )
         if self.config.model.family == PRETRAINED:
             found = find_backbone(self.config.model.backbone, self.encoder.shape.kind, self.folder)
             found.check(self.about.get("backbone"), self.path)

@@ -78,7 +78,7 @@ def conclude(plan: Plan, store: Store, setting: Setting) -> Study:
     if best is not None:
         seen = _look(plan, store, setting)
         _tell_classes(plan, store, setting, best)
-        write_best(plan, plan.folder, best, _final(plan, setting, best.number), seen)
+        write_best(plan, plan.folder, best, _final(plan, setting, best.number) if best.has_weights else None, seen)
         _forget_others(plan, store, setting)
     _weigh(plan, store, records)
     write_study(plan, records)
@@ -112,7 +112,10 @@ def _weigh(plan: Plan, store: Store, records: Mapping[int, TrialRecord]) -> None
 
 
 def _look(plan: Plan, store: Store, setting: Setting) -> dict[str, Any] | None:
-    finalists = [_finalist(plan, setting, record) for record in _finalists(plan, store, setting)]
+    there = [record for record in _finalists(plan, store, setting) if record.predicts]
+    if not there or there[0] != choice(plan, store, setting):
+        return None
+    finalists = [_finalist(plan, setting, record) for record in there]
     earlier = store.get("test")
     second = finalists[1] if len(finalists) > 1 else None
     seen = look(finalists[0], second, plan.splits, store.study.metric, plan.space.folder, earlier)
@@ -126,7 +129,7 @@ def _tell_classes(plan: Plan, store: Store, setting: Setting, best: TrialRecord)
     if they are there: of a cross-validation each row's by the one that wasn't trained on it.
     """
     networks = _own(plan, setting, best.number)
-    if _is_told(store, best) or not all(weights.exists() for weights in networks):
+    if _is_told(store, best) or not best.predicts or not all(weights.exists() for weights in networks):
         return
     finalists = [Finalist(best, plan.space.at(best.all_values), weights) for weights in networks]
     told = on_validation(list(zip(finalists, plan.folds, strict=True)), plan.space.folder)
@@ -177,7 +180,8 @@ def missing(plan: Plan, store: Store, setting: Setting) -> list[Again]:
     """Return what is to be trained in the end: the finalists whose weights aren't there, as they are lost or are to be
     of more rows than a trial's; and of a cross-validation the chosen trial's folds, to tell its mistakes.
     """
-    finalists, found = _finalists(plan, store, setting), list[Again]()
+    finalists = [record for record in _finalists(plan, store, setting) if record.has_weights]
+    found = list[Again]()
     last = len(plan.divisions) - 1 if plan.refit else 0
     wanted = {_final(plan, setting, record.number): (record, last) for record in finalists}
     if finalists and len(plan.folds) > 1 and not _is_told(store, finalists[0]):

@@ -51,7 +51,13 @@ Metric = Literal[
 ]
 
 
-CODE_KEYS = ("model.family", "augmentation.function", "training.optimizer", "score.metric")  # run as a trial trains
+CODE_KEYS = (
+    "model.family",
+    "augmentation.function",
+    "training.optimizer",
+    "training.loop",
+    "score.metric",
+)  # run as a trial trains
 CODE_TYPE = "own_code"  # of the error where a name of code is none
 
 
@@ -176,6 +182,7 @@ class Training(Section):
     schedule: Literal["constant", "cosine"] = searchable("constant", "cosine turns the stopping rules off")
     warmup: float = searchable(0.05, "share of the steps with a linearly rising learning rate", ge=0, le=0.5)
     optimizer: Literal["adamw"] | Code = searchable("adamw", "adamw, or module:attr: what makes an optimizer of yours")
+    loop: Code | None = fixed(None, "module:attr: a function (run) of your own that trains, in place of tuner's loop")
     class_weights: bool = searchable(False, "weigh classes in the training loss so that each counts alike")
     backbone_rate: float = searchable(0.1, "learning rate of unfrozen blocks, as a share of learning_rate", gt=0, le=1)
     precision: Literal["float32", "bfloat16"] = fixed(

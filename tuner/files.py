@@ -71,6 +71,7 @@ def write_best(
         "study": plan.study.name, "metric": plan.study.metric,
         "test": {**seen["metrics"], "looks": seen["looks"]} if seen else None,
         "encoder": (plan.splits if final else plan.folds[0]).encoder.to_json(), "backbone": _backbone(plan, chosen),
+        "predicts": chosen.predicts,
         "trained_again_on": len(plan.splits.train) if plan.refit and final and weights is not None else None,
         "versions": dict(plan.study.versions), "created": plan.study.created,
     }  # fmt: skip
@@ -78,7 +79,7 @@ def write_best(
     lines = [
         f"# Best configuration of study {plan.study.name}: trial {chosen.number}, epoch {found['epoch']}.",
         f"# {metric}: train {_figure(found['train'][metric])}, validation {_figure(found['val'][metric])}"
-        + _trained(plan, weights, final),
+        + _trained(plan, chosen, weights, final),
         best_space(plan.space, chosen.all_values, chosen.seed, plan.study.name, target),
     ]
     if weights is not None:
@@ -87,7 +88,9 @@ def write_best(
     write(target, "\n".join(lines))
 
 
-def _trained(plan: Plan, weights: Path | None, final: bool) -> str:
+def _trained(plan: Plan, chosen: TrialRecord, weights: Path | None, final: bool) -> str:
+    if not chosen.has_weights:
+        return "; its training loop named no model, so there is none"
     if weights is None:
         return "; the study was stopped before its model was trained, so there is none yet"
     if not final:

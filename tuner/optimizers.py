@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.config import MODULE_ATTR, RunConfig
-from tuner.own_code import blaming, definition, fault, find_own
+from tuner.own_code import blaming, check_signature, definition, fault, find_own
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # AdamW's, as torch has them
 TENSOR = "tensor"  # before the number of a tensor, in what an optimizer's state is written as
@@ -152,6 +152,7 @@ def _made(name: str, groups: list[dict[str, Any]], config: RunConfig, folder: Pa
     label = f"training.optimizer {name}"
     maker = find_own(name, folder, label, "a function (groups, config)")
     plain = isinstance(maker, type) and issubclass(maker, torch.optim.Optimizer)
+    check_signature(label, maker, ("groups",) if plain else ("groups", "config"))
     with blaming(label, definition(maker)):
         found = maker(groups) if plain else maker(groups, config)
     if not isinstance(found, torch.optim.Optimizer):

@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,23 @@ def contained() -> Iterator[None]:
 def fault(label: str, reason: str, where: str) -> UserCodeError:
     """Return the error for a fault of the user's code, with the place it happened at."""
     return UserCodeError(f"{label}: {reason}" + (f" ({where})" if where else ""))
+
+
+def check_signature(label: str, function: Callable[..., Any], given: Sequence[str]) -> None:
+    """Refuse a function of the user's own that can't be called with what is given.
+
+    Raises:
+        UserCodeError: it takes something else.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # written in C: the call will tell
+        return
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        reason = f"TypeError: it is called with ({', '.join(given)}) but takes {signature}: {error}"
+        raise fault(label, reason, definition(function)) from error
 
 
 def definition(function: Callable[..., Any]) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.config import MODULE_ATTR, RunConfig
-from tuner.own_code import blaming, definition, fault, find_own
+from tuner.own_code import blaming, check_signature, definition, fault, find_own
 
 GROUPS = 10
 
@@ -85,4 +85,6 @@ def own_metric(config: RunConfig, folder: Path | None) -> OwnMetric | None:
     if not MODULE_ATTR.match(name):
         return None
     label = f"score.metric {name}"
-    return OwnMetric(name.partition(":")[2], label, find_own(name, folder, label, "a function (y, predicted)"))
+    function = find_own(name, folder, label, "a function (y, predicted)")
+    check_signature(label, function, ("y", "predicted"))
+    return OwnMetric(name.partition(":")[2], label, function)

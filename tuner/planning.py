@@ -230,11 +230,13 @@ def _check_fit(space: Space, folds: Sequence[Splits]) -> str:
     for family in families(space):
         if family == AUTO:
             raise UsageError("model.family: auto stands alone; name the families to choose from, or say family: auto")
-        if family in FAMILIES and (problem := misfit(family, kind)):
+        if family in FAMILIES and config.training.loop is None and (problem := misfit(family, kind)):
             raise UsageError(problem)
     for key, names in own_names(space).items():
         for name in names:
             _check_own(key, config.replace({key: name}), splits, space.folder)
+    if config.training.loop is not None:  # which may do what it likes with any key
+        return metric
     if PRETRAINED in families(space):
         backbone = find_backbone(config.model.backbone, kind, space.folder)
         backbone.check_unfrozen(int(_most(space, "model.unfrozen")))
@@ -322,7 +324,7 @@ def _noted(space: Space) -> Space:
     has it, or code of the user's own stands in its place.
     """
     space, known = _noted_augmentation(noted_score(space)), families(space)
-    if own_families(space):
+    if own_families(space) or space.config.training.loop is not None:
         return space
     own = {key for family in FAMILIES.values() for key in family.keys}
     idle = [
@@ -337,7 +339,7 @@ def _noted(space: Space) -> Space:
 def _noted_augmentation(space: Space) -> Space:
     """Return the space with a note on what an augmentation of the user's own leaves idle, or is left idle by."""
     name, said = space.config.augmentation.function, []
-    if name is None:
+    if name is None or space.config.training.loop is not None:
         return space
     idle = [key for key in ("augmentation.flip", "augmentation.shift", "augmentation.wrap") if _is_set(space, key)]
     if idle:

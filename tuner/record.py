@@ -15,6 +15,7 @@ from tuner.curve import Curve, Epoch
 from tuner.scoring import Score
 from tuner.stopping import Verdict
 
+REBUILT = "rebuilt"  # among the facts of a model: whether its configuration builds it, where that isn't certain
 BASELINE = "baseline"  # the label of the trial that tuning has to beat
 State = Literal["running", "waiting", "complete", "pruned", "failed"]
 
@@ -56,6 +57,16 @@ class TrialRecord:
     def ended(self) -> bool:
         """Whether the trial is over; one that is waiting was cut off and is to be run again."""
         return self.state not in ("running", "waiting")
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it leaves a network: a training loop of the user's own may name none."""
+        return not self.weights or any(self.weights)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether its network can be built again to predict: a loop of the user's own may train any other one."""
+        return self.has_weights and self.model.get(REBUILT, 1.0) > 0
 
     @property
     def kept(self) -> Epoch | None:

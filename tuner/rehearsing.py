@@ -1,7 +1,7 @@
 """rehearse(): code of the user's own, called once as a trial calls it, before anything is written.
 
 Decides what of it is called: the model is built, the optimizer makes a step on a batch, augmented at full strength, and
-the metric measures random predictions. Keeps nothing, and trains nothing.
+the metric measures random predictions. A training loop is only looked for. Keeps nothing, and trains nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from tuner.config import RunConfig, own_code
 from tuner.data.splits import Splits
 from tuner.feeding import Batches
+from tuner.looping import check_loop
 from tuner.metrics import told
 from tuner.models import build_model
 from tuner.own_metric import own_metric
@@ -26,6 +27,10 @@ def rehearse(config: RunConfig, splits: Splits, folder: Path) -> None:
     Raises:
         UserCodeError: something of it fails.
     """
+    if config.training.loop is not None:  # how long it takes only a trial can tell
+        check_loop(config, folder)
+        own_metric(config, folder)
+        return
     torch.manual_seed(0)
     model = build_model(config, splits.shape, folder, splits.encoder.standard)
     if own_code(config) == [config.model.family]:

@@ -214,7 +214,7 @@ def figures(record: TrialRecord | None, task: str) -> dict[str, Any] | None:
         "train": train, "val": val,
         "gap": {name: _finite(gap(name, train[name], val[name])) for name in val},
         "relative_gap": _finite(record.score.gap), "parameters": record.model.get("parameters"),
-        "sparsity": record.model.get("sparsity"), "reason": record.reason,
+        "sparsity": record.model.get("sparsity"), "predicts": record.predicts, "reason": record.reason,
     }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
 from tuner.errors import PassingError, StorageError, TunerError, no_room
 from tuner.faults import point
 from tuner.own_code import one_line
+from tuner.record import REBUILT
 
 if TYPE_CHECKING:
     from tuner.training import Moment
@@ -55,6 +56,10 @@ class TaskRun:
     def _train(self) -> Iterator[Moment]:
         from tuner.training import train
 
+        if self.task.config.training.loop is not None:
+            from tuner.looping import train_own
+
+            return train_own(self.task.config, self.splits, self.task.seed, self.task.folder, self.resume)
         return train(self.task.config, self.splits, self.task.seed, self.task.folder, self.cache, self.resume)
 
     def first(self) -> Trained:
@@ -88,7 +93,8 @@ class TaskRun:
         self.network = moment.network
         if moment.epoch.standing.best == moment.epoch.number:
             self.examples = moment.counted
-            self.weights = {name: value.clone() for name, value in self.network.state_dict().items()}
+            state = {} if self.network is None else self.network.state_dict()
+            self.weights = {name: value.clone() for name, value in state.items()}
 
     def _keep(self, moment: Moment, path: Path) -> None:
         """Keep the state of the run: at most about once a second, and for a twentieth of the time."""
@@ -109,12 +115,27 @@ class TaskRun:
         from tuner.models import count_parameters
         from tuner.weights import sparsity, write_weights
 
-        if not newest:
-            self.network.load_state_dict(self.weights)
-        weights = write_weights(self.network, save)
-        facts = {"parameters": count_parameters(self.network), "sparsity": round(sparsity(self.network), 6)}
+        facts, weights = dict[str, float](), ""
+        if self.network is not None:
+            if not newest:
+                self.network.load_state_dict(self.weights)
+            weights = write_weights(self.network, save)
+            facts = {"parameters": count_parameters(self.network), "sparsity": round(sparsity(self.network), 6)}
+        if self.task.config.training.loop is not None:
+            facts[REBUILT] = float(self.network is not None and self._is_rebuilt())
         self.close()
         return Ended(self.task.number, facts, packed(self.examples), weights)
+
+    def _is_rebuilt(self) -> bool:
+        """Tell whether the network of a loop of the user's own is one that the configuration builds, too."""
+        from tuner.models import build_model
+
+        shape, standard = self.splits.shape, self.splits.encoder.standard
+        try:
+            build_model(self.task.config, shape, self.task.folder, standard).load_state_dict(self.network.state_dict())
+        except (TunerError, RuntimeError):
+            return False
+        return True
 
     def close(self) -> None:
         """Give it up."""

@@ -157,6 +157,11 @@ def tested(document: Mapping[str, Any]) -> list[str]:
         return [clean(test["verdict"]), *_dependent(document), f"The test set has been looked at {looks}."]
     if document["data"]["test"] == 0:
         return ["There is no test set; the validation figures are those of a search and so too good."]
+    if document["best"] and not document["best"]["predicts"]:
+        return [
+            "The test set has not been opened: the training loop keeps no network that model.family makes, so there is "
+            "nothing to predict with; name what makes its network there, as module:attr."
+        ]
     return ["The test set has not been opened."]
 
 

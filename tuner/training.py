@@ -1,4 +1,4 @@
-"""train(): one run of one configuration, as a generator of epochs. The only training loop.
+"""train(): one run of one configuration, as a generator of epochs. The only training loop of tuner's own.
 
 Decides how train and validation are measured: alike, in eval mode, on clean examples, with the very weights that would
 be exported. What is learned from is `feeding`'s, what a step does `updating`'s. Never heard of trials, studies or
@@ -33,12 +33,13 @@ from tuner.updating import Average, Step
 
 
 class Moment(NamedTuple):
-    """A run after an epoch: the network that it was measured on (its running average if `training.ema`), what each
-    validation example (n,) counts in the score, and what makes the state to go on from.
+    """A run after an epoch: the network that it was measured on (its running average if `training.ema`; None if a loop
+    of the user's own doesn't name it), what each validation example (n,) counts in the score, and what makes the state
+    to go on from.
     """
 
     epoch: Epoch
-    network: nn.Module
+    network: nn.Module | None
     counted: NDArray[np.float64]
     state: Callable[[], State]
 

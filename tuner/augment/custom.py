@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tuner.own_code import blaming, definition, fault, find_own
+from tuner.own_code import blaming, check_signature, definition, fault, find_own
 
 
 def custom(name: str, strength: float, folder: Path | None) -> Callable[[Tensor, torch.Generator], Tensor]:
@@ -29,6 +29,7 @@ def custom(name: str, strength: float, folder: Path | None) -> Callable[[Tensor,
     """
     label = f"augmentation.function {name}"
     function = find_own(name, folder, label, "a function (batch, strength, generator)")
+    check_signature(label, function, ("batch", "strength", "generator"))
     where = definition(function)
 
     def change(batch: Tensor, generator: torch.Generator) -> Tensor:

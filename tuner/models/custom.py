@@ -15,7 +15,6 @@ So weights of any origin can be started from: what the factory freezes (`require
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.config import RunConfig
-from tuner.own_code import blaming, definition, fault, find_own
+from tuner.own_code import blaming, check_signature, definition, fault, find_own
 
 if TYPE_CHECKING:
     from tuner.data.splits import Shape
@@ -43,25 +42,13 @@ def build_custom(name: str, config: RunConfig, shape: Shape, folder: Path | None
     """
     label = f"model.family {name}"
     factory = find_own(name, folder, label, "a function (config, shape)")
-    _check_signature(label, factory, config, shape)
+    check_signature(label, factory, ("config", "shape"))
     with blaming(label, definition(factory)):
         model = factory(config, shape)
     if not isinstance(model, nn.Module):
         raise fault(label, f"returned a {type(model).__name__}, not a torch.nn.Module", definition(factory))
     _check_model(label, factory, model, shape)
     return model
-
-
-def _check_signature(label: str, factory: Callable[..., Any], config: RunConfig, shape: Shape) -> None:
-    try:
-        signature = inspect.signature(factory)
-    except ValueError:  # written in C: the call will tell
-        return
-    try:
-        signature.bind(config, shape)
-    except TypeError as error:
-        reason = f"TypeError: it is called with (config, shape) but takes {signature}: {error}"
-        raise fault(label, reason, definition(factory)) from error
 
 
 def _check_model(label: str, factory: Callable[..., Any], model: nn.Module, shape: Shape) -> None:

@@ -1,0 +1,349 @@
+"""A training loop of the user's own, as a generator of epochs like `training.train`: `training.loop: my_pkg.train:fit`.
+
+    def fit(run):
+        model = run.build_model().to(run.device)
+        optimizer = torch.optim.Adam(model.parameters(), run.config.training.learning_rate)
+        run.checkpoint(model, optimizer=optimizer)
+        for epoch in range(run.resume(), run.config.training.epochs):
+            ...
+            if run.report(train=train_loss, val=val_loss):
+                break
+
+The function runs in a thread of its own, in turns with the one who judges: while it waits in `report` nothing else of
+it happens, so that its epochs are judged, kept and resumed as those of tuner's own loop are. Decides what a loop has to
+tell, and what becomes of that. Never heard of trials, studies or verdicts.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from pickle import UnpicklingError
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from tuner.checkpoint import State
+from tuner.config import RunConfig
+from tuner.course import NONE, Course, Floats, mean_and_error
+from tuner.curve import Measure, rounded
+from tuner.data.splits import Part, Shape, Splits, Standard
+from tuner.measuring import input_of, measure, training_probe
+from tuner.models import build_model
+from tuner.own_code import blaming, check_signature, definition, fault, find_own
+from tuner.own_metric import own_metric
+from tuner.remembering import Chance
+from tuner.scoring import LOSS, PER_NULL_LOSS, metric_of
+from tuner.training import Moment
+
+LAST = 5.0  # seconds for a loop that was told that its run is over
+LOSS_NAME = "loss"
+Figure = float | Tensor | Floats
+Figures = Figure | Mapping[str, Figure]
+
+
+class Examples(Dataset[tuple[Tensor, Tensor]]):
+    """Rows of the data as a model takes them, for a DataLoader or as a whole.
+
+    `examples[i]` is one example and its target; of a slice or an array of row numbers x is (n, *shape.input), float32
+    and standardized (texts are int64 token numbers), and y is (n,): int64 class numbers, or the float32 standardized
+    target.
+    """
+
+    def __init__(self, part: Part, standard: Standard) -> None:
+        self._part, self._prepare = part, input_of(standard)
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def __getitem__(self, rows: Any) -> tuple[Tensor, Tensor]:
+        if isinstance(rows, (int, np.integer)):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"there is no row {rows}; there are {len(self)}")
+            x, y = self[np.array([rows])]
+            return x[0], y[0]
+        rows = rows.numpy() if isinstance(rows, Tensor) else rows
+        return self._prepare(torch.from_numpy(self._part.x[rows])), torch.from_numpy(np.asarray(self._part.y[rows]))
+
+
+class Run:
+    """What a loop of the user's own trains, and whom it tells.
+
+    `config` is the configuration, `seed` the trial's: torch's, NumPy's and Python's generators have been seeded by it.
+    `train` and `val` are the training and validation rows, drawn anew for each run of a confirmation, and `shape` says
+    what they look like. `device` is where to train.
+    """
+
+    def __init__(self, config: RunConfig, splits: Splits, seed: int, folder: Path | None, turns: _Turns) -> None:
+        self.config, self.seed = config, seed
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.train, self.val = (Examples(part, splits.encoder.standard) for part in (splits.train, splits.val))
+        self._splits, self._folder, self._turns = splits, folder, turns
+        self._objects: dict[str, Any] = {}
+        self._model: nn.Module | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """What a model of the rows has to take and to return."""
+        return self._splits.shape
+
+    def build_model(self) -> nn.Module:
+        """Return an untrained network of the family and size that the configuration names."""
+        return build_model(self.config, self.shape, self._folder, self._splits.encoder.standard)
+
+    def checkpoint(self, model: nn.Module | None = None, **others: Any) -> None:
+        """Say once what the run's state is: its model, whose weights are kept as they are at the best epoch, and all
+        else that has a `state_dict` and a `load_state_dict`, such as optimizers and schedules.
+
+        Raises:
+            TypeError: something has neither.
+        """
+        if model is not None and not isinstance(model, nn.Module):
+            raise TypeError(f"run.checkpoint: model is a {type(model).__name__}, not a torch.nn.Module")
+        self._model, self._objects = model, {**({} if model is None else {"model": model}), **others}
+        for name, each in self._objects.items():
+            if not (callable(getattr(each, "state_dict", None)) and callable(getattr(each, "load_state_dict", None))):
+                raise TypeError(
+                    f"run.checkpoint: {name} is a {type(each).__name__}, which has no state_dict and load_state_dict"
+                )
+
+    def resume(self) -> int:
+        """Put what `checkpoint` named into the state in which an earlier run of this trial was cut off, if there is
+        one; return how many epochs are done. A loop that never asks begins at its start after a kill.
+        """
+        return int(self._turns.say(_Resuming()))
+
+    def report(self, train: Figures | None = None, val: Figures | None = None) -> bool:
+        """Tell how an epoch went; return whether the run is over.
+
+        Args:
+            train, val: the loss on training and validation rows, measured alike: in evaluation mode, on clean examples.
+                Each is one number, or the losses of all examples (n,), by whose spread it is known what is noise; or a
+                mapping of `loss` and of metrics by their names. Without both, tuner measures the model itself.
+        """
+        return bool(self._turns.say(_Reported(train, val)))
+
+
+class _Reported(NamedTuple):
+    train: Figures | None
+    val: Figures | None
+
+
+class _Resuming(NamedTuple):
+    pass
+
+
+class _Returned(NamedTuple):
+    pass
+
+
+class _Turns:
+    """A function in a thread of its own, in turns with the one who listens: one of both waits at any time."""
+
+    def __init__(self) -> None:
+        self.said, self.answers = SimpleQueue[Any](), SimpleQueue[Any]()
+        self.thread: threading.Thread | None = None
+        self.over = False
+
+    def say(self, what: Any) -> Any:
+        """Say something, in the function's thread, and wait for the answer."""
+        if self.over:
+            raise RuntimeError("the run is over, as run.report has said")
+        self.said.put(what)
+        return self.answers.get()
+
+    def begin(self, function: Callable[[], None]) -> None:
+        """Have the function begin; what it raises is said, too."""
+
+        def work() -> None:
+            torch.set_num_threads(1)  # which a thread has for itself
+            try:
+                function()
+                self.said.put(_Returned())
+            except BaseException as error:
+                self.said.put(error)
+
+        self.thread = threading.Thread(target=work, name="training.loop", daemon=True)
+        self.thread.start()
+
+    def listen(self) -> Any:
+        """Return what the function says next; raise what it raised."""
+        said = self.said.get()
+        if isinstance(said, BaseException):
+            raise said
+        return said
+
+    def end(self) -> None:
+        """Let the function come to its end: whatever it says now, its run is over."""
+        self.over = True
+        self.answers.put(True)
+        if self.thread is not None:
+            self.thread.join(LAST)
+
+
+def train_own(
+    config: RunConfig, splits: Splits, seed: int, folder: Path | None = None, resumed: State | None = None
+) -> Iterator[Moment]:
+    """Yield each epoch that the loop of the user's own reports, as `training.train` does.
+
+    Raises:
+        UserCodeError: the loop fails, returns before it is told to, or tells what can't be.
+        KeyError: the state that is to be resumed is of another loop.
+    """
+    told, loop = _Telling(config, splits, folder), check_loop(config, folder)
+    chance, turns = Chance(seed), _Turns()
+    run = Run(config, splits, seed, folder, turns)
+    course, counted, resumes = Course(config.training.epochs), NONE, False
+
+    def call() -> None:
+        with blaming(told.label, definition(loop)):
+            loop(run)
+
+    def state() -> State:
+        if not resumes:
+            raise KeyError("the loop never asks to be resumed")
+        return _state(run, course, counted, chance)
+
+    try:
+        turns.begin(call)
+        while True:
+            started = time.perf_counter()
+            with chance.lent():
+                said = turns.listen()
+            if isinstance(said, _Returned):
+                raise told.fault(f"returned after epoch {len(course.epochs)} of {course.budget}; it goes on until "
+                                 "run.report says that it is over, which the study's rules decide")  # fmt: skip
+            if isinstance(said, _Resuming):
+                resumes = True
+                if resumed is not None:
+                    _put_back(resumed, run, chance)
+                    counted = resumed.tensors["more.counted"].numpy()
+                    course = Course(course.budget, resumed.epochs, resumed.tensors["more.best"].numpy())
+                    yield Moment(course.epochs[-1], run._model, counted, state)
+                turns.answers.put(len(course.epochs))
+                continue
+            if resumed is not None and not resumes:
+                raise KeyError("the loop never asks to be resumed")
+            with chance.lent():
+                train, val, losses, counted = told.read(said, run._model)
+            yield Moment(course.then(train, val, losses, time.perf_counter() - started), run._model, counted, state)
+            turns.answers.put(False)
+    finally:
+        with chance.lent():
+            turns.end()
+
+
+def check_loop(config: RunConfig, folder: Path | None) -> Callable[[Run], object]:
+    """Return the loop of the user's own that a configuration names.
+
+    Raises:
+        UserCodeError: it isn't there, or can't be called with a run.
+    """
+    label = f"training.loop {config.training.loop}"
+    loop = find_own(str(config.training.loop), folder, label, "a function (run)")
+    check_signature(label, loop, ("run",))
+    return loop
+
+
+class _Telling:
+    """How what a loop reports becomes measures."""
+
+    def __init__(self, config: RunConfig, splits: Splits, folder: Path | None) -> None:
+        self.config, self.splits, self.label = config, splits, f"training.loop {config.training.loop}"
+        self.task = splits.shape.task
+        self.metric, self.own = metric_of(config.score, self.task), own_metric(config, folder)
+        self.names: set[str] | None = None
+
+    def fault(self, reason: str) -> Exception:
+        return fault(self.label, reason, "")
+
+    def read(self, said: _Reported, model: nn.Module | None) -> tuple[Measure, Measure, tuple[Floats, Floats], Floats]:
+        """Return the measures of train and validation, the losses of their examples, and what each validation example
+        counts in the score.
+        """
+        if said.train is None and said.val is None:
+            return self._measured(model)
+        if said.train is None or said.val is None:
+            raise self.fault("run.report: needs both train and val, or neither, and then tuner measures the model")
+        train, train_losses = self._figures(said.train, "train")
+        val, val_losses = self._figures(said.val, "val")
+        names = set(val.metrics)
+        if names != set(train.metrics) or names != (self.names or names):
+            told = sorted(names ^ set(train.metrics)) or sorted(names ^ (self.names or names))
+            raise self.fault(f"run.report: {', '.join(told)} isn't told each time, of train and of val alike")
+        self.names = names
+        return train, val, (train_losses, val_losses), val_losses if self.metric in PER_NULL_LOSS else NONE
+
+    def _measured(self, model: nn.Module | None) -> tuple[Measure, Measure, tuple[Floats, Floats], Floats]:
+        if model is None:
+            raise self.fault("run.report: without figures tuner measures the model; say run.checkpoint(model) before")
+        splits, config, probe = self.splits, self.config, training_probe(self.splits)
+        train, train_losses, _ = measure(model, splits.train, splits, config, probe, self.own)
+        val, val_losses, counted = measure(model, splits.val, splits, config, None, self.own)
+        return train, val, (train_losses, val_losses), counted
+
+    def _figures(self, given: Figures, part: str) -> tuple[Measure, Floats]:
+        """Return a part's measure, and the losses of its examples if they were told."""
+        figures = dict(given) if isinstance(given, Mapping) else {LOSS_NAME: given}
+        arrays = {str(name): self._numbers(value, f"{part} {name}") for name, value in figures.items()}
+        if LOSS_NAME not in arrays:
+            raise self.fault(f"run.report: {part} has no {LOSS_NAME}, by which epochs are judged")
+        losses = arrays.pop(LOSS_NAME)
+        loss, metrics = rounded(float(losses.mean())), {name: float(each.mean()) for name, each in arrays.items()}
+        if self.task == "regression":
+            metrics.setdefault(LOSS[self.task], loss)
+        if self.metric != LOSS[self.task] and self.metric not in metrics:
+            raise self.fault(
+                f"run.report: the score is by {self.metric}, which {part} doesn't have; tell it beside the loss, as "
+                f"{part}={{'loss': ..., '{self.metric}': ...}}"
+            )
+        own = arrays.get(self.metric, NONE)
+        error = mean_and_error(own)[1] if own.ndim else 0.0
+        plain = {name: rounded(value) for name, value in metrics.items()}
+        return Measure(loss, plain, rounded(error)), losses if losses.ndim and len(losses) > 1 else NONE
+
+    def _numbers(self, value: Figure, what: str) -> Floats:
+        """Return one number (), or those of all examples (n,)."""
+        found: Any = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        try:
+            numbers = np.asarray(found, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise self.fault(f"run.report: {what} is a {type(value).__name__}, not a number") from None
+        if not numbers.size:
+            raise self.fault(f"run.report: {what} is empty")
+        return numbers.ravel() if numbers.ndim else numbers
+
+
+def _state(run: Run, course: Course, counted: Floats, chance: Chance) -> State:
+    """Return the state of a run whose loop waits in `report`."""
+    file = io.BytesIO()
+    torch.save({name: each.state_dict() for name, each in run._objects.items()}, file)
+    tensors = {
+        "objects": torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8), "chance": chance.torch.clone(),
+        "more.best": torch.from_numpy(course.best).clone(), "more.counted": torch.from_numpy(counted).clone(),
+    }  # fmt: skip
+    return State(course.budget, tuple(course.epochs), tensors, {"chance": chance.facts()})
+
+
+def _put_back(state: State, run: Run, chance: Chance) -> None:
+    """Put all that a loop has named into the state that it had.
+
+    Raises:
+        KeyError: it is of another loop.
+    """
+    with suppress(UnpicklingError, RuntimeError, ValueError, TypeError):
+        read = torch.load(io.BytesIO(state.tensors["objects"].numpy().tobytes()), run.device, weights_only=True)
+        if set(read) == set(run._objects):
+            for name, each in run._objects.items():
+                each.load_state_dict(read[name])
+            chance.put_back(state.tensors["chance"], state.facts["chance"])
+            return
+    raise KeyError("the state is of another loop")
