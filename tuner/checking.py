@@ -16,7 +16,7 @@ from tuner.planning import Plan, plan_of, total_trials
 from tuner.reporting import formula
 from tuner.space import Range, Space, own_data, own_names
 from tuner.telling import clean, counted
-from tuner.terminal import roughly, rows_of, table
+from tuner.terminal import roughly, table, told_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[st
     lines = [f"{space.config.study}: the space is valid"]
     if plan is not None:
         data = plan.study.data
-        shape = " x ".join(str(side) for side in data["input"])
-        lines += [f"data: {data['kind']} {shape}, {data['task']} ({data['outputs']} outputs); rows: {rows_of(data)}"]
+        outputs = f" ({data['outputs']} outputs)"
+        lines += [f"data: {told_of(data, outputs)}"]
         lines += [formula(plan.study.metric, plan.study.identity)]
         lines += [f"note: {clean(note)}" for note in data["notes"]]
     else:

@@ -44,6 +44,7 @@ FAMILIES = {  # each is a function of that name in a file of that name in `model
 }
 AUTO, PRETRAINED = "auto", "pretrained"
 OWN_TOKENS = ("word", "character")
+LOOP = "loop"  # the data source of a training loop that brings its own
 BUNDLED = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 
 Metric = Literal[
@@ -110,7 +111,8 @@ class Data(Section):
 
     source: str = fixed(
         ...,
-        "sklearn:NAME, a file (.csv, .parquet, .jsonl, .npz, also .gz), a folder of images or module:attr",
+        "sklearn:NAME, a file (.csv, .parquet, .jsonl, .npz, also .gz), a folder of images, module:attr, or loop: a "
+        "training.loop brings its own",
         min_length=1,
     )
     kind: Literal["table", "image", "text", "sequence"] | None = fixed(None, "kind of data; inferred where it can be")
@@ -208,6 +210,9 @@ class Score(Section):
     gap_penalty: float = fixed(0.25, "price of the gap between train and validation", ge=0, le=100)
     noise: float = fixed(1.0, "standard errors of the gap that cost nothing", ge=0, le=100)
     tolerance: float = fixed(0.0, "gap beyond the noise that costs nothing", ge=0)
+    null_loss: float | None = fixed(
+        None, "validation loss of knowing nothing; by the rows if not given, and needed with data.source loop", gt=0
+    )
 
 
 class Stopping(Section):

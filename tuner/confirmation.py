@@ -187,7 +187,7 @@ def confirmed(
 def _share(repeats: Iterable[Repeat], n_train: int, n_val: int) -> float:
     """Return validation rows by training rows, of the repeats' own divisions; by default those given."""
     known = [repeat.curve.n_val / repeat.n_train for repeat in repeats if repeat.curve is not None and repeat.n_train]
-    return fmean(known) if known else n_val / n_train
+    return fmean(known) if known else n_val / n_train if n_train else 0.0
 
 
 def _ties_broken(order: list[Contender], repeats: Mapping[int, Sequence[Repeat]], share: float) -> list[Contender]:

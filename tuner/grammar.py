@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from tuner.config import AUTO, MODULE_ATTR, RunConfig, Section, Stopping, put
+from tuner.config import AUTO, LOOP, MODULE_ATTR, RunConfig, Section, Stopping, put
 from tuner.document import Located, Mark, parse, parse_value, plain, printable, read_text
 from tuner.errors import Problem, SpaceError, nearest
 from tuner.ranges import read_domain
@@ -138,7 +138,7 @@ def _absolute(node: Located, name: str, path: str) -> None:
 
 
 def _named(source: str) -> bool:
-    return source.startswith("sklearn:") or MODULE_ATTR.match(source) is not None
+    return source == LOOP or source.startswith("sklearn:") or MODULE_ATTR.match(source) is not None
 
 
 class _Reader:

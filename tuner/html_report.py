@@ -29,7 +29,7 @@ from tuner.showing import figures_table, where
 from tuner.space import Space
 from tuner.study import Study
 from tuner.telling import clean, counted, number
-from tuner.terminal import duration, rows_of
+from tuner.terminal import duration, told_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -46,7 +46,7 @@ def report(study: Study) -> str:
     document, drawn = study.document, plots(study.document, study.trials)
     best, space = document["best"], known_space(study.record.space, study.record.folder)
     return _page().render(
-        doc=document, rows=rows_of(document["data"]), took=duration(document["seconds"]),
+        doc=document, data=told_of(document["data"]), took=duration(document["seconds"]),
         created=study.record.created[:10], answer=[telling.typeset(said) for said in telling.answer(document)],
         verdict=telling.typeset(clean(document["test"]["verdict"])) if document["test"] else None, best=best,
         ended=telling.ended(document), chosen=best["trial"] if best else None,

@@ -36,6 +36,7 @@ from tuner.config import RunConfig
 from tuner.course import NONE, Course, Floats, mean_and_error
 from tuner.curve import Measure, rounded
 from tuner.data.splits import Part, Shape, Splits, Standard
+from tuner.errors import UsageError
 from tuner.measuring import input_of, measure, training_probe
 from tuner.models import build_model
 from tuner.own_code import blaming, check_signature, definition, fault, find_own
@@ -96,7 +97,13 @@ class Run:
         return self._splits.shape
 
     def build_model(self) -> nn.Module:
-        """Return an untrained network of the family and size that the configuration names."""
+        """Return an untrained network of the family and size that the configuration names.
+
+        Raises:
+            UsageError: the family doesn't take such data, or these are the loop's own.
+        """
+        if self.shape.kind == "none":
+            raise UsageError("run.build_model: nothing is known of the loop's own data; build the model in the loop")
         return build_model(self.config, self.shape, self._folder, self._splits.encoder.standard)
 
     def checkpoint(self, model: nn.Module | None = None, **others: Any) -> None:
@@ -148,7 +155,8 @@ class _Returned(NamedTuple):
 class _Turns:
     """A function in a thread of its own, in turns with the one who listens: one of both waits at any time."""
 
-    def __init__(self) -> None:
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
         self.said, self.answers = SimpleQueue[Any](), SimpleQueue[Any]()
         self.thread: threading.Thread | None = None
         self.over = False
@@ -160,22 +168,21 @@ class _Turns:
         self.said.put(what)
         return self.answers.get()
 
-    def begin(self, function: Callable[[], None]) -> None:
-        """Have the function begin; what it raises is said, too."""
+    def _work(self) -> None:
+        torch.set_num_threads(1)  # which a thread has for itself
+        try:
+            self.function()
+            self.said.put(_Returned())
+        except BaseException as error:
+            self.said.put(error)
 
-        def work() -> None:
-            torch.set_num_threads(1)  # which a thread has for itself
-            try:
-                function()
-                self.said.put(_Returned())
-            except BaseException as error:
-                self.said.put(error)
-
-        self.thread = threading.Thread(target=work, name="training.loop", daemon=True)
-        self.thread.start()
-
-    def listen(self) -> Any:
-        """Return what the function says next; raise what it raised."""
+    def next(self, answer: Any) -> Any:
+        """Let the function begin, or go on with an answer; return what it says next, or raise what it raises."""
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._work, name="training.loop", daemon=True)
+            self.thread.start()
+        else:
+            self.answers.put(answer)
         said = self.said.get()
         if isinstance(said, BaseException):
             raise said
@@ -199,13 +206,14 @@ def train_own(
         KeyError: the state that is to be resumed is of another loop.
     """
     told, loop = _Telling(config, splits, folder), check_loop(config, folder)
-    chance, turns = Chance(seed), _Turns()
-    run = Run(config, splits, seed, folder, turns)
     course, counted, resumes = Course(config.training.epochs), NONE, False
 
     def call() -> None:
         with blaming(told.label, definition(loop)):
             loop(run)
+
+    chance, turns, answer = Chance(seed), _Turns(call), 0
+    run = Run(config, splits, seed, folder, turns)
 
     def state() -> State:
         if not resumes:
@@ -213,11 +221,10 @@ def train_own(
         return _state(run, course, counted, chance)
 
     try:
-        turns.begin(call)
         while True:
             started = time.perf_counter()
-            with chance.lent():
-                said = turns.listen()
+            with chance.lent():  # also of what the loop draws before it says anything
+                said = turns.next(answer)
             if isinstance(said, _Returned):
                 raise told.fault(f"returned after epoch {len(course.epochs)} of {course.budget}; it goes on until "
                                  "run.report says that it is over, which the study's rules decide")  # fmt: skip
@@ -228,14 +235,14 @@ def train_own(
                     counted = resumed.tensors["more.counted"].numpy()
                     course = Course(course.budget, resumed.epochs, resumed.tensors["more.best"].numpy())
                     yield Moment(course.epochs[-1], run._model, counted, state)
-                turns.answers.put(len(course.epochs))
+                answer = len(course.epochs)
                 continue
             if resumed is not None and not resumes:
                 raise KeyError("the loop never asks to be resumed")
             with chance.lent():
                 train, val, losses, counted = told.read(said, run._model)
             yield Moment(course.then(train, val, losses, time.perf_counter() - started), run._model, counted, state)
-            turns.answers.put(False)
+            answer = False
     finally:
         with chance.lent():
             turns.end()
@@ -283,6 +290,8 @@ class _Telling:
         return train, val, (train_losses, val_losses), val_losses if self.metric in PER_NULL_LOSS else NONE
 
     def _measured(self, model: nn.Module | None) -> tuple[Measure, Measure, tuple[Floats, Floats], Floats]:
+        if not len(self.splits.val):
+            raise self.fault("run.report: needs train and val, since the data are the loop's own")
         if model is None:
             raise self.fault("run.report: without figures tuner measures the model; say run.checkpoint(model) before")
         splits, config, probe = self.splits, self.config, training_probe(self.splits)

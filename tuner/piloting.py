@@ -73,7 +73,7 @@ def _timed(plan: Plan, engine: Engine, configs: list[RunConfig]) -> tuple[list[P
     jobs, shares, found, faults = list[Again](), list[float](), list[Pilot](), list[str]()
     for number, config in enumerate(configs):
         config, splits = _short(plan.folds[0], config)
-        shares.append(len(splits.train) / len(plan.folds[0].train))
+        shares.append(len(splits.train) / max(1, len(plan.folds[0].train)) or 1.0)
         seed = trial_seed(plan.space.config.seed, number)
         jobs.append(Again(Task(number, config, seed, plan.space.folder, engine.take(splits)), EPOCHS))
     first = math.inf
@@ -107,6 +107,8 @@ def _points(space: Space) -> Iterator[RunConfig]:
 
 def _short(whole: Splits, config: RunConfig) -> tuple[RunConfig, Splits]:
     """Return a configuration and splits whose epochs are a share of the whole ones, batch for batch."""
+    if not len(whole.train):  # the training loop's own: all of them
+        return config.replace({"training.epochs": EPOCHS}), whole
     size = batch_size(config, len(whole.train))
     rows = FEATURE_ROWS if config.model.family == PRETRAINED else BATCHES * size
     splits = _thinned(whole, min(1.0, rows / len(whole.train)))

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 from tuner.backbones import BACKBONES, Backbone, find_backbone, located, tokenizer_file
 from tuner.best import DATABASE, STUDIES
-from tuner.config import AUTO, FAMILIES, OWN_TOKENS, PRETRAINED, Data, RunConfig, duration, min_epochs, misfit
+from tuner.config import AUTO, FAMILIES, LOOP, OWN_TOKENS, PRETRAINED, Data, RunConfig, duration, min_epochs, misfit
 from tuner.curve import Curve
 from tuner.data import load_folds
 from tuner.data.splits import Splits
@@ -125,6 +125,7 @@ def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = 
 
 def _plan_of(space: Space, storage: str | None, studies_dir: str | Path) -> Plan:
     started = time.monotonic()
+    _check_source(space)
     whole, folds = load_folds(data_of(space), space.folder, space.config.training.refit)
     space = settled(space, folds[0])
     config, splits = space.config, whole
@@ -152,6 +153,26 @@ def _plan_of(space: Space, storage: str | None, studies_dir: str | Path) -> Plan
         started,
         time.monotonic() - started,
     )
+
+
+def _check_source(space: Space) -> None:
+    """Check that what a training loop is to bring along is brought, and by one.
+
+    Raises:
+        UsageError: it isn't.
+    """
+    config = space.config
+    if config.data.source != LOOP:
+        return
+    if config.training.loop is None:
+        raise UsageError(
+            f"data.source: {LOOP} is for a training.loop of your own that brings its data; name it, or data"
+        )
+    if config.score.null_loss is None:
+        raise UsageError(
+            f"score.null_loss: is needed with data.source {LOOP}: the validation loss of a prediction that knows "
+            "nothing (of equally frequent classes the logarithm of their number; of numbers their variance)"
+        )
 
 
 def total_trials(space: Space) -> int:
@@ -413,6 +434,6 @@ def _check_own(key: str, config: RunConfig, splits: Splits, folder: Path) -> Non
 def blank_curve(config: RunConfig, splits: Splits) -> Curve:
     """Return the curve of a run of this configuration before its first epoch."""
     epochs, shape = config.training.epochs, splits.shape
-    null = null_loss(splits.train.y, splits.val.y, shape.task, shape.outputs)
+    null = config.score.null_loss or null_loss(splits.train.y, splits.val.y, shape.task, shape.outputs)
     n_val, n_train = len(splits.val), len(splits.train)
     return Curve(epochs, min_epochs(epochs), null, n_val, min(n_val, n_train))

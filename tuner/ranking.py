@@ -73,7 +73,7 @@ def difference(one: TrialRecord, other: TrialRecord) -> Difference | None:
     if not one.examples or len(one.examples) != len(other.examples):
         return None
     apart = unpacked(one.examples) - unpacked(other.examples)
-    spread = float(apart.std(ddof=1)) / math.sqrt(one.curve.n_val) if len(apart) > 1 else 0.0
+    spread = float(apart.std(ddof=1)) / math.sqrt(one.curve.n_val or len(apart)) if len(apart) > 1 else 0.0
     unit = one.curve.null_loss if one.score.metric in PER_NULL_LOSS else 1.0
     return Difference(one.score.skill - other.score.skill, spread / unit)
 

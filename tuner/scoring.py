@@ -101,7 +101,7 @@ def _error(curve: Curve, epoch: Epoch, metric: str) -> float:
     """Return the standard error of value(val) over the validation examples."""
     if metric in PER_NULL_LOSS:
         return epoch.se_val / curve.null_loss
-    return math.sqrt(_variance(epoch.val, metric) / curve.n_val) if is_known(metric) else epoch.val.metric_se
+    return _spread(epoch.val, metric, curve.n_val)
 
 
 def _terms(curve: Curve, epoch: Epoch, metric: str) -> tuple[float, float, float]:
@@ -112,10 +112,17 @@ def _terms(curve: Curve, epoch: Epoch, metric: str) -> tuple[float, float, float
     train, val = epoch.train.metrics[metric], epoch.val.metrics[metric]
     if metric == "r2":  # where the target's logarithm is learned, the noise is that of the logarithm's
         return val, train - val, epoch.se_gap / null
-    if not is_known(metric):
-        return val, train - val, math.hypot(epoch.val.metric_se, epoch.train.metric_se)
-    noise = math.sqrt(_variance(epoch.val, metric) / curve.n_val + _variance(epoch.train, metric) / curve.n_probe)
+    noise = math.hypot(_spread(epoch.val, metric, curve.n_val), _spread(epoch.train, metric, curve.n_probe))
     return (-val, val - train, noise) if metric in LOWER_IS_BETTER else (val, train - val, noise)
+
+
+def _spread(measure: Measure, metric: str, n: int) -> float:
+    """Return the standard error of a metric: as it was told with it, or by the variance of one of n examples; 0 if
+    neither is known.
+    """
+    if measure.metric_se or not is_known(metric) or not n:
+        return measure.metric_se
+    return math.sqrt(_variance(measure, metric) / n)
 
 
 def _variance(measure: Measure, metric: str) -> float:
@@ -125,4 +132,5 @@ def _variance(measure: Measure, metric: str) -> float:
     examples, which is the right size where classes are balanced and too small where they aren't.
     """
     value = measure.metrics[metric]
-    return max(measure.metrics["mse"] - value**2 if metric == "mae" else value * (1 - value), 0.0)
+    square = measure.metrics.get("mse", 0.0)
+    return max(square - value**2 if metric == "mae" else value * (1 - value), 0.0)

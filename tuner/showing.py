@@ -21,7 +21,7 @@ from tuner.drawing import drawn
 from tuner.record import TrialRecord
 from tuner.reporting import figures
 from tuner.telling import clean, counted, number
-from tuner.terminal import duration, note, room, rows_of, table, width
+from tuner.terminal import duration, note, room, table, told_of, width
 
 HEADLINE = {
     "classification": ("log_loss", "accuracy", "balanced_accuracy", "f1"),
@@ -79,9 +79,8 @@ def _counts(document: Mapping[str, Any]) -> list[str]:
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in document["verdicts"].items() if count)
     saved = 1 - epochs["run"] / epochs["budgeted"] if epochs["budgeted"] else 0.0
-    shape = " x ".join(str(side) for side in data["input"])
     counts = f"{counted(trials['total'], 'trial')}{f' ({states})' if states else ''}"
-    said = [f"data: {data['kind']} {shape}, {data['task']}; rows: {rows_of(data)}"]
+    said = [f"data: {told_of(data)}"]
     if kinds:
         said += [f"ended: {kinds}; {epochs['run']} of {epochs['budgeted']} epochs run, {saved:.0%} saved"]
     lines = wrap(f"Study {document['study']}: {counts} in {duration(document['seconds'])}", width())

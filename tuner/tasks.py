@@ -130,6 +130,8 @@ class TaskRun:
         """Tell whether the network of a loop of the user's own is one that the configuration builds, too."""
         from tuner.models import build_model
 
+        if not len(self.splits.val):
+            return False
         shape, standard = self.splits.shape, self.splits.encoder.standard
         try:
             build_model(self.task.config, shape, self.task.folder, standard).load_state_dict(self.network.state_dict())

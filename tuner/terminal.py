@@ -179,6 +179,14 @@ def _columns(
     return f"{trial:>5}  {label:<13}{score:>9}{val:>14}{train:>16}{kept:>6}{run:>5}{left:>9}  {ended}"
 
 
+def told_of(data: Mapping[str, Any], outputs: str = "") -> str:
+    """Return what data are, and how many rows they have; `outputs` is what is to be said of a network's."""
+    if data["kind"] == "none":
+        return f"the training loop's own, {data['task']}"
+    shape = " x ".join(str(side) for side in data["input"])
+    return f"{data['kind']} {shape}, {data['task']}{outputs}; rows: {rows_of(data)}"
+
+
 def rows_of(data: Mapping[str, Any]) -> str:
     """Return how many rows each part has; of a cross-validation, which rows its folds are made of."""
     if data.get("folds"):

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuner.config import LOOP
+from tuner.data.absent import KIND, OWN, absent
+from tuner.data.absent import read_encoder as read_nothing
 from tuner.data.splits import Encoder, Part, Shape, Splits, Standard, Target
 from tuner.errors import DataError
 
@@ -68,6 +71,8 @@ def load(data: Data, folder: Path, seed_of_split: int | None = None) -> Splits:
     """
     from tuner.data.sources import infer_kind, read_source
 
+    if data.source == LOOP:
+        return absent(data)
     raw = read_source(data, folder)
     return DATA[infer_kind(data, raw)](_rooted(data, folder), raw, seed_of_split)
 
@@ -91,6 +96,8 @@ def load_fresh(data: Data, folder: Path) -> Callable[[int], Splits]:
     """
     from tuner.data.sources import infer_kind, read_source
 
+    if data.source == LOOP:
+        return lambda _: absent(data)
     raw, data = read_source(data, folder), _rooted(data, folder)
     split = DATA[infer_kind(data, raw)]
     return lambda seed: split(data, raw, seed)
@@ -106,6 +113,9 @@ def load_folds(data: Data, folder: Path, refit: bool = False) -> tuple[Splits, t
     Raises:
         DataError, UserCodeError: as `load` does.
     """
+    if data.source == LOOP:
+        nothing = absent(data, refit)
+        return nothing, (nothing,)
     from tuner.data.divide import Whole
     from tuner.data.folds import Fold
     from tuner.data.sources import infer_kind, read_source
@@ -129,6 +139,7 @@ def encoder_from_json(document: Mapping[str, Any]) -> Encoder:
         "image": image.read_encoder,
         "text": text.read_encoder,
         "sequence": sequence.read_encoder,
+        KIND: read_nothing,
     }
     try:
         return readers[document["kind"]](dict(document))
@@ -147,6 +158,8 @@ def read_raw(source: Any, encoder: Encoder) -> tuple[Any, int]:
     """
     from tuner.data.sources import read_examples
 
+    if encoder.shape.kind == KIND:
+        raise DataError(OWN)
     examples = read_examples(source, encoder.shape.kind, getattr(encoder, "texts", ()))
     read = getattr(encoder, "read", None)  # sequences: a file's rows may be steps, and only the encoder knows
     examples = examples if read is None else read(examples)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner.data.splits import Part, Splits
 
@@ -30,12 +32,16 @@ def open_shared(folder: Path) -> Splits:
     """Return the splits that `write_shared` wrote, mapped (copy on write) instead of read, without test rows."""
     from tuner.data import encoder_from_json
 
-    parts = {
-        name: Part(*(np.load(folder / f"{name}.{array}.npy", mmap_mode="c", allow_pickle=False) for array in ARRAYS))
-        for name in ("train", "val")
-    }
+    parts = {name: Part(*(_mapped(folder / f"{name}.{array}.npy") for array in ARRAYS)) for name in ("train", "val")}
     encoder = encoder_from_json(json.loads((folder / "encoder.json").read_text()))
     return Splits(parts["train"], parts["val"], None, encoder, "", "")
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    try:
+        return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+    except ValueError:  # no rows, of which nothing can be mapped
+        return np.asarray(np.load(path, allow_pickle=False))
 
 
 def place_of(folder: Path, number: int) -> Path:

@@ -26,10 +26,11 @@ class Shape:
     standardized numbers. A text is token numbers below `vocabulary`, whole numbers: 0 pads its end and occurs
     nowhere else. A sequence is standardized numbers; if it is `masked`, its last channel is 1 at a step that is there
     and 0 at the padding at its end, where every channel is 0.
-    `outputs` is the number of classes, or 1 for regression. `classes` names them, in order.
+    `outputs` is the number of classes, or 1 for regression. `classes` names them, in order. Of kind none are data that
+    a training loop of the user's own brings: nothing is known of them.
     """
 
-    kind: Kind
+    kind: Kind | Literal["none"]
     task: Task
     input: tuple[int, ...]
     outputs: int
