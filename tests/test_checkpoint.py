@@ -105,6 +105,23 @@ class Counting(torch.optim.Optimizer):  # keeps a plain number, and no tensor be
 
 def jitter(batch, strength, generator):
     return batch + strength * torch.randn(batch.shape, generator=generator)
+
+def fit(run):
+    model = run.build_model()
+    optimizer = torch.optim.Adam(model.parameters(), run.config.training.learning_rate)
+    rates = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    run.checkpoint(model, optimizer=optimizer, rates=rates)
+    x, y = run.train[:]
+    for _ in range(run.resume(), run.config.training.epochs):
+        model.train()
+        for rows in torch.randperm(len(x)).split(8):
+            noise = random.random() + numpy.random.rand() + torch.rand(())
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x[rows] * noise), y[rows]).backward()
+            optimizer.step()
+        rates.step()
+        if run.report():
+            break
 """
 RUNS: dict[str, tuple[Shape, dict[str, Any]]] = {
     "perceptron": (TABLE, {
@@ -124,6 +141,7 @@ RUNS: dict[str, tuple[Shape, dict[str, Any]]] = {
     "own optimizer": (TABLE, {"training.optimizer": "noisy:momentum", "regularization.l1": 0.05}),
     "own optimizer with numbers": (TABLE, {"training.optimizer": "noisy:Counting"}),
     "torch's own": (PICTURE, {"training.optimizer": "torch.optim:RAdam", "regularization.l2": 0.1}),
+    "own loop": (TABLE, {"training.loop": "noisy:fit", "regularization.dropout": 0.3}),
     "own augmentation": (
         TABLE, {"augmentation.function": "noisy:jitter", "augmentation.strength": 0.5, "training.ema": True}
     ),
