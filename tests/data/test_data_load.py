@@ -340,7 +340,7 @@ def test_an_error_of_own_code_names_type_file_and_line(own: Callable[..., Splits
 @pytest.mark.parametrize(
     ("attr", "message"),
     [
-        ("number", "returned int; allowed are (X, y), a dict with X and y (split, classes, lengths), or a DataFrame"),
+        ("number", "returned int; allowed are (X, y), a dict with X and y (split, classes, lengths), a torch Dataset"),
         ("wrong", "returned a dict with X, target; X, y, split, classes, lengths are allowed"),
         ("ragged", "X can't be made an array"),
         ("frame", "data.target: say which column to predict"),

@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 
 from tuner.data.ragged import is_ragged, padded, shape_of
 from tuner.data.raw import Raw, frame_of, listed, plain_array, series_of
+from tuner.data.torch_sets import as_arrays
 from tuner.errors import DataError
 from tuner.own_code import blaming, find_own
 
 KEYS = ("X", "y", "split", "classes", "lengths")
-ALLOWED = "(X, y), a dict with X and y (split, classes, lengths), or a DataFrame together with data.target"
+ALLOWED = (
+    "(X, y), a dict with X and y (split, classes, lengths), a torch Dataset of pairs, a dict with train, val and test "
+    "of these, or a DataFrame together with data.target"
+)
 
 
 def call(name: str, folder: Path) -> Any:
@@ -39,6 +43,7 @@ def read_result(result: Any, where: str) -> Raw | pd.DataFrame:
     Raises:
         DataError: it is none of the allowed results.
     """
+    result = as_arrays(result, where)
     if isinstance(result, pd.DataFrame):
         return result
     if isinstance(result, Mapping):
