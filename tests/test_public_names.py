@@ -13,8 +13,8 @@ from command import write
 import tuner
 
 NAMES = [
-    "BestConfig", "DataError", "OverfitPruner", "RunConfig", "SpaceError", "StorageError", "Study", "TunerError",
-    "UsageError", "UserCodeError", "__version__", "load_best", "open_study", "report", "tune",
+    "BestConfig", "DataError", "OverfitPruner", "Run", "RunConfig", "SpaceError", "StorageError", "Study", "TunerError",
+    "UsageError", "UserCodeError", "Watch", "__version__", "load_best", "open_study", "report", "tune",
 ]  # fmt: skip
 HEAVY = ("torch", "sklearn", "optuna", "pandas", "sqlalchemy", "plotly", "numpy")
 

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
     from tuner.pruner import OverfitPruner, report
     from tuner.study import Study, open_study
     from tuner.tuning import tune
+    from tuner.watching import Watch
 
 _HOMES = {
     "BestConfig": "best", "load_best": "best", "RunConfig": "config",
     "DataError": "errors", "SpaceError": "errors", "StorageError": "errors", "TunerError": "errors",
     "UsageError": "errors", "UserCodeError": "errors",
     "OverfitPruner": "pruner", "Run": "looping", "report": "pruner",
-    "Study": "study", "open_study": "study", "tune": "tuning",
+    "Study": "study", "open_study": "study", "tune": "tuning", "Watch": "watching",
 }  # fmt: skip
 
 __all__ = [
     "BestConfig", "DataError", "OverfitPruner", "Run", "RunConfig", "SpaceError", "StorageError", "Study", "TunerError",
-    "UsageError", "UserCodeError", "__version__", "load_best", "open_study", "report", "tune",
+    "UsageError", "UserCodeError", "Watch", "__version__", "load_best", "open_study", "report", "tune",
 ]  # fmt: skip
 
 
