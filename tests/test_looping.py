@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import Fitted
 
-from tuner import telling
+from tuner import tasks, telling
 from tuner.best import load_best
 from tuner.config import RunConfig
 from tuner.curve import Epoch
@@ -33,7 +33,7 @@ from tuner.errors import DataError, UsageError, UserCodeError
 from tuner.grammar import parse_space
 from tuner.looping import Examples, train_own
 from tuner.planning import prepare
-from tuner.tasks import InProcess
+from tuner.tasks import InProcess, TaskRun
 from tuner.training import Moment
 from tuner.tuning import tune
 
@@ -247,6 +247,23 @@ def test_a_loop_that_does_not_listen_is_ended_all_the_same(folder: Path) -> None
     run = train_own(config("deaf"), splits(), 7, folder)
     next(run)
     run.close()  # type: ignore[attr-defined]
+
+
+def test_a_loop_that_never_asks_to_be_resumed_keeps_no_state_and_begins_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(tasks, "STATE_RATIO", 0.0)
+    task = Task(0, config("numbers"), 7, folder, state=folder / "state")
+    run = TaskRun(task, splits())
+    run.first()
+    for _ in range(3):
+        run.step()
+    run.close()
+    assert not (folder / "state").exists()
+    again = TaskRun(task, splits())
+    assert again.first().epoch.number == 1
+    again.close()
 
 
 # What is wrong.

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_wine
 
 import tuner
+from tuner.errors import SpaceError
+from tuner.grammar import read_space
 from tuner.record import TrialRecord
 from tuner.showing import study_text
 
@@ -301,3 +303,12 @@ def test_a_study_whose_first_trial_is_too_long_for_its_time_still_has_a_best_con
     assert record.reason.startswith(f"the time was up after epoch {len(record.curve)}, kept epoch {record.score.epoch}")
     assert study.document["test"]["looks"] == 1
     assert study.best.config.training.epochs >= 90000
+
+
+def test_what_is_given_to_tune_is_put_over_a_space_that_was_read_too(tmp_path: Path) -> None:
+    space = read_space(write(tmp_path / "small.yaml"))
+    study = tuner.tune(space, trials=1, study_name="other", studies_dir=tmp_path, overrides={"training.epochs": 2})
+    assert (study.name, study.document["trials"]["total"]) == ("other", 1)
+    assert study.document["epochs"]["budgeted"] == 2
+    with pytest.raises(SpaceError, match=r"training.epochs: must be >= 1, not 0"):
+        tuner.tune(space, studies_dir=tmp_path, overrides={"training.epochs": 0})

@@ -93,6 +93,18 @@ def known_space(text: str, folder: str) -> Space | None:
         return None
 
 
+def put_over(space: Space, overrides: Sequence[Override]) -> Space:
+    """Return a space with some values put over it, as over a file's.
+
+    Raises:
+        SpaceError: every problem of the overrides.
+    """
+    if not overrides:
+        return space
+    named = replace(space, given={**space.given, "study": space.config.study})
+    return parse_space(dump_space(named), space.folder, "the space", overrides)
+
+
 def dump_space(space: Space) -> str:
     """Return the text of a space file that reads as this space."""
     return plain(json.loads(json.dumps(space.nested())))

@@ -216,8 +216,6 @@ def train_own(
     run = Run(config, splits, seed, folder, turns)
 
     def state() -> State:
-        if not resumes:
-            raise KeyError("the loop never asks to be resumed")
         return _state(run, course, counted, chance)
 
     try:
@@ -241,7 +239,8 @@ def train_own(
                 raise KeyError("the loop never asks to be resumed")
             with chance.lent():
                 train, val, losses, counted = told.read(said, run._model)
-            yield Moment(course.then(train, val, losses, time.perf_counter() - started), run._model, counted, state)
+            epoch = course.then(train, val, losses, time.perf_counter() - started)
+            yield Moment(epoch, run._model, counted, state if resumes else None)
             answer = False
     finally:
         with chance.lent():

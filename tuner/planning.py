@@ -26,7 +26,7 @@ from tuner.data import load_folds
 from tuner.data.splits import Splits
 from tuner.defaults import default_model
 from tuner.errors import UsageError, UserCodeError
-from tuner.grammar import Override, dump_space, read_space
+from tuner.grammar import Override, dump_space, put_over, read_space
 from tuner.identity import this_code, this_version
 from tuner.metrics import null_loss
 from tuner.own_code import code_of, one_line
@@ -94,7 +94,8 @@ def prepare(
         UsageError: settings of it don't go together.
         DataError: the data can't be used.
     """
-    return plan_of(space if isinstance(space, Space) else read_space(Path(space), overrides), storage, studies_dir)
+    known = put_over(space, overrides) if isinstance(space, Space) else read_space(Path(space), overrides)
+    return plan_of(known, storage, studies_dir)
 
 
 def versions_of(space: Space) -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from tuner.checkpoint import key_of, read_state, write_state
+from tuner.checkpoint import State, key_of, read_state, write_state
 from tuner.curve import Epoch
 from tuner.data.splits import Splits
 from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
@@ -85,8 +85,8 @@ class TaskRun:
         point("before_epoch")
         moment = next(self.epochs)
         self._take(moment)
-        if self.task.state is not None and time.monotonic() >= self.due:
-            self._keep(moment, self.task.state)
+        if self.task.state is not None and moment.state is not None and time.monotonic() >= self.due:
+            self._keep(moment.state, self.task.state)
         return moment.epoch
 
     def _take(self, moment: Moment) -> None:
@@ -96,11 +96,11 @@ class TaskRun:
             state = {} if self.network is None else self.network.state_dict()
             self.weights = {name: value.clone() for name, value in state.items()}
 
-    def _keep(self, moment: Moment, path: Path) -> None:
+    def _keep(self, made: Callable[[], State], path: Path) -> None:
         """Keep the state of the run: at most about once a second, and for a twentieth of the time."""
         import torch
 
-        began, state = time.monotonic(), moment.state()
+        began, state = time.monotonic(), made()
         more = {f"{KEPT}{name}": value.contiguous() for name, value in self.weights.items()}
         more["examples"] = torch.from_numpy(self.examples)
         # where it can't be written, or isn't plain, nothing is lost but the time to train it again

@@ -35,13 +35,13 @@ from tuner.updating import Average, Step
 class Moment(NamedTuple):
     """A run after an epoch: the network that it was measured on (its running average if `training.ema`; None if a loop
     of the user's own doesn't name it), what each validation example (n,) counts in the score, and what makes the state
-    to go on from.
+    to go on from (None if there is no way to go on).
     """
 
     epoch: Epoch
     network: nn.Module | None
     counted: NDArray[np.float64]
-    state: Callable[[], State]
+    state: Callable[[], State] | None
 
 
 def train(

@@ -24,7 +24,7 @@ from tuner.confirming import pending, repeat_each, repeats_of, why_not
 from tuner.engine import Engine
 from tuner.errors import DataError, StorageError, TunerError
 from tuner.forecast import Pace
-from tuner.grammar import Override, read_space
+from tuner.grammar import Override, put_over, read_space
 from tuner.opening import engine_for, hold, open_store, setting_of
 from tuner.patience import Patience
 from tuner.planning import Plan, blank_curve, plan_of
@@ -180,7 +180,7 @@ def tune(
     }
     values = {**{name: value for name, value in given.items() if value is not None}, **(overrides or {})}
     listed = [Override(name, json.dumps(value), "tune()") for name, value in values.items()]
-    known = space if isinstance(space, Space) else read_space(Path(space), listed)
+    known = put_over(space, listed) if isinstance(space, Space) else read_space(Path(space), listed)
     with early(known) as parents:
         run = conduct(plan_of(known, storage, studies_dir), parents)
         try:

@@ -1,0 +1,43 @@
+"""A Lightning Trainer as the loop of a study: its callback reports to the run instead of judging by itself."""
+
+import lightning
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+import tuner
+from tuner.integrations.lightning import OverfitStopping
+
+
+class Module(lightning.LightningModule):
+    def __init__(self, net, rate, decay):
+        super().__init__()
+        self.net, self.rate, self.decay = net, rate, decay
+
+    def training_step(self, batch, number):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch, number, dataloader_idx=0):
+        self.log("loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]), on_epoch=True)
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), self.rate, weight_decay=self.decay)
+
+
+def fit(run):
+    config = run.config
+    module = Module(run.build_model(), config.training.learning_rate, config.regularization.l2)
+    run.checkpoint(module.net)
+    stopping = OverfitStopping(
+        tuner.Watch(config.training.epochs, run=run), val="loss/dataloader_idx_0", train="loss/dataloader_idx_1"
+    )
+    trainer = lightning.Trainer(
+        max_epochs=config.training.epochs, callbacks=[stopping], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    probe = torch.utils.data.Subset(run.train, range(min(len(run.train), len(run.val))))
+    trainer.fit(
+        module,
+        DataLoader(run.train, batch_size=32, shuffle=True),
+        [DataLoader(run.val, batch_size=256), DataLoader(probe, batch_size=256)],
+    )
