@@ -35,9 +35,8 @@ def fit(run):
         max_epochs=config.training.epochs, callbacks=[stopping], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
     )  # fmt: skip
-    probe = torch.utils.data.Subset(run.train, range(min(len(run.train), len(run.val))))
     trainer.fit(
         module,
         DataLoader(run.train, batch_size=32, shuffle=True),
-        [DataLoader(run.val, batch_size=256), DataLoader(probe, batch_size=256)],
+        [DataLoader(run.val, batch_size=256), DataLoader(run.probe, batch_size=256)],
     )

@@ -20,7 +20,8 @@ def fit(run):
             nn.functional.cross_entropy(model(x.to(run.device)), y.to(run.device)).backward()
             optimizer.step()
         rates.step()
-        if run.report(train=losses(model, run.train, run.device), val=losses(model, run.val, run.device)):
+        # train on as many rows as there are for validation, in evaluation mode as well: both are measured alike
+        if run.report(train=losses(model, run.probe, run.device), val=losses(model, run.val, run.device)):
             break
 
 

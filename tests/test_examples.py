@@ -38,9 +38,9 @@ def test_a_space_runs_with_the_code_beside_it(needed: Path, tmp_path: Path) -> N
     space = read_space(tmp_path / "examples" / needed.name)
     named = [*own_data(space), *(name for names in own_names(space).values() for name in names)]
     assert named, "an example of one's own code names some"
-    study = tune(space, trials=3, confirm=False, studies_dir=tmp_path / "studies", overrides={"training.epochs": 8})
+    study = tune(space, trials=2, confirm=False, studies_dir=tmp_path / "studies", overrides={"training.epochs": 4})
     document = study.document
-    assert (document["trials"]["failed"], document["trials"]["total"]) == (0, 3)
+    assert (document["trials"]["failed"], document["trials"]["total"]) == (0, 2)
     assert (document["test"] is None) == (space.config.data.source == "loop")
     assert document["model"] is not None
 

@@ -100,7 +100,7 @@ SAID = {
     "search: {sampler: cma}": "2:19 search.sampler: must be one of tpe, random, not 'cma'",
     "score: {metric: acuracy}": (
         "2:17 score.metric: must be one of log_loss, accuracy, balanced_accuracy, precision, recall, f1, roc_auc, mse, "
-        "mae, r2, not 'acuracy' (did you mean 'accuracy'?)"
+        "mae, r2 or module:attr, not 'acuracy' (did you mean 'accuracy'?)"
     ),
     "training: {warmup: 0.9}": "2:20 training.warmup: must be <= 0.5, not 0.9",
     "training: {ema: no}": "2:17 training.ema: must be true or false, not 'no'",
@@ -511,6 +511,10 @@ SPECIAL = {
     "budget.trial_memory": st.sampled_from([None, 10**9, "4GB", "512MiB"]),
     "training.batch_size": st.just("auto") | st.integers(1, 1000),
     "model.family": FAMILY,
+    "augmentation.function": st.sampled_from([None, "pkg:change"]),
+    "training.optimizer": st.sampled_from(["adamw", "pkg:sgd", "torch.optim:RAdam"]),
+    "training.loop": st.sampled_from([None, "pkg.train:fit"]),
+    "score.metric": st.sampled_from([None, "log_loss", "mae", "pkg:kappa"]),
 }
 VALUE = st.none() | st.booleans() | st.integers(-99, 99) | st.floats(-9, 9) | ANY_WORD
 

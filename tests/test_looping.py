@@ -112,6 +112,57 @@ def changing(run):
     run.report(train={"loss": 1.0, "f1": 1.0}, val={"loss": 1.0, "f1": 1.0})
     run.report(train=1.0, val=1.0)
 def nameless(run): run.report()
+def odd(run): run.report(train=[torch.ones(2, requires_grad=True), 1.0], val=1.0)
+def twice(run): run.report(train={"loss": 1.0, "log_loss": 2.0}, val={"loss": 1.0, "log_loss": 2.0})
+def percent(run): run.report(train={"loss": 1.0, "accuracy": 98.0}, val={"loss": 1.0, "accuracy": 97.0})
+class Outputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+    def forward(self, x): return {"logits": self.layer(x)}
+def outputs(run):
+    run.checkpoint(Outputs())
+    run.report()
+def unnamed(run): run.resume()
+def again(run):
+    made(run)
+    run.resume()
+    run.resume()
+def after(run):
+    made(run)
+    run.resume()
+    made(run)
+def elsewhere(run):
+    from threading import Thread
+    found = []
+    def tell():
+        try: run.report(train=1.0, val=1.0)
+        except RuntimeError as error: found.append(error)
+    thread = Thread(target=tell)
+    thread.start()
+    thread.join()
+    raise found[0]
+def generating(run): yield 1.0
+def negated(run):
+    class Negated(nn.Sequential):
+        def forward(self, x): return -super().forward(x)
+    model, optimizer = made(run, Negated(*run.build_model()))
+    for _ in range(run.resume(), run.config.training.epochs):
+        learn(run, model, optimizer)
+        if run.report(): break
+def buffers(run):
+    buffer = numpy.zeros(30)
+    for epoch in range(run.config.training.epochs):
+        buffer[:] = 1 + epoch * numpy.linspace(0.5, 1.5, 30)
+        if run.report(train=1.0, val=buffer): break
+def spoils(run):
+    model, optimizer = made(run)
+    for _ in range(run.resume(), run.config.training.epochs):
+        learn(run, model, optimizer)
+        for part in (run.train, run.val, run.probe):
+            x, y = part[:]
+            x.add_(100); y.zero_()
+        if run.report(): break
 def stateless(run): run.checkpoint(None, rate=0.1)
 def unmodel(run): run.checkpoint([1])
 def unasked(run, more): pass
@@ -206,6 +257,26 @@ def test_a_row_or_several_are_what_a_model_takes(share: float, n: int) -> None:
         examples[len(part)]
 
 
+def test_an_array_that_the_loop_uses_again_is_what_it_was_when_it_was_told(folder: Path) -> None:
+    found = timeless(moments("buffers", folder))
+    assert [epoch.rise > 0 for epoch in found] == [False, False, False, False, False, True]
+    assert found[-1].rise == pytest.approx(1.0)
+
+
+def test_rows_that_the_loop_changes_are_copies(folder: Path) -> None:
+    assert timeless(moments("spoils", folder)) == timeless(moments("measured", folder))
+
+
+def test_the_probe_is_those_training_rows_that_tuner_measures_train_on() -> None:
+    from tuner.looping import Run, _Turns
+    from tuner.measuring import training_probe
+
+    parts = splits()
+    run = Run(config("measured"), parts, 7, None, _Turns(lambda: None))
+    assert len(run.probe) == len(run.val)
+    np.testing.assert_array_equal(run.probe[:][1], parts.train.y[training_probe(parts)])
+
+
 # Whose turn it is.
 
 
@@ -271,17 +342,25 @@ def test_a_loop_that_never_asks_to_be_resumed_keeps_no_state_and_begins_again(
 WRONG = {
     "early": r"returned after epoch 1 of 6; it goes on until run.report says that it is over, .*",
     "silent": r"returned after epoch 0 of 6; .*",
-    "raises": r"ValueError: no such thing \(.*loops.py:\d+\)",
-    "leaves": r"SystemExit: 3 \(.*loops.py:\d+\)",
+    "raises": r"ValueError: no such thing",
+    "leaves": r"SystemExit: 3",
     "half": r"run.report: needs both train and val, or neither, and then tuner measures the model",
-    "word": r"run.report: train loss is a str, not a number",
+    "word": r"run.report: train loss is a str, not a number or an array of them",
+    "odd": r"run.report: train loss is a list, not a number or an array of them",
     "nothing": r"run.report: train loss is empty",
     "lossless": r"run.report: train has no loss, by which epochs are judged",
     "unlike": r"run.report: f1 isn't told each time, of train and of val alike",
     "changing": r"run.report: f1 isn't told each time, of train and of val alike",
+    "twice": r"run.report: train has log_loss beside loss, which is shown by that name; tell one of them",
+    "percent": r"run.report: train accuracy is 98; it goes from 0 to 1",
     "nameless": r"run.report: without figures tuner measures the model; say run.checkpoint\(model\) before",
-    "stateless": r"TypeError: run.checkpoint: rate is a float, which has no state_dict and load_state_dict .*",
-    "unmodel": r"TypeError: run.checkpoint: model is a list, not a torch.nn.Module .*",
+    "outputs": r"AttributeError: 'dict' object has no attribute 'float'",
+    "stateless": r"TypeError: run.checkpoint: rate is a float, which has no state_dict and load_state_dict",
+    "unmodel": r"TypeError: run.checkpoint: model is a list, not a torch.nn.Module",
+    "unnamed": r"RuntimeError: run.resume: needs to know of what; say run.checkpoint\(\.\.\.\) before",
+    "again": r"RuntimeError: run.resume: was called before",
+    "after": r"RuntimeError: run.checkpoint: comes before run.resume, which puts into their state what it names",
+    "elsewhere": r"RuntimeError: run: may be told by the very thread that the loop was called in alone, .*",
 }
 
 
@@ -296,7 +375,7 @@ def test_what_is_wrong_with_a_loop_fails_its_trial_in_one_line(folder: Path, loo
         event = engine.next()
     engine.close()
     assert isinstance(event, Failed)
-    assert re.fullmatch(f"training.loop loops:{loop}: {WRONG[loop]}", event.error), event.error
+    assert re.fullmatch(rf"training.loop loops:{loop}: {WRONG[loop]} \(.*loops.py:\d+\)", event.error), event.error
 
 
 def test_a_score_by_a_metric_needs_it_told(folder: Path) -> None:
@@ -310,6 +389,7 @@ def test_a_score_by_a_metric_needs_it_told(folder: Path) -> None:
         ("loops:gone", r"AttributeError: the module loops has no gone"),
         ("loops:LOG", r"TypeError: LOG is a list, not a function \(run\)"),
         ("loops:unasked", r"TypeError: it is called with \(run\) but takes \(run, more\)"),
+        ("loops:generating", r"is a generator; it calls run.report where it yields"),
     ],
 )
 def test_a_loop_that_cannot_be_called_is_told_before_anything_is_written(
@@ -355,6 +435,23 @@ def test_a_network_that_the_family_does_not_make_is_kept_and_the_test_rows_stay_
     assert (folder / "studies" / "small" / "model.safetensors").exists()
     with pytest.raises(UsageError, match=r"its training loop kept no network that model\.family mlp builds"):
         load_best("small", folder / "studies").load_model()
+
+
+def test_a_network_of_the_same_weights_that_computes_otherwise_is_not_the_familys(folder: Path) -> None:
+    study = tune(of_loop(folder, "negated"), studies_dir=folder / "studies")
+    assert study.document["best"]["val"]["accuracy"] > 0.5
+    assert (study.document["best"]["predicts"], study.document["test"]) == (False, None)
+
+
+def test_a_configuration_whose_loop_names_no_model_can_be_trained_without_a_study(
+    folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    write(folder / "one.yaml", "data: {source: sklearn:wine}\ntraining: {loop: 'loops:numbers', epochs: 3}\n")
+    said = call(capsys, "train", "one.yaml", "--out", "left", "--quiet")
+    assert said.code == 0, said.err
+    assert not (folder / "left" / "model.safetensors").exists()
+    assert (folder / "left" / "best.yaml").exists()
 
 
 def test_a_loop_that_names_no_model_leaves_none(folder: Path) -> None:

@@ -53,6 +53,7 @@ def brier(y, predicted): return -((predicted - np.eye(predicted.shape[1])[y]) **
 def one_brier(y, predicted): return float(brier(y, predicted).mean())
 def never(y, predicted): return "much"
 def three(y, predicted): return np.zeros(3)
+def undefined(y, predicted): return float("nan")
 def raises(y, predicted): return predicted[:, 99]
 def accuracy(y, predicted): return 1.0
 def error(y, predicted): return -np.abs(y - predicted)
@@ -102,7 +103,7 @@ def test_what_is_no_name_of_code_is_refused_with_what_is_allowed(key: str, word:
         parse_space(f"data: {{source: sklearn:wine}}\n{section}: {{{name}: {word!r}}}\n", Path())
 
 
-@pytest.mark.parametrize("name", Metric.__args__)  # type: ignore[attr-defined]
+@pytest.mark.parametrize("name", [*Metric.__args__, "loss"])  # type: ignore[attr-defined]
 def test_a_metric_of_ones_own_may_not_go_by_the_name_of_another(name: str) -> None:
     with pytest.raises(SpaceError, match="has the name of a metric of tuner's; give your function another one"):
         parse_space(f'data: {{source: sklearn:wine}}\nscore: {{metric: "my:{name}"}}\n', Path())
@@ -121,7 +122,8 @@ WRONG = [
     ("augmentation.function", "parts:few", r"TypeError: it is called with \(batch, strength, generator\) but takes .*"),
     ("score.metric", "parts:never", r"returned a str, not a number \(.*parts.py:21\)"),
     ("score.metric", "parts:three", r"returned an array \(3,\), not one number or one for each of 36 examples .*"),
-    ("score.metric", "parts:raises", r"IndexError: .* \(.*parts.py:23\)"),
+    ("score.metric", "parts:undefined", r"is nan of random predictions of the validation rows, not a finite number .*"),
+    ("score.metric", "parts:raises", r"IndexError: .* \(.*parts.py:24\)"),
 ]  # fmt: skip
 
 
@@ -248,6 +250,26 @@ def test_a_metric_that_some_groups_leave_undefined_has_the_error_of_the_others()
     value, error = metric_of(needs_a_one).with_error(y, predicted)
     assert value == pytest.approx(predicted.mean())
     assert 0 < error < 0.5
+
+
+def test_a_metric_that_some_rows_leave_undefined_is_looked_at_on_the_others(folder: Path) -> None:
+    write(
+        folder / "picky.py",
+        "def needs_all(y, p):\n    if len(set(y)) < 3: raise ValueError('a class is missing')\n    return 1.0\n",
+    )
+    text = SMALL + 'score: {metric: "picky:needs_all"}\n'
+    study = tune(write(folder / "small.yaml", text), trials=1, studies_dir=folder / "studies")
+    assert study.document["test"]["needs_all"]["value"] == 1.0
+    rng = np.random.default_rng(0)
+
+    def needs_one(y: Any, predicted: Any) -> float:
+        if not (y == 1).any():
+            raise ValueError("none")
+        return float(predicted.mean())
+
+    y, predicted = np.r_[1.0, np.zeros(49)], rng.normal(size=50)
+    assert metric_of(needs_one).with_error(y, predicted)[1] > 0
+    assert math.isnan(metric_of(needs_one).of_some(np.zeros(3), np.zeros(3)))
 
 
 def test_a_metric_may_not_change_what_others_are_measured_on() -> None:

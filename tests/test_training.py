@@ -26,10 +26,11 @@ from tuner.errors import DataError
 from tuner.feeding import Batches, batch_size
 from tuner.measuring import input_of, measure, predict, standardized, training_probe
 from tuner.models import build_model, decays
+from tuner.optimizers import AdamW
 from tuner.perceptron import Perceptron
 from tuner.remembering import Chance
 from tuner.training import train
-from tuner.updating import Average, _AdamW, _schedule, soft_threshold
+from tuner.updating import Average, _schedule, soft_threshold
 from tuner.weights import read_weights, sparsity, write_weights
 
 
@@ -255,7 +256,7 @@ class TestAdamW:
         torch.manual_seed(0)
         mine = [nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(2))]
         theirs = [nn.Parameter(each.detach().clone()) for each in mine]
-        one, two = _AdamW(mine, decay), torch.optim.AdamW(theirs, lr=0.01, weight_decay=decay, fused=True)
+        one, two = AdamW(mine, decay), torch.optim.AdamW(theirs, lr=0.01, weight_decay=decay, fused=True)
         for step in range(20):
             for a, b in zip(mine, theirs, strict=True):
                 used = a is not mine[2] or step % 3 == 0  # one that isn't used in every step

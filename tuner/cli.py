@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tuner.planning import Plan
     from tuner.space import Space
     from tuner.study import Study
+    from tuner.tracking import Trackers
     from tuner.workers import Parents
 
 app = typer.Typer(
@@ -181,6 +182,9 @@ def run(
         bool, typer.Option("--no-confirm", help="Don't train the best again on fresh splits and seeds.")
     ] = False,
     settings: Set = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Tell mlflow, tensorboard or a module:attr of it.", show_default=False)
+    ] = None,
     storage: Storage = None,
     studies_dir: Studies = STUDIES,
     as_json: Json = False,
@@ -202,32 +206,38 @@ def run(
     from tuner.grammar import read_space
 
     with stoppable(), apart():
-        study = _watched(read_space(space, overrides), storage, studies_dir, quiet)
+        study = _watched(read_space(space, overrides), storage, studies_dir, quiet, track or ())
     _emit(_document(study.document) if as_json else "\n".join(showing.study_text(study.document)))
 
 
-def _watched(space: Space, storage: str | None, studies_dir: Path, quiet: bool) -> Study:
+def _watched(space: Space, storage: str | None, studies_dir: Path, quiet: bool, track: Sequence[str]) -> Study:
     """Run a study to its end, telling of it on stderr: drawn on a terminal, else a line a trial."""
     from tuner import live, terminal
     from tuner.serving import keep_memory
+    from tuner.tracking import tracked
     from tuner.workers import early
 
     keep_memory()
-    screen = live.Screen() if not quiet and live.wanted() else None
-    with screen or nullcontext(), terminal.warned(screen.warn if screen else _told), early(space) as parents:
+    screen, warned = live.Screen() if not quiet and live.wanted() else None, terminal.warned
+    with (
+        screen or nullcontext(),
+        warned(screen.warn if screen else _told),
+        tracked(track, space.folder) as trackers,
+        early(space) as parents,
+    ):
         from tuner.planning import plan_of
 
-        return _drain(plan_of(space, storage, studies_dir), parents, quiet, screen)
+        return _drain(plan_of(space, storage, studies_dir), parents, trackers, quiet, screen)
 
 
-def _drain(plan: Plan, parents: Parents, quiet: bool, screen: Screen | None = None) -> Study:
+def _drain(plan: Plan, parents: Parents, trackers: Trackers, quiet: bool, screen: Screen | None = None) -> Study:
     """Run a study to its end, telling of each trial."""
     from tuner import terminal
     from tuner.confirmation import Repeating
     from tuner.record import TrialRecord
     from tuner.tuning import conduct, pace_of
 
-    conducting, pace, told = conduct(plan, parents), pace_of(plan), quiet
+    conducting, pace, told = conduct(plan, parents, trackers), pace_of(plan), quiet
     try:
         while True:
             news = next(conducting)

@@ -33,7 +33,7 @@ class Course:
         before = self.epochs[-1].standing if self.epochs else None
         standing = Standing.after(before, number, val.loss, min_epochs(self.budget))
         if standing.best == number:
-            self.best = of_val
+            self.best = of_val.copy()  # whoever tells them may use the array again
         rise, rise_se = val.loss - self.epochs[standing.best - 1].val.loss if standing.best < number else 0.0, 0.0
         if len(of_val) and len(of_val) == len(self.best):
             rise, rise_se = mean_and_error(of_val - self.best)

@@ -80,7 +80,7 @@ def predict(
     was_training = network.training
     if was_training:  # modes are set module by module, which takes longer than a small network's outputs
         network.eval()
-    prepare = input_of(standard)
+    prepare, device = input_of(standard), next((each.device for each in network.parameters()), torch.device("cpu"))
     order = _by_length(x, rows)
     if order is not None:
         rows = order if rows is None else rows[order]
@@ -91,7 +91,7 @@ def predict(
     with torch.inference_mode():
         for i in range(0, count, size):
             batch = x[i : i + size] if rows is None else x[rows[i : i + size]]
-            outputs = network(prepare(torch.from_numpy(batch))).float()
+            outputs = network(prepare(torch.from_numpy(batch)).to(device)).float().cpu()
             outputs = _log_probabilities(outputs) if task == "classification" else outputs
             together = np.empty((count, *outputs.shape[1:]), np.float32) if together is None else together
             together[i : i + size] = outputs.numpy()

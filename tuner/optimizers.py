@@ -15,8 +15,7 @@ heard of losses or batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import count
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,9 +24,9 @@ from torch import Tensor, nn
 
 from tuner.config import MODULE_ATTR, RunConfig
 from tuner.own_code import blaming, check_signature, definition, fault, find_own
+from tuner.packing import packed, unpacked
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # AdamW's, as torch has them
-TENSOR = "tensor"  # before the number of a tensor, in what an optimizer's state is written as
 
 
 class Optimizer(Protocol):
@@ -35,15 +34,15 @@ class Optimizer(Protocol):
 
     @property
     def remembered(self) -> list[Tensor]:
-        """The tensors that a step changes besides."""
+        """The tensors that a step changes besides, which are put back in place."""
         ...
 
-    def facts(self) -> Any:
-        """Return all else that a step changes, as plain JSON."""
+    def saved(self) -> Tensor | None:
+        """Return all else that a step changes, as bytes (n,), if there is anything."""
         ...
 
-    def expect(self, facts: Any, tensors: Sequence[Tensor]) -> None:
-        """Make room for what is to be put back: `facts` of an earlier optimizer, and its tensors."""
+    def put_back(self, saved: Tensor) -> None:
+        """Take what `saved` returned."""
         ...
 
     def step(self, rate: float) -> None:
@@ -68,10 +67,10 @@ class AdamW:
     def remembered(self) -> list[Tensor]:
         return [each for state in self.states for each in state[2:]]  # means, squares and counts
 
-    def facts(self) -> None:
+    def saved(self) -> None:
         return None
 
-    def expect(self, facts: Any, tensors: Sequence[Tensor]) -> None:
+    def put_back(self, saved: Tensor) -> None:
         pass
 
     def step(self, rate: float) -> None:
@@ -97,30 +96,17 @@ class OwnOptimizer:
 
     @property
     def remembered(self) -> list[Tensor]:
-        state = self.optimizer.state_dict()["state"]
-        return [value for of in state.values() for value in of.values() if isinstance(value, Tensor)]
+        return []
 
-    def facts(self) -> Any:
-        told, numbers = self.optimizer.state_dict(), count()
-        state = {
-            str(each): {
-                name: [TENSOR, next(numbers)] if isinstance(value, Tensor) else value for name, value in of.items()
-            }
-            for each, of in told["state"].items()
-        }
-        return {"state": state, "groups": told["param_groups"]}
+    def saved(self) -> Tensor:
+        return packed(self.optimizer.state_dict())
 
-    def expect(self, facts: Any, tensors: Sequence[Tensor]) -> None:
-        def value_of(value: Any) -> Any:
-            return tensors[value[1]].clone() if isinstance(value, list) and value[:1] == [TENSOR] else value
-
-        state: Mapping[str, Mapping[str, Any]] = facts["state"]
-        read = {int(each): {name: value_of(value) for name, value in of.items()} for each, of in state.items()}
-        self.optimizer.load_state_dict({"state": read, "param_groups": facts["groups"]})
+    def put_back(self, saved: Tensor) -> None:
+        self.optimizer.load_state_dict(unpacked(saved))
 
     def step(self, rate: float) -> None:
         for group, own in zip(self.optimizer.param_groups, self.rates, strict=True):
-            if isinstance(own, float):
+            if isinstance(own, (int, float)):  # else it is the optimizer's own, such as a tensor
                 group["lr"] = own * rate / self.peak
         self.optimizer.step()
 

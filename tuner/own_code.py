@@ -149,6 +149,12 @@ def definition(function: Callable[..., Any]) -> str:
         return ""
 
 
+def caller() -> str:
+    """Return file:line of the innermost call from the user's code that is under way, or nothing if there is none."""
+    theirs = [each for each in traceback.extract_stack() if not each.filename.startswith(INSIDE + INSTALLED)]
+    return f"{theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
+
+
 def one_line(error: BaseException) -> str:
     """Return an error as one line: its type, what it says, and the user's file and line."""
     where = place(error)

@@ -137,7 +137,7 @@ def report(
 
 def _spread(trial: optuna.Trial, val: float, losses: ArrayLike | None, first: int) -> tuple[float, float, float]:
     """Return the standard error of a validation loss, its rise over the best epoch's and that rise's error."""
-    found = np.asarray([] if losses is None else losses, dtype=np.float64).ravel()
+    found = np.array([] if losses is None else losses, dtype=np.float64).ravel()
     standing, best = _seen.get(trial, (None, found))
     number = len(trial.user_attrs.get(SERIES, ())) + 1
     standing = Standing.after(standing, number, val, first)

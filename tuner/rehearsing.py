@@ -6,6 +6,7 @@ the metric measures random predictions. A training loop is only looked for. Keep
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -45,4 +46,6 @@ def rehearse(config: RunConfig, splits: Splits, folder: Path) -> None:
         scores = np.random.default_rng(0).normal(size=(len(splits.val), splits.shape.outputs))
         if splits.shape.task == "classification":
             scores -= np.log(np.exp(scores).sum(1, keepdims=True))
-        metric.with_error(*told(scores, splits.val.y, splits.shape.task, splits.encoder.target.restore))
+        value, _ = metric.with_error(*told(scores, splits.val.y, splits.shape.task, splits.encoder.target.restore))
+        if not math.isfinite(value):
+            raise metric.fault(f"is {value} of random predictions of the validation rows, not a finite number")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tuner.checkpoint import State
 from tuner.curve import Epoch
+from tuner.optimizers import Optimizer
 from tuner.updating import Average, Step
 
 
@@ -91,8 +92,9 @@ class Memory:
         tensors |= {f"more.{name}": torch.from_numpy(value).clone() for name, value in more.items()}
         power = self.average.power if self.average is not None else 1.0
         facts = {"shapes": self._shapes(), "chance": self.chance.facts(), "count": self.step.count,
-                 "shrink": self.step.shrink, "power": power,
-                 "optimizers": [each.facts() for each in self.step.way.optimizers]}  # fmt: skip
+                 "shrink": self.step.shrink, "power": power}  # fmt: skip
+        for i, optimizer in enumerate(self.step.way.optimizers):
+            tensors |= {} if (saved := optimizer.saved()) is None else {f"optimizer.{i}.saved": saved}
         return State(budget, tuple(epochs), tensors, facts)
 
     @torch.no_grad()
@@ -102,10 +104,11 @@ class Memory:
         Raises:
             KeyError: it is of another model.
         """
-        for i, (optimizer, facts) in enumerate(zip(self.step.way.optimizers, state.facts["optimizers"], strict=True)):
-            optimizer.expect(facts, _numbered(state.tensors, f"optimizer.{i}."))
         if state.facts["shapes"] != self._shapes():
             raise KeyError("the state is of another model")
+        for i, optimizer in enumerate(self.step.way.optimizers):
+            if (saved := state.tensors.get(f"optimizer.{i}.saved")) is not None:
+                _put_back(optimizer, saved)
         for name, value in self.tensors.items():
             value.copy_(state.tensors[name])
         self.generator.set_state(state.tensors["order"])
@@ -120,10 +123,16 @@ class Memory:
         return {name: list(value.shape) for name, value in self.tensors.items()}
 
 
-def _numbered(tensors: Mapping[str, Tensor], start: str) -> list[Tensor]:
-    """Return the tensors whose names go on with a number, by that."""
-    found = {int(name.removeprefix(start)): value for name, value in tensors.items() if name.startswith(start)}
-    return [found[number] for number in sorted(found)]
+def _put_back(optimizer: Optimizer, saved: Tensor) -> None:
+    """Have an optimizer take what it had saved.
+
+    Raises:
+        KeyError: it can't: one of the user's own may keep what can't be read again.
+    """
+    try:
+        optimizer.put_back(saved)
+    except Exception as error:
+        raise KeyError(f"the optimizer can't be put back: {error}") from error
 
 
 def _own(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

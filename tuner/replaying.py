@@ -56,6 +56,8 @@ class Replayed:
             return [f"{what}: it differs: {which}", *(f"  {line}" for line in self._changes())]
         if not self.weights:
             return [f"{what}: every figure is the same (an older version stored it, without a checksum of its weights)"]
+        if not any(self.weights):
+            return [f"{what}: every figure is the same (its training loop names no model whose weights could be)"]
         return [f"{what}: every figure and the weights are the same, byte for byte (SHA-256 {self.weights[0]})"]
 
     def _changes(self) -> list[str]:

@@ -7,6 +7,7 @@ together, and every look is counted. Knows nothing of how trials were found.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from tuner.whole import checksum
 RESAMPLES = 2000
 MOST_DRAWS = 10_000_000  # rows drawn in all: the resamples are fewer for a very large test set
 FEWEST = 200
+OWN_SECONDS = 10.0  # of resamples, where a metric of the user's own takes long
 MOST_MISTAKES = 12
 FEWEST_ROWS = 20  # of a test set by which anything is said to be better: below, resamples hardly differ
 
@@ -98,10 +100,12 @@ def _figures(chosen: Finalist, baseline: Finalist | None, splits: Splits, metric
     outputs = [_outputs(finalist, splits.test, splits, folder) for finalist in finalists]
     own = own_metric(chosen.config, folder)
     roc_auc = metric == "roc_auc" or splits.shape.outputs == 2
+    began = time.monotonic()
     seen = [_measured(each, splits, roc_auc, None, own) for each in outputs]
-    n, rng = len(splits.test), np.random.default_rng(0)
+    n, rng, took = len(splits.test), np.random.default_rng(0), time.monotonic() - began
     draws = []
-    for _ in range(max(FEWEST, min(RESAMPLES, MOST_DRAWS // n))):
+    affordable = RESAMPLES if own is None else int(OWN_SECONDS / max(took, 1e-6))
+    for _ in range(max(FEWEST, min(RESAMPLES, MOST_DRAWS // n, affordable))):
         rows = rng.integers(0, n, n)
         draws.append([_measured(each, splits, roc_auc, rows, own) for each in outputs])
     found: dict[str, Any] = {"metrics": {}, "baseline_metrics": {}, "difference": {}, "per_class": None}
@@ -179,7 +183,9 @@ def _measured(
         outputs, y = outputs[rows], y[rows]
     restore = splits.encoder.target.restore
     found = metrics(outputs, y, task, restore, roc_auc)
-    found |= {own.name: own.of(*told(outputs, y, task, restore))} if own is not None else {}
+    if own is not None:
+        measured = own.of if rows is None else own.of_some
+        found[own.name] = measured(*told(outputs, y, task, restore))
     return {LOSS[task]: float(per_example_loss(outputs, y, task).mean())} | found
 
 

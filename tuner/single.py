@@ -46,8 +46,8 @@ def train_one(
         if record.state != "complete":
             raise TunerError(f"there is no model to keep: {record.reason}")
         if out is not None:
-            write_best(plan, out, record, weights, None)
-            say(f"wrote {out / 'best.yaml'} and {out / MODEL}")
+            write_best(plan, out, record, weights if record.has_weights else None, None)
+            say(f"wrote {out / 'best.yaml'}" + f" and {out / MODEL}" * record.has_weights)
     return record, plan.splits.shape.task
 
 
@@ -82,7 +82,20 @@ def _train(plan: Plan, weights: Path, say: Callable[[str], None]) -> TrialRecord
     model = ended.model
     seconds, rules = time.monotonic() - started, alone(curve, [])
     return TrialRecord(
-        0, verdict.outcome, {}, config.seed, "", {}, curve, worth, verdict, "", model, seconds, rules=rules
+        0,
+        verdict.outcome,
+        {},
+        config.seed,
+        "",
+        {},
+        curve,
+        worth,
+        verdict,
+        "",
+        model,
+        seconds,
+        rules=rules,
+        weights=(ended.weights,),
     )
 
 

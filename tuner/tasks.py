@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from safetensors import SafetensorError
 
 from tuner.checkpoint import State, key_of, read_state, write_state
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 # between two times that a state is kept: at least so many seconds, and times what keeping the first one took
 STATE_SECONDS, STATE_RATIO = 1.0, 20.0
+LIKE = 64  # examples for which two networks that are one say the same
 KEPT = "kept."  # before the names of the weights of the best epoch
 
 
@@ -45,6 +47,8 @@ class TaskRun:
         torch.set_default_dtype(torch.float32)
         torch.set_num_threads(1)
         self.task, self.splits, self.cache = task, splits, cache
+        # code of the user's may change the folder that a relative path starts at
+        self.state = task.state.absolute() if task.state is not None else None
         self.key = key_of(task.config, task.seed, splits, task.folder) if task.state is not None else ""
         self.weights: dict[str, Any] = {}
         self.examples: Any = None
@@ -85,8 +89,8 @@ class TaskRun:
         point("before_epoch")
         moment = next(self.epochs)
         self._take(moment)
-        if self.task.state is not None and moment.state is not None and time.monotonic() >= self.due:
-            self._keep(moment.state, self.task.state)
+        if self.state is not None and moment.state is not None and time.monotonic() >= self.due:
+            self._keep(moment.state, self.state)
         return moment.epoch
 
     def _take(self, moment: Moment) -> None:
@@ -100,11 +104,13 @@ class TaskRun:
         """Keep the state of the run: at most about once a second, and for a twentieth of the time."""
         import torch
 
-        began, state = time.monotonic(), made()
+        began = time.monotonic()
         more = {f"{KEPT}{name}": value.contiguous() for name, value in self.weights.items()}
         more["examples"] = torch.from_numpy(self.examples)
-        # where it can't be written, or isn't plain, nothing is lost but the time to train it again
-        with suppress(OSError, SafetensorError, KeyError, ValueError, TypeError):
+        # where it can't be made, which code of the user's may be the reason for, or can't be written, nothing is lost
+        # but the time to train it again
+        with suppress(Exception):
+            state = made()
             write_state(replace(state, tensors={**state.tensors, **more}), self.key, path)
         now = time.monotonic()
         self.due = now + max(STATE_SECONDS, STATE_RATIO * (now - began))
@@ -132,12 +138,18 @@ class TaskRun:
 
         if not len(self.splits.val):
             return False
+        from tuner.measuring import predict
+
         shape, standard = self.splits.shape, self.splits.encoder.standard
         try:
-            build_model(self.task.config, shape, self.task.folder, standard).load_state_dict(self.network.state_dict())
+            built = build_model(self.task.config, shape, self.task.folder, standard)
+            built.load_state_dict({name: value.cpu() for name, value in self.network.state_dict().items()})
         except (TunerError, RuntimeError):
             return False
-        return True
+        # the same weights may be those of another function
+        some = self.splits.val.x[:LIKE]
+        one, other = (predict(each, some, standard, shape.task) for each in (self.network, built))
+        return one.shape == other.shape and bool(np.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True))
 
     def close(self) -> None:
         """Give it up."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from tuner.space import Space, own_names
 from tuner.storage import opened
 from tuner.store import Store
 from tuner.study import PROGRESS, Study, study_of
+from tuner.tracking import Tracker, Trackers, tracked
 from tuner.workers import Parents, early
 
 KEEP_TIME = 5.0  # seconds between two times that the time taken so far is kept
@@ -42,9 +43,11 @@ KEEP_TIME = 5.0  # seconds between two times that the time taken so far is kept
 News = TrialRecord | Repeat | Repeating
 
 
-def conduct(plan: Plan, parents: Parents | None = None) -> Generator[News, None, Study]:
+def conduct(
+    plan: Plan, parents: Parents | None = None, trackers: Trackers | None = None
+) -> Generator[News, None, Study]:
     """Run or resume a study; yield trial records as `search` does and the repeats of its confirmation, as they go and
-    when they have ended; return it. `parents` are workers that were started `early`.
+    when they have ended; return it. `parents` are workers that were started `early`, `trackers` are told of it.
 
     Whoever closes the generator early leaves a study that the same call resumes.
 
@@ -55,6 +58,7 @@ def conduct(plan: Plan, parents: Parents | None = None) -> Generator[News, None,
     """
     with opened(plan.storage, create=True) as rdb, hold(plan, open_store(plan, rdb)) as store:
         setting, before = setting_of(plan, store), store.get("seconds") or 0.0
+        _begin(plan, store, setting, trackers)
 
         def keep_time(lasting: bool = False) -> None:
             store.put("seconds", round(before + time.monotonic() - plan.started, 3), lasting)
@@ -63,7 +67,7 @@ def conduct(plan: Plan, parents: Parents | None = None) -> Generator[News, None,
             if not _is_over(plan, store, setting):
                 store.put(PROGRESS, {"state": "running", "trials": setting.trials})
                 with engine_for(plan, store, parents) as engine:
-                    yield from _watched(search(setting, engine), plan, store, setting, keep_time)
+                    yield from _watched(search(setting, engine), plan, store, setting, keep_time, trackers)
                     engine.clear()
                     yield from _watched(_confirm(plan, store, setting, engine), plan, store, setting, keep_time)
                     engine.clear()
@@ -72,6 +76,7 @@ def conduct(plan: Plan, parents: Parents | None = None) -> Generator[News, None,
         except (GeneratorExit, KeyboardInterrupt, DataError):
             with store.at_once():
                 leave_early(plan, store, setting)
+                _end(plan, store, setting, trackers)
             raise
         except StorageError:
             raise
@@ -81,7 +86,26 @@ def conduct(plan: Plan, parents: Parents | None = None) -> Generator[News, None,
         finally:
             with suppress(StorageError), store.at_once():  # whoever ends for a reason tells that one
                 keep_time(lasting=True)
-        return Patience().keep_trying(lambda: conclude(plan, store, setting))
+        study = Patience().keep_trying(lambda: conclude(plan, store, setting))
+        if trackers:
+            trackers.tell("end", study)
+        return study
+
+
+def _begin(plan: Plan, store: Store, setting: Setting, trackers: Trackers | None) -> None:
+    """Tell trackers of a study that begins, or goes on, and of the trials that had ended before."""
+    if trackers:
+        trackers.tell("begin", study_of(store, dict(setting.records), plan.folder))
+        for record in setting.records.values():
+            if record.ended:
+                trackers.tell("trial", record)
+
+
+def _end(plan: Plan, store: Store, setting: Setting, trackers: Trackers | None) -> None:
+    """Tell trackers of a study that was stopped."""
+    if trackers:
+        with suppress(TunerError):
+            trackers.tell("end", study_of(store, dict(setting.records), plan.folder))
 
 
 def _finally(plan: Plan, store: Store, setting: Setting, engine: Engine) -> Iterator[Repeating]:
@@ -113,6 +137,7 @@ def _watched(
     store: Store,
     setting: Setting,
     keep_time: Callable[[], None],
+    trackers: Trackers | None = None,
 ) -> Iterator[News]:
     """Yield what a run yields, and keep the dashboard's figures fresh as it goes, and the time that it has taken: what
     is killed has taken it, too.
@@ -125,6 +150,8 @@ def _watched(
                 kept = time.monotonic()
             if isinstance(news, Repeat) or (isinstance(news, TrialRecord) and news.ended):
                 board.post(lambda: study_of(store, setting.records, plan.folder).document, setting.records)
+            if trackers and isinstance(news, TrialRecord) and news.ended:
+                trackers.tell("trial", news)
             yield news
 
 
@@ -162,10 +189,12 @@ def tune(
     storage: str | None = None,
     studies_dir: str | Path = STUDIES,
     overrides: Mapping[str, Any] | None = None,
+    track: Sequence[str | Tracker] = (),
 ) -> Study:
     """Run or resume a study to its end, as `tuner run` does, and return it.
 
-    `trials` is the study's total; `overrides` maps dotted names to values put over the file's.
+    `trials` is the study's total; `overrides` maps dotted names to values put over the file's; `track` names trackers
+    (see `tuner.tracking`), or holds such.
 
     Raises:
         TunerError: see its subclasses; each carries one line a problem.
@@ -181,8 +210,8 @@ def tune(
     values = {**{name: value for name, value in given.items() if value is not None}, **(overrides or {})}
     listed = [Override(name, json.dumps(value), "tune()") for name, value in values.items()]
     known = put_over(space, listed) if isinstance(space, Space) else read_space(Path(space), listed)
-    with early(known) as parents:
-        run = conduct(plan_of(known, storage, studies_dir), parents)
+    with tracked(track, known.folder) as trackers, early(known) as parents:
+        run = conduct(plan_of(known, storage, studies_dir), parents, trackers)
         try:
             while True:
                 next(run)

@@ -81,7 +81,7 @@ def _meaning(name: str, value: Any) -> str | None:
     if name == "model.family" and value not in (*FAMILIES, AUTO) and not MODULE_ATTR.match(value):
         known = (*FAMILIES, AUTO)
         return f"unknown family {show(value)}{nearest(value, known)}; one of {', '.join(known)}, or module:attr"
-    if name == "score.metric" and isinstance(value, str) and value.partition(":")[2] in get_args(Metric):
+    if name == "score.metric" and isinstance(value, str) and value.partition(":")[2] in (*get_args(Metric), "loss"):
         return f"{show(value)} has the name of a metric of tuner's; give your function another one"
     if name == "data.source" and value.startswith("sklearn:") and value.removeprefix("sklearn:") not in BUNDLED:
         word = value.removeprefix("sklearn:")

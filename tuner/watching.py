@@ -58,6 +58,8 @@ class Watch:
             raise UsageError(f"Watch: null_loss is {null_loss}; a positive number is needed")
         if trial is not None and run is not None:
             raise UsageError("Watch: a trial of Optuna's or a run of tuner's judges, not both")
+        if (trial is not None or run is not None) and (null_loss is not None or not (overfit and plateau)):
+            raise UsageError("Watch: where a study judges, its own rules and null_loss hold; leave them out here")
         self.epochs, self.null_loss = epochs, null_loss
         self.rules = Stopping(overfit=overfit, plateau=plateau, behind=False)
         self.trial, self.run = trial, run
@@ -76,7 +78,7 @@ class Watch:
         """
         if self.over:
             raise UsageError(f"Watch: the run is over; {self.reason}")
-        found = NONE if losses is None else np.asarray(losses, dtype=np.float64).ravel()
+        found = NONE if losses is None else np.array(losses, dtype=np.float64).ravel()
         epoch = self._course.then(Measure(float(train), {}), Measure(float(val), {}), (NONE, found), 0.0)
         if self.run is not None:
             self.over = bool(self.run.report(train=float(train), val=found if len(found) else float(val)))

@@ -40,7 +40,10 @@ def open_shared(folder: Path) -> Splits:
 def _mapped(path: Path) -> NDArray[Any]:
     try:
         return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
-    except ValueError:  # no rows, of which nothing can be mapped
+    except ValueError as error:
+        if "empty" not in str(error):
+            raise
+        # no rows, of which nothing can be mapped
         return np.asarray(np.load(path, allow_pickle=False))
 
 

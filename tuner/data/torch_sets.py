@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tuner.data.divide import OFFICIAL
 from tuner.errors import DataError
 from tuner.own_code import blaming
-
-PARTS = {"train": "train", "val": "val", "validation": "val", "test": "test"}  # and what they are called in a split
 
 
 def as_arrays(result: Any, where: str) -> Any:
@@ -26,8 +25,10 @@ def as_arrays(result: Any, where: str) -> Any:
         UserCodeError: an item of a Dataset can't be made.
         DataError: a Dataset can't be read through, or parts don't go together.
     """
-    if (parts := _parts(result)) is not None:
-        return _together({PARTS[name]: _pair(part, f"{where}: {name}") for name, part in parts.items()}, where)
+    if (parts := _parts(result)) is not None and all(isinstance(part, pd.DataFrame) for part in parts.values()):
+        return pd.concat([part.assign(split=OFFICIAL[name]) for name, part in parts.items()], ignore_index=True)
+    if parts is not None:
+        return _together({OFFICIAL[name]: _pair(part, f"{where}: {name}") for name, part in parts.items()}, where)
     if _is_dataset(result):
         return _told(*_pair(result, where))
     if isinstance(result, Mapping):
@@ -54,12 +55,12 @@ def _is_dataset(value: Any) -> bool:
 def _parts(result: Any) -> dict[str, Any] | None:
     """Return the parts of what has a training and a validation part under these names, as keys or as attributes."""
     if isinstance(result, Mapping):
-        found = {name: result[name] for name in PARTS if name in result}
+        found = {name: result[name] for name in OFFICIAL if name in result}
     elif isinstance(result, (tuple, list, pd.DataFrame, np.ndarray)) or _is_dataset(result):
         return None
     else:
-        found = {name: getattr(result, name) for name in PARTS if getattr(result, name, None) is not None}
-    if "train" not in found or not {"val", "validation"} & set(found):
+        found = {name: getattr(result, name) for name in OFFICIAL if getattr(result, name, None) is not None}
+    if "train" not in found or len(found) < 2:
         return None
     return {name: part for name, part in found.items() if part is not None}
 
@@ -79,9 +80,9 @@ def _pair(part: Any, where: str) -> tuple[Any, Any]:
 
 def _read_through(dataset: Any, where: str) -> tuple[Any, Any]:
     """Return the examples and targets of a Dataset, of which each item is a pair."""
-    tensors = getattr(dataset, "tensors", None)  # of a TensorDataset
-    if isinstance(tensors, tuple) and len(tensors) == 2:
-        return plain(tensors[0]), plain(tensors[1])
+    torch = sys.modules.get("torch.utils.data")
+    if torch is not None and type(dataset) is torch.TensorDataset and len(dataset.tensors) == 2:
+        return plain(dataset.tensors[0]), plain(dataset.tensors[1])
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         what = f"is a {type(dataset).__name__} that can't be indexed; a Dataset with a length is needed"
         raise DataError(f"{where}: {what}")

@@ -9,16 +9,20 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tuner.errors import UsageError
+from tuner.errors import UsageError, nearest
 from tuner.watching import Watch
 
 LOG = logging.getLogger("tuner")
+RULES = ("epochs", "null_loss", "overfit", "plateau", "trial", "run")  # what a Watch may be told
 
 
 class Keeper:
     """Keeps the best epoch of a run that is watched."""
 
     def __init__(self, watch: Watch | None, restore: bool, rules: Mapping[str, Any]) -> None:
+        if unknown := sorted(set(rules) - set(RULES)):
+            hint = f"{nearest(unknown[0], RULES)}; there are {', '.join(RULES)}"
+            raise UsageError(f"OverfitStopping: unknown rule {unknown[0]!r}{hint}")
         if watch is not None and rules:
             raise UsageError(f"OverfitStopping: {', '.join(rules)} belongs to the watch that is given, too")
         self.given, self.rules, self.restore = watch, dict(rules), restore
@@ -47,6 +51,11 @@ class Keeper:
         if self.watch is not None and self.kept is not None and not self.watch.newest_is_best:
             put_back(self.kept)
         self.kept = None
+
+
+def copied(module: Any) -> dict[str, Any]:
+    """Return a copy of a torch module's weights."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def figure(told: Mapping[str, Any], name: str, where: str) -> float:

@@ -1,9 +1,9 @@
 """Keras 3, with any of its backends: a callback.
 
-    model.fit(x, y, validation_data=(x_val, y_val), callbacks=[OverfitStopping(probe=(x[:n], y[:n]))])
+    model.fit(x, y, validation_data=(x_val, y_val), callbacks=[OverfitStopping(probe=(x[rows], y[rows]))])
 
-With a `probe` of training rows, train is measured as validation is; without one it is Keras' own `loss`, the mean over
-the epoch while training, with dropout.
+With a `probe` of training rows, drawn at random, train is measured as validation is; without one it is Keras' own
+`loss`, the mean over the epoch while training, with dropout.
 """
 
 from __future__ import annotations
@@ -40,9 +40,12 @@ class OverfitStopping(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.keeper.begin(self.params["epochs"])
+        self.told: dict[str, Any] = {}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        told = dict(logs or {})
+        told = self.told = dict(logs or {})
+        if self.val not in told:
+            return  # an epoch without validation
         if self.probe is not None:
             told |= self.model.evaluate(*self.probe, verbose=0, return_dict=True)
         where = "what fit() logs"
@@ -50,4 +53,6 @@ class OverfitStopping(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self.told and self.watch is not None and not self.watch.history:
+            figure(self.told, self.val, "what fit() logs")  # it was never there
         self.keeper.end(self.model.set_weights)

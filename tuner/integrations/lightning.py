@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from tuner.integrations.keeper import Keeper, figure
+from tuner.integrations.keeper import Keeper, copied, figure
 from tuner.watching import Watch
 
 ENDLESS = 1000  # epochs of a Trainer without a limit, by which patience goes
@@ -51,12 +51,8 @@ class OverfitStopping(Callback):
             return  # an epoch without validation
         self.validated, told, where = False, trainer.callback_metrics, "what the module logs"
         train, val = figure(told, self.train, where), figure(told, self.val, where)
-        if self.keeper.see(train, val, lambda: _copy(pl_module)):
+        if self.keeper.see(train, val, lambda: copied(pl_module)):
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.keeper.end(pl_module.load_state_dict)
-
-
-def _copy(module: LightningModule) -> dict[str, Any]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}

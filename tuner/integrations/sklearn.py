@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
@@ -75,8 +75,13 @@ class OverfitStopping(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             raise UsageError(
                 f"OverfitStopping: {type(self.estimator).__name__} has no partial_fit; it can't be stopped"
             )
+        if not (is_classifier(self.estimator) or is_regressor(self.estimator)):
+            name = type(self.estimator).__name__
+            raise UsageError(
+                f"OverfitStopping: {name} is neither a classifier nor a regressor; it has no loss to watch"
+            )
         random, classifies = check_random_state(self.random_state), is_classifier(self.estimator)
-        y = np.asarray(y)
+        X, y = X if hasattr(X, "shape") else np.asarray(X), np.asarray(y)
         stratify = y if classifies and np.unique(y, return_counts=True)[1].min() > 1 else None
         x_train, x_val, y_train, y_val = train_test_split(
             X, y, test_size=self.validation_fraction, random_state=random, stratify=stratify

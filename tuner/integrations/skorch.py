@@ -14,7 +14,7 @@ import numpy as np
 from skorch.callbacks import Callback
 from torch.utils.data import Subset
 
-from tuner.integrations.keeper import Keeper, figure
+from tuner.integrations.keeper import Keeper, copied, figure
 from tuner.watching import Watch
 
 
@@ -46,7 +46,7 @@ class OverfitStopping(Callback):  # type: ignore[misc]
         told, where = net.history[-1], "the net's history"
         val = figure(told, self.val, where)
         train = _measured(net, dataset_train, dataset_valid) if self.probe else figure(told, self.train, where)
-        if self.keeper.see(train, val, lambda: _copy(net.module_)):
+        if self.keeper.see(train, val, lambda: copied(net.module_)):
             net.history[-1]["overfit_stopping"] = self.watch.reason if self.watch else ""
             raise KeyboardInterrupt  # by which skorch is told to stop, as its own EarlyStopping does
 
@@ -63,7 +63,3 @@ def _measured(net: Any, dataset_train: Any, dataset_valid: Any) -> float:
         size = len(batch[0])
         total, n = total + size * float(net.validation_step(batch)["loss"]), n + size
     return total / n
-
-
-def _copy(module: Any) -> dict[str, Any]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}

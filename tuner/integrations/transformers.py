@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tuner.integrations.keeper import Keeper, figure
+from tuner.integrations.keeper import Keeper, copied, figure
 from tuner.watching import Watch
 
 
@@ -48,19 +48,16 @@ class OverfitStopping(TrainerCallback):
         if "eval_loss" in metrics:
             logged = [entry["loss"] for entry in state.log_history if "loss" in entry]
             metrics |= {val: metrics["eval_loss"]} | ({train: logged[-1]} if logged else {})
-        again = set(metrics) & set(self.told)  # the sets come one after the other
-        self.told |= metrics
+        losses = {name: value for name, value in metrics.items() if name.endswith("_loss")}
+        again = set(losses) & set(self.told)  # the sets come one after the other
+        self.told |= losses
         if not {train, val} <= set(self.told) and not again:
             return
         where, model = "what was evaluated", more["model"]
         found = figure(self.told, train, where), figure(self.told, val, where)
         self.told = {}
-        if self.keeper.see(*found, lambda: _copy(model)):
+        if self.keeper.see(*found, lambda: copied(model)):
             control.should_training_stop = True
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         self.keeper.end(more["model"].load_state_dict)
-
-
-def _copy(model: Any) -> dict[str, Any]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
