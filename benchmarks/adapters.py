@@ -1,0 +1,192 @@
+"""`python -m benchmarks.adapters`: what a callback of tuner's adds to an epoch of each framework. A few minutes.
+
+The same network is trained on the same rows with and without the callback, in turn, and the median epoch of each run
+counts; the rules are off, so that both run to their end. The probe of training rows that skorch and Keras may be given
+is left out: it is a measurement of the user's choice, and costs what a pass over those rows costs.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+import argparse
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+ROWS, COLUMNS, WIDTH, BATCH, EPOCHS = 8000, 64, 256, 64, 12
+RULES: dict[str, Any] = {"overfit": False, "plateau": False}
+
+
+def rows(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    chance = np.random.default_rng(seed)
+    x = chance.normal(size=(n, COLUMNS)).astype(np.float32)
+    return x, (x[:, :4].sum(1) > 0).astype(np.int64)
+
+
+TRAIN, VAL = rows(ROWS, 0), rows(ROWS // 4, 1)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(COLUMNS, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 2))
+
+
+class Clock:
+    """The moments at which epochs began."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def tick(self) -> None:
+        self.at.append(time.perf_counter())
+
+    def epoch(self) -> float:
+        """Return the median seconds of an epoch, its callbacks included; the first one warms up."""
+        return statistics.median(b - a for a, b in zip(self.at[1:-1], self.at[2:], strict=True))
+
+
+def with_lightning(watched: bool) -> float:
+    import lightning
+
+    from tuner.integrations.lightning import OverfitStopping
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def training_step(self, batch: Any, number: int) -> Any:
+            loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+            self.log("train_loss", loss, on_step=False, on_epoch=True)
+            return loss
+
+        def validation_step(self, batch: Any, number: int) -> None:
+            self.log("val_loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]), on_epoch=True)
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters(), 1e-3)
+
+    class Ticks(lightning.Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            clock.tick()
+
+    clock = Clock()
+    trainer = lightning.Trainer(
+        max_epochs=EPOCHS, callbacks=[Ticks(), *([OverfitStopping(**RULES)] if watched else [])], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    train, val = (TensorDataset(*map(torch.tensor, part)) for part in (TRAIN, VAL))
+    trainer.fit(Module(), DataLoader(train, BATCH, shuffle=True), DataLoader(val, 500))
+    return clock.epoch()
+
+
+def with_transformers(watched: bool) -> float:
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    from tuner.integrations.transformers import OverfitStopping
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def forward(self, x: Any, labels: Any = None) -> dict[str, Any]:
+            logits = self.net(x)
+            return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    class Ticks(TrainerCallback):
+        def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+            clock.tick()
+
+    def examples(part: Any) -> list[dict[str, Any]]:
+        return [{"x": torch.tensor(x), "labels": int(y)} for x, y in zip(*part, strict=True)]
+
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        given = TrainingArguments(
+            folder, num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH, per_device_eval_batch_size=500,
+            learning_rate=1e-3, eval_strategy="epoch", save_strategy="no", logging_strategy="epoch", report_to=[],
+            use_cpu=True, disable_tqdm=True,
+        )  # fmt: skip
+        Trainer(
+            model=Model(), args=given, train_dataset=examples(TRAIN), eval_dataset=examples(VAL),
+            callbacks=[Ticks(), *([OverfitStopping(**RULES)] if watched else [])],
+        ).train()  # fmt: skip
+    return clock.epoch()
+
+
+def with_skorch(watched: bool) -> float:
+    from skorch import NeuralNetClassifier
+    from skorch.callbacks import Callback
+    from skorch.dataset import Dataset
+    from skorch.helper import predefined_split
+
+    from tuner.integrations.skorch import OverfitStopping
+
+    class Ticks(Callback):
+        def on_epoch_begin(self, net: Any, **_: Any) -> None:
+            clock.tick()
+
+    clock = Clock()
+    NeuralNetClassifier(
+        network(), criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=1e-3, batch_size=BATCH,
+        max_epochs=EPOCHS, train_split=predefined_split(Dataset(*VAL)), verbose=0,
+        callbacks=[("ticks", Ticks()), *([("stopping", OverfitStopping(**RULES))] if watched else [])],
+    ).fit(*TRAIN)  # fmt: skip
+    return clock.epoch()
+
+
+def with_keras(watched: bool) -> float:
+    import keras
+
+    from tuner.integrations.keras import OverfitStopping
+
+    class Ticks(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            clock.tick()
+
+    clock, dense = Clock(), keras.layers.Dense
+    model = keras.Sequential([dense(WIDTH, activation="relu"), dense(WIDTH, activation="relu"), dense(2)])
+    model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    callbacks = [Ticks(), *([OverfitStopping(**RULES)] if watched else [])]
+    model.fit(*TRAIN, batch_size=BATCH, epochs=EPOCHS, validation_data=VAL, callbacks=callbacks, verbose=0)
+    return clock.epoch()
+
+
+FRAMEWORKS: dict[str, Callable[[bool], float]] = {
+    "lightning": with_lightning, "transformers": with_transformers, "skorch": with_skorch, "keras": with_keras,
+}  # fmt: skip
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(prog="python -m benchmarks.adapters")
+    ask.add_argument("--rounds", type=int, default=5)
+    ask.add_argument("--only", action="append", choices=FRAMEWORKS)
+    given = ask.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    print("| framework | ms an epoch without | with | ratio: median (least, most) |\n|---|---|---|---|")
+    for name in given.only or FRAMEWORKS:
+        train = FRAMEWORKS[name]
+        train(True)  # warms up
+        pairs = [
+            (train(False), train(True)) if i % 2 else (train(True), train(False))[::-1] for i in range(given.rounds)
+        ]
+        plain, watched = (1000 * statistics.median(column) for column in zip(*pairs, strict=True))
+        ratios = [b / a for a, b in pairs]
+        spread = f"{statistics.median(ratios):.3f} ({min(ratios):.3f}, {max(ratios):.3f})"
+        print(f"| {name} | {plain:.1f} | {watched:.1f} | {spread} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
