@@ -22,7 +22,7 @@ from tuner.augment.custom import custom
 from tuner.config import Metric, RunConfig, own_code
 from tuner.curve import Curve
 from tuner.errors import SpaceError, UserCodeError
-from tuner.grammar import parse_space
+from tuner.grammar import Override, parse_space
 from tuner.optimizers import OwnOptimizer, optimizers
 from tuner.own_metric import OwnMetric
 from tuner.planning import prepare
@@ -128,6 +128,15 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("key", "name", "said"), WRONG)
+def test_what_is_wrong_with_code_is_found_before_anything_is_trained(
+    folder: Path, key: str, name: str, said: str
+) -> None:
+    with pytest.raises(UserCodeError) as found:
+        prepare(parse_space(SMALL, folder, overrides=[Override(key, name, "-S")]))
+    assert re.search(f"^{key} {name}: {said}$", str(found.value)), str(found.value)
+
+
+@pytest.mark.parametrize(("key", "name", "said"), WRONG[:1])
 def test_what_is_wrong_with_code_is_told_in_one_line_before_anything_is_written(
     folder: Path, key: str, name: str, said: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
