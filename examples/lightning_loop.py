@@ -18,7 +18,9 @@ class Module(lightning.LightningModule):
         return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
 
     def validation_step(self, batch, number, dataloader_idx=0):
-        self.log("loss", nn.functional.cross_entropy(self.net(batch[0]), batch[1]), on_epoch=True)
+        outputs = self.net(batch[0])
+        self.log("loss", nn.functional.cross_entropy(outputs, batch[1]), on_epoch=True)
+        self.log("accuracy", (outputs.argmax(1) == batch[1]).float().mean(), on_epoch=True)
 
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), self.rate, weight_decay=self.decay)
@@ -29,7 +31,10 @@ def fit(run):
     module = Module(run.build_model(), config.training.learning_rate, config.regularization.l2)
     run.checkpoint(module.net)
     stopping = OverfitStopping(
-        tuner.Watch(config.training.epochs, run=run), val="loss/dataloader_idx_0", train="loss/dataloader_idx_1"
+        tuner.Watch(config.training.epochs, run=run),
+        train="loss/dataloader_idx_1",
+        val="loss/dataloader_idx_0",
+        metrics={"accuracy": ("accuracy/dataloader_idx_1", "accuracy/dataloader_idx_0")},
     )
     trainer = lightning.Trainer(
         max_epochs=config.training.epochs, callbacks=[stopping], logger=False, enable_checkpointing=False,

@@ -104,6 +104,23 @@ def test_in_a_run_of_a_study_of_tuners_that_study_judges() -> None:
     assert reported[0] == {"train": 1.0, "val": 1.002}
 
 
+def test_a_run_is_told_of_metrics_beside_the_loss_which_alone_is_judged_by() -> None:
+    reported: list[Any] = []
+
+    class Run:
+        def report(self, **told: Any) -> bool:
+            reported.append(told)
+            return False
+
+    watch = Watch(epochs=60, run=Run())
+    watch.report({"loss": 0.5, "accuracy": 0.9}, {"loss": 0.7, "accuracy": 0.8}, [0.6, 0.8])
+    assert reported[0]["train"] == {"loss": 0.5, "accuracy": 0.9}
+    assert (reported[0]["val"]["accuracy"], list(reported[0]["val"]["loss"])) == (0.8, [0.6, 0.8])
+    assert watch.history == [{"epoch": 1, "train_loss": 0.5, "val_loss": 0.7}]
+    with pytest.raises(UsageError, match="Watch: accuracy was told without a loss, by which is judged"):
+        watch.report({"accuracy": 0.9}, 0.7)
+
+
 def test_a_run_that_diverges_is_over() -> None:
     watch = Watch()
     assert watched(watch, [(1.0, 1.0), (math.nan, math.nan), (math.nan, math.nan)]) == 2

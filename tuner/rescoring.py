@@ -44,7 +44,10 @@ def rescore(records: Mapping[int, TrialRecord], rule: Rule, metric: str, form: s
         if record.state == "complete" and record.score is not None and record.curve is not None
     ]
     if rule.form == "tiebreak" and any(not record.examples for record, _, _ in complete):
-        raise UsageError("--form tiebreak: this study was made by a version that kept too little for that")
+        raise UsageError(
+            "--form tiebreak: needs the losses of single examples, which this study didn't keep: an older version made "
+            "it, or its training loop tells means alone"
+        )
     if rule.form == "tiebreak" and metric not in BY_EXAMPLE:
         raise UsageError(f"--form tiebreak: pairs examples, and {metric} is no mean over examples")
     if rule.form == "tiebreak" and any(score.metric != metric for _, score, _ in complete):

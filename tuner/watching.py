@@ -14,6 +14,7 @@ and no framework; those of `integrations` hand their figures over to one.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from tuner.stopping import Verdict, judge
 
 if TYPE_CHECKING:
     import optuna
+
+LOSS = "loss"
 
 
 class Watch:
@@ -67,26 +70,32 @@ class Watch:
         self.over = False
         self._course = Course(epochs)
 
-    def report(self, train: float, val: float, losses: ArrayLike | None = None) -> bool:
+    def report(
+        self, train: float | Mapping[str, float], val: float | Mapping[str, float], losses: ArrayLike | None = None
+    ) -> bool:
         """Tell the losses of an epoch; return whether the run is over.
 
         Args:
             train, val: the mean loss on training and validation rows, measured alike: in evaluation mode, on clean
-                examples. Smaller is better.
+                examples. Smaller is better. A mapping of `loss` and of metrics tells a `run` of these, too; judged by
+                is the loss.
             losses: those of the validation examples (n,), in the same order each time. With them a rise counts if it
                 exceeds two standard errors of the paired differences; without them any rise does.
         """
         if self.over:
             raise UsageError(f"Watch: the run is over; {self.reason}")
         found = NONE if losses is None else np.array(losses, dtype=np.float64).ravel()
-        epoch = self._course.then(Measure(float(train), {}), Measure(float(val), {}), (NONE, found), 0.0)
+        of_train, of_val = _told(train), _told(val)
+        measures = Measure(of_train[LOSS], {}), Measure(of_val[LOSS], {})
+        epoch = self._course.then(*measures, (NONE, found), 0.0)
         if self.run is not None:
-            self.over = bool(self.run.report(train=float(train), val=found if len(found) else float(val)))
+            told = of_val | ({LOSS: found} if len(found) else {})
+            self.over = bool(self.run.report(train=_plain(of_train), val=_plain(told)))
         elif self.trial is not None:
             from tuner.pruner import report
 
-            told = {} if losses is None else {"losses": found}
-            self.verdict = report(self.trial, epoch.number, train=float(train), val=float(val), **told)
+            more = {} if losses is None else {"losses": found}
+            self.verdict = report(self.trial, epoch.number, train=of_train[LOSS], val=of_val[LOSS], **more)
             self.over = self.verdict is not None
         else:
             self.verdict = judge(self.curve, [], self.rules)
@@ -126,3 +135,22 @@ class Watch:
             {"epoch": epoch.number, "train_loss": epoch.train.loss, "val_loss": epoch.val.loss}
             for epoch in self._course.epochs
         ]
+
+
+def _told(given: float | Mapping[str, float]) -> dict[str, Any]:
+    """Return what was told of a part by its names, with the loss.
+
+    Raises:
+        UsageError: the loss isn't there.
+    """
+    told = dict(given) if isinstance(given, Mapping) else {LOSS: given}
+    if LOSS not in told:
+        raise UsageError(
+            f"Watch: {', '.join(map(str, told)) or 'nothing'} was told without a {LOSS}, by which is judged"
+        )
+    return {name: float(value) for name, value in told.items()}
+
+
+def _plain(told: dict[str, Any]) -> Any:
+    """Return a loss alone as it is."""
+    return told[LOSS] if len(told) == 1 else told

@@ -15,6 +15,8 @@ from tuner.watching import Watch
 LOG = logging.getLogger("tuner")
 RULES = ("epochs", "null_loss", "overfit", "plateau", "trial", "run")  # what a Watch may be told
 
+Told = float | Mapping[str, float]
+
 
 class Keeper:
     """Keeps the best epoch of a run that is watched."""
@@ -34,8 +36,10 @@ class Keeper:
         self.watch = self.given or Watch(**{"epochs": max(1, epochs), **self.rules})
         self.kept = None
 
-    def see(self, train: float, val: float, copy: Callable[[], Any]) -> bool:
-        """Report an epoch; `copy` makes a copy of the weights. Return whether the run is over."""
+    def see(self, train: Told, val: Told, copy: Callable[[], Any]) -> bool:
+        """Report an epoch, its losses or these beside metrics; return whether the run is over. `copy` makes one of the
+        weights.
+        """
         assert self.watch is not None, "begin() comes first"
         if self.watch.over:
             return True

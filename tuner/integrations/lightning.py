@@ -8,12 +8,14 @@ give a second validation dataloader, with as many training rows, and name `val_l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from tuner.integrations.keeper import Keeper, copied, figure
-from tuner.watching import Watch
+from tuner.watching import LOSS, Watch
 
 ENDLESS = 1000  # epochs of a Trainer without a limit, by which patience goes
 
@@ -24,14 +26,17 @@ class OverfitStopping(Callback):
     Args:
         watch: one that judges; by default a `tuner.Watch` of the Trainer's epochs, with the `rules` given (see there).
         train, val: the names of the losses, as they are logged for each epoch.
+        metrics: what a study of tuner's is scored by, if that isn't the loss: its name, and those of its logged values
+            for train and validation.
         restore: whether the weights of the best epoch are kept and put back.
     """
 
     def __init__(
-        self, watch: Watch | None = None, *, train: str = "train_loss", val: str = "val_loss", restore: bool = True,
-        **rules: Any,
+        self, watch: Watch | None = None, *, train: str = "train_loss", val: str = "val_loss",
+        metrics: Mapping[str, tuple[str, str]] = MappingProxyType({}), restore: bool = True, **rules: Any,
     ) -> None:  # fmt: skip
         self.keeper, self.train, self.val, self.validated = Keeper(watch, restore, rules), train, val, False
+        self.metrics = dict(metrics)
 
     @property
     def watch(self) -> Watch | None:
@@ -50,7 +55,8 @@ class OverfitStopping(Callback):
         if trainer.enable_validation and not self.validated:
             return  # an epoch without validation
         self.validated, told, where = False, trainer.callback_metrics, "what the module logs"
-        train, val = figure(told, self.train, where), figure(told, self.val, where)
+        names = {LOSS: (self.train, self.val), **self.metrics}
+        train, val = ({name: figure(told, pair[part], where) for name, pair in names.items()} for part in (0, 1))
         if self.keeper.see(train, val, lambda: copied(pl_module)):
             trainer.should_stop = True
 
