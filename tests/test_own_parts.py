@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.augment.custom import custom
+from tuner.best import load_best
 from tuner.config import Metric, RunConfig, own_code
 from tuner.curve import Curve
 from tuner.errors import SpaceError, UserCodeError
@@ -313,3 +314,25 @@ def test_a_study_is_scored_confirmed_and_looked_at_by_a_metric_of_ones_own(
     assert kept[best["epoch"]].val.metric_se > 0
     assert Curve.from_json(kept.to_json()) == kept
     assert score(kept, config(score__metric=f"parts:{name}").score, name).noise > 0
+
+
+# Its model, later.
+
+
+def test_who_loads_a_model_whose_code_has_changed_since_is_warned(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = "from torch import nn\n\ndef net(config, shape):\n    return nn.Linear(shape.input[0], shape.outputs)\n"
+    write(folder / "mynet.py", net)
+    text = SMALL.replace("model: {width: {low: 4, high: 12}, depth: {low: 1, high: 2}}", 'model: {family: "mynet:net"}')
+    tune(write(folder / "small.yaml", text), trials=1, studies_dir=folder / "studies")
+    best = load_best("small", folder / "studies")
+    best.load_model()
+    assert (best.changed_code, caplog.messages) == ((), [])
+    write(folder / "mynet.py", net + "\n\ndef another():\n    pass\n")
+    best.load_model()
+    assert best.changed_code == ("mynet",)
+    assert len(caplog.messages) == 1
+    assert "best.yaml: the code of mynet has changed since, so the network may be another one" in caplog.messages[0]
+    (folder / "mynet.py").unlink()
+    assert best.changed_code == ("mynet",), "nor is it what it was where it is gone"

@@ -7,6 +7,7 @@ reads them back. Knows nothing of the search that found it.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.backbones import find_backbone
-from tuner.config import PRETRAINED, STUDY_NAME, RunConfig
+from tuner.config import PRETRAINED, STUDY_NAME, RunConfig, own_code
 from tuner.document import plain
 from tuner.errors import DataError, UsageError, nearest
 from tuner.grammar import parse_space, read_space
+from tuner.own_code import code_of
 from tuner.space import Space
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from tuner.data.splits import Encoder
 
+LOG = logging.getLogger("tuner")
 STUDIES = Path("studies")
 DATABASE = "tuner.db"  # of all studies of a folder, where no other storage is named
 MODEL = "model.safetensors"
@@ -96,6 +99,14 @@ class BestConfig:
         figures = {name: value for name, value in self.about.items() if name != "encoder"}
         return {**figures, "config": self.config.flat(), "path": str(self.path), "model": str(self.model_path)}
 
+    @property
+    def changed_code(self) -> tuple[str, ...]:
+        """The modules of the user's own, named by the configuration, whose files aren't what the study trained with."""
+        then = self.about.get("versions", {})
+        now = code_of(own_code(self.config), self.folder)
+        names = dict.fromkeys(name.partition(":")[0] for name in own_code(self.config))
+        return tuple(name for name in names if name in then and now.get(name) != then[name])
+
     def build_model(self) -> nn.Module:
         """Return an untrained model of this configuration, for a training loop of your own."""
         from tuner.models import build_model
@@ -120,6 +131,9 @@ class BestConfig:
                 f"{self.path}: its training loop kept no network that model.family {self.config.model.family} builds; "
                 f"build it as the loop does, and load {MODEL} if there is one"
             )
+        if changed := self.changed_code:
+            what = "so the network may be another one than was trained"
+            LOG.warning("%s: the code of %s has changed since, %s", self.path, ", ".join(changed), what)
         if self.config.model.family == PRETRAINED:
             found = find_backbone(self.config.model.backbone, self.encoder.shape.kind, self.folder)
             found.check(self.about.get("backbone"), self.path)
