@@ -1,7 +1,7 @@
 """A loop of one's own that asks a watch: no framework, no study."""
 
 import torch
-from noisy import rows
+from made_rows import rows
 from torch import nn
 
 import tuner

@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
-from noisy import rows
+from made_rows import rows
 
 from tuner.integrations.keras import OverfitStopping
 

@@ -2,7 +2,7 @@
 
 import lightning
 import torch
-from noisy import rows
+from made_rows import rows
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 

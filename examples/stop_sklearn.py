@@ -1,6 +1,6 @@
 """scikit-learn: an estimator with partial_fit, trained until it overfits."""
 
-from noisy import rows
+from made_rows import rows
 from sklearn.neural_network import MLPClassifier
 
 from tuner.integrations.sklearn import OverfitStopping

@@ -1,7 +1,7 @@
 """skorch: a callback."""
 
 import torch
-from noisy import rows
+from made_rows import rows
 from skorch import NeuralNetClassifier
 from torch import nn
 

@@ -3,7 +3,7 @@
 import tempfile
 
 import torch
-from noisy import rows
+from made_rows import rows
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
