@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import call, write
+from command import SMALL, call, write
 
 import tuner
 from tuner import tracking
-from tuner.errors import UsageError, UserCodeError
+from tuner.errors import DataError, UsageError, UserCodeError
 from tuner.record import TrialRecord
 from tuner.study import Study
 from tuner.tracking import tracker_of
@@ -169,6 +169,30 @@ def test_a_tracker_whose_package_is_missing_is_told_with_what_to_install(monkeyp
     monkeypatch.delitem(sys.modules, "tuner.integrations.mlflow", raising=False)
     with pytest.raises(UsageError, match=r"--track mlflow: needs mlflow.*; pip install 'overfit-tuner\[mlflow\]'"):
         tracker_of("mlflow")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_server_that_cannot_be_asked_stops_no_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://at-all")
+    study = run(tmp_path, "mlflow", trials=1)
+    assert study.document["trials"]["complete"] == 1
+    assert "tracker mlflow is left out from here on: " in caplog.text
+
+
+@pytest.mark.filterwarnings("default")
+def test_nothing_is_written_for_a_tracker_before_the_space_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    write(tmp_path / "small.yaml", SMALL.replace("sklearn:wine", "gone.csv"))
+    with pytest.raises(DataError):
+        run(tmp_path, "mlflow")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.yaml"]
 
 
 # The real ones.

@@ -112,10 +112,10 @@ def _weigh(plan: Plan, store: Store, records: Mapping[int, TrialRecord]) -> None
 
 
 def _look(plan: Plan, store: Store, setting: Setting) -> dict[str, Any] | None:
-    there = [record for record in _finalists(plan, store, setting) if record.predicts]
-    if not there or there[0] != choice(plan, store, setting):
+    chosen, *others = _finalists(plan, store, setting)
+    if not chosen.predicts:
         return None
-    finalists = [_finalist(plan, setting, record) for record in there]
+    finalists = [_finalist(plan, setting, record) for record in (chosen, *others) if record.predicts]
     earlier = store.get("test")
     second = finalists[1] if len(finalists) > 1 else None
     seen = look(finalists[0], second, plan.splits, store.study.metric, plan.space.folder, earlier)

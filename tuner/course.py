@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tuner.config import min_epochs
 from tuner.curve import Epoch, Measure, Standing, rounded
+from tuner.errors import UsageError
 
 Floats = NDArray[np.float64]
 NONE: Floats = np.zeros(0)
@@ -41,6 +42,23 @@ class Course:
         errors = rounded(se_val), rounded(math.hypot(se_val, se_train)), rounded(rise), rounded(rise_se)
         self.epochs.append(Epoch(number, train, val, *errors, rounded(seconds), standing))
         return self.epochs[-1]
+
+
+def check_course(who: str, epochs: int, null_loss: float | None) -> None:
+    """Refuse what no run has.
+
+    Raises:
+        UsageError: the epochs aren't a whole number from 1, or the loss of knowing nothing isn't positive.
+    """
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        raise UsageError(f"{who}: epochs is {epochs!r}; a whole number from 1 is needed")
+    if null_loss is not None and not (math.isfinite(null_loss) and null_loss > 0):
+        raise UsageError(f"{who}: null_loss is {null_loss}; a positive number is needed")
+
+
+def null_or_first(null_loss: float | None, first: float) -> float:
+    """Return the loss of knowing nothing; where it isn't known, a run's first one stands for it."""
+    return null_loss or (first if math.isfinite(first) and first > 0 else 1.0)
 
 
 def mean_and_error(values: Floats) -> tuple[float, float]:

@@ -43,12 +43,12 @@ from tuner.own_code import blaming, caller, check_signature, definition, fault, 
 from tuner.own_metric import own_metric
 from tuner.packing import packed, unpacked
 from tuner.remembering import Chance
-from tuner.scoring import LOSS, PER_NULL_LOSS, metric_of
+from tuner.scoring import CLASSIFICATION, LOSS, LOWER_IS_BETTER, PER_NULL_LOSS, metric_of
 from tuner.training import Moment
 
 LAST = 5.0  # seconds for a loop that was told that its run is over
 LOSS_NAME = "loss"
-RATES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc")
+RATES = tuple(name for name in CLASSIFICATION if name not in LOWER_IS_BETTER)
 Figure = float | Tensor | Floats
 Figures = Figure | Mapping[str, Figure]
 

@@ -29,8 +29,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.config import Stopping, min_epochs
+from tuner.course import check_course, mean_and_error, null_or_first
 from tuner.curve import Curve, Epoch, Measure, Standing, rounded
-from tuner.errors import UsageError
 from tuner.stopping import Peer, Verdict, judge
 
 SERIES = "tuner:series"
@@ -57,10 +57,7 @@ class OverfitPruner(BasePruner):
         plateau: bool = True,
         behind: bool = True,
     ) -> None:
-        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-            raise UsageError(f"OverfitPruner: epochs is {epochs!r}; a whole number from 1 is needed")
-        if null_loss is not None and not (math.isfinite(null_loss) and null_loss > 0):
-            raise UsageError(f"OverfitPruner: null_loss is {null_loss}; a positive number is needed")
+        check_course("OverfitPruner", epochs, null_loss)
         self.epochs, self.null_loss = epochs, null_loss
         self.rules = Stopping(overfit=overfit, plateau=plateau, behind=behind)
 
@@ -84,7 +81,7 @@ class OverfitPruner(BasePruner):
         if not values:
             return None
         told = {step: dict(zip(COLUMNS, row, strict=True)) for step, row in trial.user_attrs.get(SERIES, ())}
-        null = self.null_loss or (values[0] if math.isfinite(values[0]) and values[0] > 0 else 1.0)
+        null = null_or_first(self.null_loss, values[0])
         curve = Curve(max(self.epochs, len(values)), min_epochs(self.epochs), null, 1, 1)
         standing = None
         for number, step in enumerate(sorted(trial.intermediate_values), start=1):
@@ -145,11 +142,8 @@ def _spread(trial: optuna.Trial, val: float, losses: ArrayLike | None, first: in
     _seen[trial] = standing, best
     if not len(found) or len(found) != len(best):
         return 0.0, 0.0, 0.0
-    return rounded(_error(found)), rounded(float((found - best).mean())), rounded(_error(found - best))
-
-
-def _error(values: NDArray[np.float64]) -> float:
-    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    rise, rise_se = mean_and_error(found - best)
+    return rounded(mean_and_error(found)[1]), rounded(rise), rounded(rise_se)
 
 
 def _sign(study: optuna.Study) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tuner.config import MODULE_ATTR
 from tuner.errors import UsageError, nearest
-from tuner.own_code import find_own, one_line
+from tuner.own_code import blaming, definition, find_own, one_line
 from tuner.telling import clean
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ LAST = 30.0  # seconds that a study waits in the end for what its trackers haven
 
 
 class Tracker(Protocol):
-    """Is told what a study comes to; any of its methods may be missing."""
+    """Is told what a study comes to; any of its methods may be missing. It is made before a space is checked, and so
+    writes nothing, and asks no server, before it is told that a study begins.
+    """
 
     def begin(self, study: Study) -> None:
         """The study begins, or goes on."""
@@ -60,8 +62,10 @@ def tracker_of(name: str, folder: Path | None = None) -> Tracker:
     """
     if MODULE_ATTR.match(name):
         label = f"--track {name}"
-        made = find_own(name, folder, label, "a class, or a function without arguments")
-        return _made(made, label)
+        make = find_own(name, folder, label, "a class, or a function without arguments")
+        with blaming(label, definition(make)):
+            own: Tracker = make()
+        return own
     if name not in TRACKERS:
         known = ", ".join(TRACKERS)
         raise UsageError(f"--track: unknown tracker {name!r}{nearest(name, TRACKERS)}; one of {known}, or module:attr")
@@ -71,14 +75,6 @@ def tracker_of(name: str, folder: Path | None = None) -> Tracker:
         raise UsageError(
             f"--track {name}: needs {error.name}, which isn't installed; pip install 'overfit-tuner[{name}]'"
         ) from None
-    return tracker
-
-
-def _made(make: Callable[[], Any], label: str) -> Tracker:
-    from tuner.own_code import blaming, definition
-
-    with blaming(label, definition(make)):
-        tracker: Tracker = make()
     return tracker
 
 
@@ -147,7 +143,3 @@ def tracked(names: Sequence[str | Tracker], folder: Path | None) -> Iterator[Tra
         yield trackers
     finally:
         trackers.close()
-
-
-def _name(tracker: Tracker) -> str:
-    return type(tracker).__name__

@@ -13,7 +13,6 @@ and no framework; those of `integrations` hand their figures over to one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tuner.config import Stopping, min_epochs
-from tuner.course import NONE, Course
+from tuner.course import NONE, Course, check_course, null_or_first
 from tuner.curve import Curve, Measure
 from tuner.errors import UsageError
 from tuner.stopping import Verdict, judge
@@ -55,10 +54,7 @@ class Watch:
         trial: optuna.Trial | None = None,
         run: Any = None,
     ) -> None:
-        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-            raise UsageError(f"Watch: epochs is {epochs!r}; a whole number from 1 is needed")
-        if null_loss is not None and not (math.isfinite(null_loss) and null_loss > 0):
-            raise UsageError(f"Watch: null_loss is {null_loss}; a positive number is needed")
+        check_course("Watch", epochs, null_loss)
         if trial is not None and run is not None:
             raise UsageError("Watch: a trial of Optuna's or a run of tuner's judges, not both")
         if (trial is not None or run is not None) and (null_loss is not None or not (overfit and plateau)):
@@ -106,14 +102,13 @@ class Watch:
     def curve(self) -> Curve:
         """The epochs so far."""
         epochs = tuple(self._course.epochs)
-        first = epochs[0].val.loss if epochs else 1.0
-        null = self.null_loss or (first if math.isfinite(first) and first > 0 else 1.0)
+        null = null_or_first(self.null_loss, epochs[0].val.loss if epochs else 1.0)
         return Curve(max(self.epochs, len(epochs)), min_epochs(self.epochs), null, 1, 1, epochs)
 
     @property
     def best(self) -> int:
         """The epoch to keep, counted from 1: that of the smallest smoothed validation loss; 0 before the first."""
-        return self.curve.best if self._course.epochs else 0
+        return self._course.epochs[-1].standing.best if self._course.epochs else 0
 
     @property
     def newest_is_best(self) -> bool:

@@ -30,11 +30,12 @@ class Tracker:
     """Logs a study as a parent run and its trials as child runs."""
 
     def __init__(self) -> None:
-        self.client = MlflowClient()
+        self.client: Any = None
         self.experiment = self.run = ""
         self.there: set[int] = set()
 
     def begin(self, study: Study) -> None:
+        self.client = MlflowClient()  # which asks its server, or makes its database
         found = self.client.get_experiment_by_name(EXPERIMENT)
         self.experiment = found.experiment_id if found else self.client.create_experiment(EXPERIMENT)
         key = f"{study.name} {study.record.created}"
