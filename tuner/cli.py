@@ -537,6 +537,26 @@ def best(
 
 
 @app.command()
+def export(
+    study: StudyName,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files go; made if it isn't there.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write the network as ONNX, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    studies_dir: Studies = STUDIES,
+) -> None:
+    """Write a study's best model as files that need tuner no more: weights, a Python file, ONNX.
+
+    Example: tuner export digits my_model --onnx
+    """
+    from tuner.best import load_best
+    from tuner.exporting import export as write_files
+
+    with apart():
+        said = write_files(load_best(study, studies_dir), folder, onnx=onnx, force=force)
+    _say(said)
+
+
+@app.command()
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A space file without ranges, such as best.yaml.")],
     settings: Set = None,

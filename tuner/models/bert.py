@@ -26,22 +26,31 @@ Tensors = Mapping[str, Tensor]
 
 
 class Packing:
-    """The tokens of some texts in one row after another, (all tokens, units): what is padding costs nothing there."""
+    """The tokens of some texts in one row after another, (all tokens, units): what is padding costs nothing there.
+
+    In an exported network, whose shapes can't depend on what is in them, padding is packed, too.
+    """
 
     def __init__(self, there: Tensor) -> None:
-        longest = max(1, int(there.sum(1).max()))
-        self.there = there[:, :longest]
-        self.at = self.there.flatten().nonzero()[:, 0]
-        self.mask = None if len(self.at) == self.there.numel() else self.there[:, None, None]
+        self.at: Tensor | None = None
+        self.there = there
+        self.mask: Tensor | None = there[:, None, None]
+        if not torch.compiler.is_exporting():
+            self.there = there[:, : max(1, int(there.sum(1).max()))]
+            self.at = self.there.flatten().nonzero()[:, 0]
+            self.mask = None if len(self.at) == self.there.numel() else self.there[:, None, None]
 
     def pack(self, x: Tensor) -> Tensor:
         """Return the tokens of (n, tokens, units)."""
         n, tokens = self.there.shape
-        return x[:, :tokens].reshape(n * tokens, -1)[self.at]
+        row = x[:, :tokens].reshape(n * tokens, -1)
+        return row if self.at is None else row[self.at]
 
     def unpack(self, x: Tensor) -> Tensor:
         """Return packed tokens as (n, tokens of the longest text, units), zero at padding."""
         n, tokens = self.there.shape
+        if self.at is None:
+            return x.view(n, tokens, -1) * self.there[:, :, None]
         return x.new_zeros(n * tokens, x.shape[1]).index_copy(0, self.at, x).view(n, tokens, -1)
 
     def mean(self, x: Tensor) -> Tensor:
@@ -113,6 +122,8 @@ class TextFront(Front):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the features of texts, computed together with others of like length."""
+        if torch.compiler.is_exporting():
+            return self._states(x)
         lead = x.shape[:1] if self.pools else x.shape
         found = torch.zeros(*lead, self.shape[-1], dtype=torch.float16, device=x.device)
         lengths = tokens_mask(x).sum(1)

@@ -114,6 +114,8 @@ class ImageFront(Front):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Return the features of pictures, computed a few at a time."""
+        if torch.compiler.is_exporting():
+            return self._features(pixels)
         return torch.cat([self._features(some) for some in torch.split(pixels, IMAGES_AT_ONCE)])
 
     def _features(self, pixels: Tensor) -> Tensor:

@@ -50,5 +50,8 @@ def has_fast_bfloat16() -> bool:
 
 
 def fast_products(x: Tensor) -> torch.autocast:
-    """Return a context in which linear layers and convolutions of x compute in bfloat16, if that is faster here."""
-    return torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cpu" and has_fast_bfloat16())
+    """Return a context in which linear layers and convolutions of x compute in bfloat16, if that is faster here; not in
+    a network that is exported, to run elsewhere.
+    """
+    faster = x.device.type == "cpu" and has_fast_bfloat16() and not torch.compiler.is_exporting()
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=faster)

@@ -90,6 +90,8 @@ class StepBatchNorm(nn.BatchNorm1d):
         """Return x with every channel brought to mean 0 and variance 1, then scaled and shifted."""
         if mask is None:
             return super().forward(x)
+        if torch.compiler.is_exporting():  # where no shape can depend on what is in the mask; nothing is trained there
+            return super().forward(x) * mask[:, None]
         steps = x.transpose(1, 2)
         found = torch.zeros_like(steps)
         found[mask] = super().forward(steps[mask])
@@ -127,7 +129,10 @@ def steps_and_mask(x: Tensor, masked: bool) -> tuple[Tensor, Tensor | None]:
 
 
 def _longest(mask: Tensor) -> int:
-    return max(1, int(mask.sum(1).max()))
+    """Return how many steps are kept: as many as the longest row has; in an exported network, whose shapes can't depend
+    on what is in them, all.
+    """
+    return mask.shape[1] if torch.compiler.is_exporting() else max(1, int(mask.sum(1).max()))
 
 
 def masked_max(x: Tensor, mask: Tensor | None, dim: int) -> Tensor:

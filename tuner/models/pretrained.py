@@ -51,7 +51,7 @@ class Transfer(nn.Module):
         self.backbone, self.front, self.tail = backbone, front, tail
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training:
+        if self.training or torch.compiler.is_exporting():  # an exported batch may be of any size, and of one alone
             return self.tail(self.front(x))  # type: ignore[no-any-return]
         at_once = max(1, AT_ONCE // prod(self.front.shape))
         return torch.cat([self.tail(self.front(some)) for some in torch.split(x, at_once)])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, linear, pad
 
 from tuner.config import RunConfig
-from tuner.models.layers import drop, normalize_units, tokens_mask
+from tuner.models.layers import drop, masked_max, normalize_units, tokens_mask
 from tuner.models.tokens import embedding, hidden_layers
 
 if TYPE_CHECKING:
@@ -51,15 +51,28 @@ class _Network(nn.Module):
         self.head = nn.Sequential(*layers, *hidden, nn.Linear(units, shape.outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        # The largest before the normalization and the ReLU, which then have a value a text in place of one a token.
+        found = self._each_by_itself(x) if torch.compiler.is_exporting() else self._all_in_a_row(x)
+        output: Tensor = self.head(torch.cat(found, 1))
+        return output
+
+    def _all_in_a_row(self, x: Tensor) -> list[Tensor]:
+        """Return the largest value of each convolution's channels over each text, (n, width) each."""
         tokens, places, starts = in_a_row(x, max(self.kernels) - 1)
         vectors = self.embedding(tokens)
-        # The largest before the normalization and the ReLU, which then have a value a text in place of one a token.
-        found = [
+        return [
             embedding_bag(places - (kernel - 1) // 2, _all_along(convolution, vectors), starts, mode="max")
             for kernel, convolution in zip(self.kernels, self.convolutions, strict=True)
         ]
-        output: Tensor = self.head(torch.cat(found, 1))
-        return output
+
+    def _each_by_itself(self, x: Tensor) -> list[Tensor]:
+        """Return the same for an exported network, whose shapes can't depend on how long the texts are."""
+        vectors, there = self.embedding(x).transpose(1, 2), tokens_mask(x)
+        found = []
+        for kernel, convolution in zip(self.kernels, self.convolutions, strict=True):
+            before = (kernel - 1) // 2
+            found.append(masked_max(convolution(pad(vectors, (before, kernel - 1 - before))), there, 2))
+        return found
 
 
 def in_a_row(x: Tensor, gap: int) -> tuple[Tensor, Tensor, Tensor]:
