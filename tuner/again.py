@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 from tuner.curve import Epoch
@@ -87,15 +86,17 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
         StorageError: what a task needs or leaves can't be written.
     """
     waiting, running, deaths = iter(jobs), dict[int, tuple[Again, list[Epoch]]](), defaultdict[int, Deaths](Deaths)
-    while True:
-        for job in islice(waiting, engine.slots - len(running)):
-            running[job.task.number] = job, []
-            engine.start(job.task)
-        if not running:
-            return
+    ahead = next(waiting, None)
+    while ahead is not None or running:
+        while ahead is not None and len(running) < engine.slots:
+            running[ahead.task.number] = ahead, []
+            engine.start(ahead.task)
+            ahead = next(waiting, None)
         event = engine.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        if event is None or (deadline is not None and time.monotonic() >= deadline):
+        if deadline is not None and time.monotonic() >= deadline:
             return
+        if event is None:  # a slot more, or less
+            continue
         job, epochs = running[event.number]
         if isinstance(event, Trained):
             epochs[:] = [*(event.earlier or epochs), event.epoch]

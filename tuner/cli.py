@@ -31,6 +31,7 @@ from tuner.guard import StoppedError, apart, stoppable
 
 if TYPE_CHECKING:
     from tuner.grammar import Override
+    from tuner.listening import Door
     from tuner.live import Screen
     from tuner.planning import Plan
     from tuner.space import Space
@@ -185,6 +186,9 @@ def run(
     track: Annotated[
         list[str] | None, typer.Option(help="Tell mlflow, tensorboard or a module:attr of it.", show_default=False)
     ] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="Let `tuner worker` join at HOST[:PORT], 0.0.0.0 for all.", show_default=False)
+    ] = None,
     storage: Storage = None,
     studies_dir: Studies = STUDIES,
     as_json: Json = False,
@@ -206,16 +210,19 @@ def run(
     from tuner.grammar import read_space
 
     with stoppable(), apart():
-        study = _watched(read_space(space, overrides), storage, studies_dir, quiet, track or ())
+        study = _watched(read_space(space, overrides), storage, studies_dir, quiet, track or (), listen)
     _emit(_document(study.document) if as_json else "\n".join(showing.study_text(study.document)))
 
 
-def _watched(space: Space, storage: str | None, studies_dir: Path, quiet: bool, track: Sequence[str]) -> Study:
+def _watched(
+    space: Space, storage: str | None, studies_dir: Path, quiet: bool, track: Sequence[str], listen: str | None
+) -> Study:
     """Run a study to its end, telling of it on stderr: drawn on a terminal, else a line a trial."""
     from tuner import live, terminal
+    from tuner.listening import door
     from tuner.serving import keep_memory
     from tuner.tracking import tracked
-    from tuner.workers import early
+    from tuner.workers import Parents, early
 
     keep_memory()
     screen, warned = live.Screen() if not quiet and live.wanted() else None, terminal.warned
@@ -223,21 +230,24 @@ def _watched(space: Space, storage: str | None, studies_dir: Path, quiet: bool, 
         screen or nullcontext(),
         warned(screen.warn if screen else _told),
         tracked(track, space.folder) as trackers,
-        early(space) as parents,
+        door(listen) if listen is not None else nullcontext() as opened,
+        Parents() if listen is not None else early(space) as parents,
     ):
         from tuner.planning import plan_of
 
-        return _drain(plan_of(space, storage, studies_dir), parents, trackers, quiet, screen)
+        return _drain(plan_of(space, storage, studies_dir), parents, trackers, quiet, screen, opened)
 
 
-def _drain(plan: Plan, parents: Parents, trackers: Trackers, quiet: bool, screen: Screen | None = None) -> Study:
+def _drain(
+    plan: Plan, parents: Parents, trackers: Trackers, quiet: bool, screen: Screen | None, opened: Door | None
+) -> Study:
     """Run a study to its end, telling of each trial."""
     from tuner import terminal
     from tuner.confirmation import Repeating
     from tuner.record import TrialRecord
     from tuner.tuning import conduct, pace_of
 
-    conducting, pace, told = conduct(plan, parents, trackers), pace_of(plan), quiet
+    conducting, pace, told = conduct(plan, parents, trackers, opened), pace_of(plan), quiet
     try:
         while True:
             news = next(conducting)
@@ -277,6 +287,43 @@ def _say(lines: Iterable[str]) -> None:
 
     for line in lines:
         typer.echo(clean(line), err=True)
+
+
+@app.command()
+def worker(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study's name.")],
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that train.")] = 1,
+    folder: Annotated[Path, typer.Option(help="Where the study's own code and backbones are looked for.")] = Path(),
+    wait: Annotated[
+        str, typer.Option(help="The longest to wait for a study that isn't being run: 90s, 10m, 2h.")
+    ] = "10m",
+    connect: Annotated[
+        str | None, typer.Option(help="HOST:PORT to reach it at, if not where it says.", show_default=False)
+    ] = None,
+    storage: Storage = None,
+    studies_dir: Studies = STUDIES,
+    quiet: Quiet = False,
+) -> None:
+    """Train for a study that runs elsewhere, with `tuner run --listen`, until it is over. May come and go.
+
+    Example: tuner worker digits --storage postgresql://user@host/studies --workers 4
+    """
+    from tuner.config import seconds_of
+    from tuner.joining import join
+    from tuner.planning import storage_url
+    from tuner.serving import keep_memory
+
+    patience = seconds_of(wait, "--wait")
+    place = None
+    if connect is not None:
+        host, _, port = connect.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise UsageError(f"--connect {connect!r}: is no HOST:PORT, such as 10.0.0.5:7400")
+        place = host.strip("[]"), int(port)
+    keep_memory()
+    with stoppable(), apart():
+        for said in join(study, storage_url(storage, studies_dir), workers, folder, patience, place):
+            _say([said] * (not quiet))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from tuner.errors import show
+from tuner.errors import UsageError, show
 
 STUDY_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
 MODULE_ATTR = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z")
@@ -235,6 +235,18 @@ def _duration(value: Any) -> Any:
     if match is None:
         raise ValueError(f"{show(value)} is no duration; write 90s, 10m, 2h or 1d")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def seconds_of(text: str, where: str) -> float:
+    """Return the seconds of a duration as people write it, such as 90s, 10m or 2h.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return float(_duration(text))
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 Written = Annotated[float, Field(gt=0, le=3.2e7)] | Annotated[str, Field(pattern=DURATION)]

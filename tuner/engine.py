@@ -82,9 +82,12 @@ Event = Trained | Ended | Failed | Unsaved
 
 
 class Engine(Protocol):
-    """Trains up to `slots` tasks at a time."""
+    """Trains up to `slots` tasks at a time; of an engine whose workers come and go the number changes, and may be 0."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many tasks it trains at a time now."""
+        ...
 
     def take(self, splits: Splits) -> int:
         """Take in rows to train on; return the number that a task calls them by. The test rows are left out."""
@@ -99,7 +102,7 @@ class Engine(Protocol):
         ...
 
     def next(self, timeout: float | None = None) -> Event | None:
-        """Wait for the next event; None if none came within `timeout` seconds."""
+        """Wait for the next event; None if none came within `timeout` seconds, or the slots have changed meanwhile."""
         ...
 
     def go(self, number: int) -> None:

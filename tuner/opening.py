@@ -13,28 +13,35 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from tuner import reporting
+from tuner.backbones import find_backbone
 from tuner.best import FEATURES
-from tuner.config import RunConfig
+from tuner.config import PRETRAINED, RunConfig
 from tuner.confirmation import ROUNDS, SHARE
 from tuner.engine import Engine
 from tuner.errors import StorageError, UsageError
 from tuner.files import forget_parts, refuse_foreign, writing
 from tuner.holding import held
+from tuner.hosting import start_host, versions_here
 from tuner.keeping import keep, place_of
 from tuner.ledger import LEDGER
+from tuner.listening import Door, Listening
+from tuner.own_code import code_of
 from tuner.patience import Patience, Patient
 from tuner.planning import Plan, blank_curve
 from tuner.search import Setting
-from tuner.space import differences
+from tuner.space import differences, families, own_names
 from tuner.store import Store
 from tuner.tasks import InProcess
 from tuner.telling import clean
 from tuner.workers import Parents, Processes, processes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from optuna.storages import RDBStorage
 
 LOG = logging.getLogger("tuner")
+LISTENS = "listens"  # a fact of a study: where hosts that want to train for it may connect
 
 
 @contextmanager
@@ -98,15 +105,21 @@ def setting_of(plan: Plan, store: Store) -> Setting:
 
 
 @contextmanager
-def engine_for(plan: Plan, store: Store, parents: Parents | None = None, most: int | None = None) -> Iterator[Engine]:
-    """Hold an engine for `most` trials."""
+def engine_for(
+    plan: Plan, store: Store, parents: Parents | None = None, most: int | None = None, door: Door | None = None
+) -> Iterator[Engine]:
+    """Hold an engine for `most` trials; with a `door`, hosts may join it meanwhile."""
     assert store.process is not None
     _tell_changes(plan, store)
     workers = processes(plan.space, plan.trials if most is None else most)
     # of this run alone: what another one leaves that has lost the study must not be what this one works with
     shared, cache = plan.folder / f".data-{store.process.id[:8]}", plan.folder / FEATURES
     _clear(plan)
-    engine: Engine = Processes(workers, shared, cache, parents) if workers else InProcess(cache)
+    engine: Engine
+    if door is not None:
+        engine = _open(door, plan, store, shared)
+    else:
+        engine = Processes(workers, shared, cache, parents) if workers else InProcess(cache)
     try:
         with writing(plan.folder):
             for splits in plan.divisions:
@@ -114,11 +127,32 @@ def engine_for(plan: Plan, store: Store, parents: Parents | None = None, most: i
         store.patience = Patience()  # from here on there is work that is worth it
         yield Patient(engine, store.patience)
     finally:
+        if door is not None:
+            with suppress(StorageError), store.at_once():
+                store.put(LISTENS, None, lasting=False)
         engine.close()
         shutil.rmtree(shared, ignore_errors=True)
         with suppress(StorageError), store.at_once():
             store.check()
             _clear(plan)
+
+
+def _open(door: Door, plan: Plan, store: Store, shared: Path) -> Listening:
+    """Return an engine whose workers are on hosts, the first of them on this machine; tell the others where it is."""
+    config, folder = plan.space.config, plan.space.folder
+    names = [name for each in own_names(plan.space).values() for name in each]
+    terms: dict[str, Any] = {"versions": versions_here(), "own": code_of(names, folder), "backbone": None}
+    if PRETRAINED in families(plan.space):
+        found = find_backbone(config.model.backbone, plan.splits.shape.kind, folder)
+        terms["backbone"] = {"name": config.model.backbone, "kind": found.kind, "sha256": found.sha256}
+    engine = Listening(door, shared, terms, lambda address: start_host(address, config.budget.workers, folder))
+    try:
+        store.put(LISTENS, engine.address.to_json(), lasting=False)
+    except BaseException:
+        engine.close()
+        raise
+    LOG.warning("listening at port %d; `tuner worker %s` joins from any host", engine.address.port, plan.study.name)
+    return engine
 
 
 def _tell_changes(plan: Plan, store: Store) -> None:

@@ -75,9 +75,14 @@ class Patient:
     """An engine that waits where what a task needs or leaves can't be written for now, and then has it done again."""
 
     def __init__(self, engine: Engine, patience: Patience) -> None:
-        self.engine, self.patience, self.slots = engine, patience, engine.slots
+        self.engine, self.patience = engine, patience
         self.tasks: dict[int, Task] = {}
         self.stops: dict[int, tuple[Path | None, bool]] = {}
+
+    @property
+    def slots(self) -> int:
+        """How many tasks are trained at a time."""
+        return self.engine.slots
 
     def take(self, splits: Splits) -> int:
         return self.patience.keep_trying(lambda: self.engine.take(splits))

@@ -132,7 +132,7 @@ class _Loop:
         self.reserve = self._reserve()
 
     def fill(self) -> bool:
-        """Start trials while there are slots and budget; tell whether any is under way."""
+        """Start trials while there are slots and budget; tell whether any is under way, or waits for a slot."""
         while len(self.running) < self.engine.slots and not self.out_of_time():
             if self.left:
                 record = self.left.pop(0)
@@ -144,7 +144,8 @@ class _Loop:
             else:
                 break
             self._start(record)
-        return bool(self.running)
+        waits = self.left or len(self.records) < self.setting.trials
+        return bool(self.running) or bool(waits and not self.out_of_time())
 
     def out_of_time(self) -> bool:
         """Tell whether the deadline has passed, or what is left is needed for what comes after the search."""
@@ -165,8 +166,9 @@ class _Loop:
             return 0.0
         best = contenders(self.records.values(), self.rule.form) if setting.confirming else []
         top = [seconds_kept(record) for record in best]
-        repeats = reserved(top, self.engine.slots, setting.confirming - setting.loading)
-        return bool(repeats) * setting.loading + repeats + final_seconds(setting, self.engine.slots)
+        slots = max(1, self.engine.slots)
+        repeats = reserved(top, slots, setting.confirming - setting.loading)
+        return bool(repeats) * setting.loading + repeats + final_seconds(setting, slots)
 
     def _propose(self, number: int) -> TrialRecord:
         proposal, suggested = self.proposer.propose(number)

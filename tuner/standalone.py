@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pprint
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from textwrap import wrap
 
 from tuner.backbones import find_backbone
 from tuner.best import MODEL, BestConfig
@@ -17,6 +18,7 @@ from tuner.data.splits import Shape
 from tuner.errors import UsageError
 from tuner.identity import this_version
 
+LINE = 116
 NAME = "tuned_model.py"  # no name that a module of the user's own is likely to have
 BACKBONE = "backbone"  # with the ending that the file has
 SECTIONS = ("model", "regularization", "augmentation", "training")
@@ -123,8 +125,9 @@ def _head(best: BestConfig, shape: Shape, code: Bundle) -> str:
     said = [
         f"The model of study {best.study}, trial {best.trial}: how examples become numbers, its network, its use.",
         "",
-        f"Made by tuner {this_version()}, and needs it no more: only {', '.join(_needed(code))}.",
-        f"Beside this file lie best.json and {MODEL}. {metric}: {', '.join(figures) or 'unknown'}.",
+        *wrap(f"Made by tuner {this_version()} with {', '.join(_needed(code))}; it needs these, and no tuner.", LINE),
+        f"Beside this file lie best.json and {MODEL}.",
+        *([f"{metric}: {', '.join(figures)}."] if figures else []),
         "",
         "    import tuned_model",
         f"    tuned_model.predict(examples)  # {returned}",
@@ -152,7 +155,7 @@ def _needed(code: Bundle) -> list[str]:
                 found[name] = version(name)
             except PackageNotFoundError:
                 continue
-    return [f"{name} (made with {found[name]})" for name in sorted(found, key=str.lower)]
+    return [f"{name} {found[name]}" for name in sorted(found, key=str.lower)]
 
 
 def _examples(best: BestConfig, shape: Shape) -> str:

@@ -25,6 +25,7 @@ from tuner.engine import Engine
 from tuner.errors import DataError, StorageError, TunerError
 from tuner.forecast import Pace
 from tuner.grammar import Override, put_over, read_space
+from tuner.listening import Door
 from tuner.opening import engine_for, hold, open_store, setting_of
 from tuner.patience import Patience
 from tuner.planning import Plan, blank_curve, plan_of
@@ -44,10 +45,11 @@ News = TrialRecord | Repeat | Repeating
 
 
 def conduct(
-    plan: Plan, parents: Parents | None = None, trackers: Trackers | None = None
+    plan: Plan, parents: Parents | None = None, trackers: Trackers | None = None, door: Door | None = None
 ) -> Generator[News, None, Study]:
     """Run or resume a study; yield trial records as `search` does and the repeats of its confirmation, as they go and
-    when they have ended; return it. `parents` are workers that were started `early`, `trackers` are told of it.
+    when they have ended; return it. `parents` are workers that were started `early`, `trackers` are told of it, and
+    hosts that train for it, too, come in by a `door`.
 
     Whoever closes the generator early leaves a study that the same call resumes.
 
@@ -66,7 +68,7 @@ def conduct(
         try:
             if not _is_over(plan, store, setting):
                 store.put(PROGRESS, {"state": "running", "trials": setting.trials})
-                with engine_for(plan, store, parents) as engine:
+                with engine_for(plan, store, parents, door=door) as engine:
                     yield from _watched(search(setting, engine), plan, store, setting, keep_time, trackers)
                     engine.clear()
                     yield from _watched(_confirm(plan, store, setting, engine), plan, store, setting, keep_time)
@@ -122,13 +124,13 @@ def _finally(plan: Plan, store: Store, setting: Setting, engine: Engine) -> Iter
 
 def _confirm(plan: Plan, store: Store, setting: Setting, engine: Engine) -> Generator[Repeat | Repeating, None, None]:
     """Yield the runs of the confirmation, as many as there is time for; keep why it may come to nothing."""
-    until, records = setting.deadline, list(setting.records.values())
-    until = None if until is None else until - final_seconds(setting, engine.slots)
+    until, records, slots = setting.deadline, list(setting.records.values()), max(1, engine.slots)
+    until = None if until is None else until - final_seconds(setting, slots)
     left = None if until is None else until - time.monotonic()
-    runs = pending(plan, records, repeats_of(store), engine.slots, left)
+    runs = pending(plan, records, repeats_of(store), slots, left)
     store.put("not_confirmed", "the run was stopped; the same command goes on" if runs else None)
     yield from repeat_each(plan, store, engine, runs, until)
-    store.put("not_confirmed", why_not(plan, records, engine.slots, left))
+    store.put("not_confirmed", why_not(plan, records, slots, left))
 
 
 def _watched(

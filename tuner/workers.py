@@ -162,6 +162,7 @@ class Processes:
     def __init__(self, slots: int, data: Path, cache: Path, parents: Parents | None = None) -> None:
         self.slots, self.data, self.cache = slots, data.absolute(), cache.absolute()
         self.count, self.own = 0, parents is None
+        self.ears: Sequence[socket.socket] = ()  # what else is listened to: `next` returns None when it is heard
         self.parents = Parents() if parents is None else parents
         self.workers = [_Worker(self.parents.take()) for _ in range(slots)]
         for worker in self.workers:
@@ -188,7 +189,8 @@ class Processes:
     def next(self, timeout: float | None = None) -> Event | None:
         until = math.inf if timeout is None else time.monotonic() + timeout
         while busy := sorted((each for each in self.workers if each.task is not None), key=lambda each: each.served):
-            if (event := self._hear(busy, until)) is not None or time.monotonic() >= until:
+            event, spoken = self._hear(busy, until)
+            if event is not None or spoken or time.monotonic() >= until:
                 return event  # of the one that was heard least, so that none waits for a faster one for ever
             for worker in busy:
                 if time.monotonic() >= worker.overdue and worker.task is not None:
@@ -196,19 +198,22 @@ class Processes:
                     worker.end(f"took longer than {duration(limit)} (--trial-timeout)", GRACE)
         return None
 
-    def _hear(self, busy: Sequence[_Worker], until: float) -> Event | None:
-        """Wait for news of workers until some time or until one has taken too long; return the event, if it is one."""
-        waits = [each for worker in busy for each in (worker.parent.control, worker.pipe) if each is not None]
+    def _hear(self, busy: Sequence[_Worker], until: float) -> tuple[Event | None, bool]:
+        """Wait for news of workers until some time or until one has taken too long; return the event, if it is one, and
+        whether something else was heard.
+        """
+        theirs = (each for worker in busy for each in (worker.parent.control, worker.pipe))
+        waits: list[Any] = [*self.ears, *(each for each in theirs if each is not None)]
         until = min(until, *(worker.overdue for worker in busy))
         heard = wait(waits, None if until == math.inf else max(0.0, until - time.monotonic()))
         for worker in busy:
             if worker.parent.control in heard:
                 self._read_report(worker)
             if worker.pipe in heard and (event := self._read(worker)) is not None:
-                return event
+                return event, False
             if worker.ended is not None:
-                return self._bury(worker)
-        return None
+                return self._bury(worker), False
+        return None, any(ear in heard for ear in self.ears)
 
     def _read(self, worker: _Worker) -> Event | None:
         """Return the event that came over a pipe, once all of it is there; end a worker whose pipe isn't in order."""

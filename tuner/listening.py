@@ -1,0 +1,389 @@
+"""An engine that trains on hosts which join a study and leave it: on this machine or on others.
+
+Decides which host a trial goes to, what of the data a host is sent (the rows that its trials train on, once), and what
+becomes of the trials of a host that is gone. Each host trains with an engine of its own; here is told what is to be
+trained, and heard what came of it. Weights come back over the connection, so that no folder need be shared. Knows
+nothing of how hosts find the study.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import secrets
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import rmtree
+from subprocess import Popen, TimeoutExpired
+from typing import Any
+
+from tuner.data.shared import place_of, write_shared
+from tuner.data.splits import Splits
+from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
+from tuner.errors import TunerError, UsageError, no_room
+from tuner.telling import clean, counted
+from tuner.whole import whole
+from tuner.wire import CHUNK, PATIENCE, Link, LinkError, Order, event_of, keep_alive
+
+LOG = logging.getLogger("tuner")
+WORD, SILENT = 10.0, 60.0  # seconds between two words of a host, and without one after which it must have been paused
+GREETED = 32  # at most so many that connect are greeted at a time
+LOOPBACK = "127.0.0.1"
+AT_ONCE = 3.0  # seconds in which a host that ends has not begun
+
+
+Door = socket.socket
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a study listens: `port` of any of the `hosts`, and the secret that who connects has to know."""
+
+    hosts: tuple[str, ...]
+    port: int
+    secret: str = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {"hosts": list(self.hosts), "port": self.port, "secret": self.secret}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Address:
+        """Read what `to_json` returned."""
+        return cls(tuple(told["hosts"]), int(told["port"]), str(told["secret"]))
+
+
+@dataclass(slots=True)
+class _Job:
+    """A task on a host: `id` is its own; `weights` are what has come of its network, to be written to `save`."""
+
+    task: Task
+    id: int
+    save: Path | None = None
+    weights: bytearray = field(default_factory=bytearray)
+    ended: Ended | None = None
+
+
+class _Host:
+    """A host that has joined: what it is called, its slots and jobs, and which rows it has."""
+
+    def __init__(self, link: Link, name: str, slots: int) -> None:
+        self.link, self.name, self.slots = link, name, slots
+        self.jobs: dict[int, _Job] = {}
+        self.splits: set[int] = set()
+        self.heard = time.monotonic()
+        self.out: queue.SimpleQueue[Mapping[str, Any] | tuple[int, Path] | None] = queue.SimpleQueue()
+        # a host that is slow to take in what it is sent holds nothing up but itself
+        self.sender = threading.Thread(target=self._send, name=f"to {name}", daemon=True)
+        self.sender.start()
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        self.out.put(message)
+
+    def _send(self) -> None:
+        with suppress(OSError, ValueError):  # it is gone, or was let go: `next` finds out
+            while (what := self.out.get()) is not None:
+                if isinstance(what, tuple):
+                    self._send_rows(*what)
+                else:
+                    self.link.send(what)
+
+    def _send_rows(self, number: int, folder: Path) -> None:
+        """Send the files of some splits; those that are dropped meanwhile are wanted no more."""
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            with suppress(FileNotFoundError), open(path, "rb") as file:
+                some, first = file.read(CHUNK), True
+                while some or first:
+                    self.link.send({"do": "file", "splits": number, "name": path.name, "first": first}, some)
+                    some, first = file.read(CHUNK), False
+
+    def close(self) -> None:
+        self.out.put(None)
+        with suppress(OSError):
+            self.link.sock.shutdown(socket.SHUT_RDWR)
+        self.link.close()
+
+
+class Listening:
+    """Trains on the hosts that come in by a `door` and that `terms` suit; the rows lie in the folder `data`.
+
+    One host it has from the beginning, which `staff` starts, told where to go, and which is started again if it ends.
+    """
+
+    def __init__(
+        self, door: Door, data: Path, terms: Mapping[str, Any], staff: Callable[[Address], Popen[bytes]]
+    ) -> None:
+        self.data, self.terms, self.count, self.ids = data.absolute(), dict(terms), 0, 0
+        self.hosts: list[_Host] = []
+        self.at: dict[int, tuple[_Host, _Job]] = {}  # where each task is, by its number
+        self.waiting: deque[Task] = deque()
+        self.events: deque[Event] = deque()
+        self.arrived: queue.SimpleQueue[_Host] = queue.SimpleQueue()
+        self.greeting = threading.Semaphore(GREETED)
+        self.bell, self.ringer = socket.socketpair()
+        self.ears = selectors.DefaultSelector()
+        self.ears.register(self.bell, selectors.EVENT_READ)
+        self.checked = time.monotonic()
+        self.door, (host, port, *_) = door, door.getsockname()
+        self.address = Address(_names(host), port, secrets.token_hex(32))
+        self.staff, self.own, self.started = staff, staff(self.address), time.monotonic()
+        self.keeper = threading.Thread(target=self._keep_door, name="door", daemon=True)
+        self.keeper.start()
+
+    @property
+    def slots(self) -> int:
+        """How many tasks the hosts that are here train at a time."""
+        return sum(host.slots for host in self.hosts)
+
+    def take(self, splits: Splits) -> int:
+        write_shared(splits, place_of(self.data, self.count))
+        self.count += 1
+        return self.count - 1
+
+    def drop(self, splits: int) -> None:
+        rmtree(place_of(self.data, splits), ignore_errors=True)
+        for host in self.hosts:
+            if splits in host.splits:
+                host.splits.discard(splits)
+                host.tell({"do": "drop", "splits": splits})
+
+    def start(self, task: Task) -> None:
+        self.waiting.append(task)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give the tasks that wait to hosts that have room: of one whose host left there may be none yet."""
+        while self.waiting and (free := [host for host in self.hosts if len(host.jobs) < host.slots]):
+            host, task = min(free, key=lambda each: len(each.jobs) / each.slots), self.waiting.popleft()
+            if task.splits not in host.splits:
+                host.splits.add(task.splits)
+                host.out.put((task.splits, place_of(self.data, task.splits)))
+            self.ids += 1
+            host.jobs[self.ids] = job = _Job(task, self.ids)
+            self.at[task.number] = host, job
+            host.tell({"do": "start", **Order.of(task, self.ids).to_json()})
+
+    def go(self, number: int) -> None:
+        if number in self.at:  # else its host has left: that is among the events
+            host, job = self.at[number]
+            host.tell({"do": "go", "id": job.id})
+
+    def stop(self, number: int, save: Path | None, newest: bool = False) -> None:
+        if number not in self.at:
+            return
+        host, job = self.at[number]
+        job.save = save.absolute() if save is not None else None
+        if job.ended is not None:  # its weights are here, and could not be written
+            self._end(host, job, job.ended)
+        else:
+            host.tell({"do": "stop", "id": job.id, "save": save is not None, "newest": newest})
+
+    def next(self, timeout: float | None = None) -> Event | None:
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.events:
+            before = len(self.hosts)
+            for key, _ in self.ears.select(min(WORD, max(0.0, until - time.monotonic()))):
+                if key.data is None:
+                    self._let_in()
+                else:
+                    self._hear(key.data)
+            self._check_silence()
+            self._check_own()
+            if not self.events and (len(self.hosts) != before or time.monotonic() >= until):
+                return None
+        return self.events.popleft()
+
+    def _check_silence(self) -> None:
+        """Let hosts go that have been paused."""
+        now = time.monotonic()
+        if now - self.checked < WORD:
+            return
+        for host in [each for each in self.hosts if now - each.heard > SILENT and now - self.checked < SILENT]:
+            self._lose(host, "said nothing for a minute")
+        self.checked = now
+
+    def _check_own(self) -> None:
+        """Start the study's own host again if it has ended.
+
+        Raises:
+            TunerError: it can't be started.
+        """
+        if self.own.poll() is None:
+            return
+        if time.monotonic() - self.started < AT_ONCE:
+            raise TunerError(f"the study's own host ended as it began (exit code {self.own.returncode})")
+        self.own, self.started = self.staff(self.address), time.monotonic()
+
+    def _keep_door(self) -> None:
+        """Greet who connects, each in a thread of its own: one that says nothing keeps none waiting."""
+        while True:
+            try:
+                sock, _ = self.door.accept()
+            except OSError:  # it was closed
+                return
+            if not self.greeting.acquire(blocking=False):
+                sock.close()
+                continue
+            threading.Thread(target=self._greet, args=(sock,), name="greeting", daemon=True).start()
+
+    def _greet(self, sock: socket.socket) -> None:
+        try:
+            sock.settimeout(PATIENCE)
+            link = Link.of_study(sock, self.address.secret.encode())
+            link.send({"do": "terms", **self.terms})
+            told, _ = link.wait()
+            if told.get("what") != "join":
+                raise LinkError("it does not join")
+            name, slots = clean(str(told["name"]))[:100], min(1024, max(1, int(told["slots"])))
+            keep_alive(sock)
+            sock.settimeout(None)
+        except (OSError, KeyError, TypeError, ValueError):  # it tells whoever started it
+            sock.close()
+        else:
+            self.arrived.put(_Host(link, name, slots))
+            with suppress(OSError):
+                self.ringer.send(b"!")
+        finally:
+            self.greeting.release()
+
+    def _let_in(self) -> None:
+        with suppress(OSError):
+            self.bell.recv(1024)
+        while not self.arrived.empty():
+            host = self.arrived.get()
+            host.heard = time.monotonic()
+            self.hosts.append(host)
+            self.ears.register(host.link.sock, selectors.EVENT_READ, host)
+            self._hand_out()
+            LOG.warning("%s joined with %s; %d in all", host.name, counted(host.slots, "worker"), self.slots)
+
+    def _hear(self, host: _Host) -> None:
+        """Take in what a host says."""
+        try:
+            host.link.hear()
+            host.heard = time.monotonic()
+            while (found := host.link.next()) is not None:
+                self._take_in(host, *found)
+        except ConnectionError as error:
+            self._lose(host, str(error) if isinstance(error, LinkError) else "is gone")
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            self._lose(host, f"said what can't be ({type(error).__name__})")
+
+    def _take_in(self, host: _Host, told: Mapping[str, Any], some: bytes) -> None:
+        what = told["what"]
+        if what == "leave":
+            raise LinkError("left")
+        job = host.jobs.get(told["id"]) if what != "ping" else None
+        if job is None:  # of a task that was given up
+            return
+        if what == "weights":
+            job.weights += some
+            return
+        event = event_of(told, some, job.task.number)
+        if isinstance(event, Ended):
+            self._end(host, job, event)
+            return
+        if not isinstance(event, Trained) and not (isinstance(event, Unsaved) and event.kept):
+            self._forget(host, job)
+        self.events.append(event)
+
+    def _forget(self, host: _Host, job: _Job) -> None:
+        del host.jobs[job.id], self.at[job.task.number]
+        self._hand_out()
+
+    def _end(self, host: _Host, job: _Job, event: Ended) -> None:
+        """Write the weights that came; if that can't be done they are kept until it is tried again."""
+        number = job.task.number
+        if job.save is not None and job.weights:
+            try:
+                with whole(job.save) as file:
+                    file.write(job.weights)
+            except OSError as error:
+                job.ended, what = event, f"weights can't be written: {job.save}: {error.strerror or error}"
+                self.events.append(Unsaved(number, what, passing=no_room(error), kept=True))
+                return
+        self._forget(host, job)
+        self.events.append(event)
+
+    def _lose(self, host: _Host, why: str) -> None:
+        """Let a host go: its trials are run again, elsewhere, and are not to blame."""
+        self.hosts.remove(host)
+        self.ears.unregister(host.link.sock)
+        host.close()
+        LOG.warning("%s %s, with %s; %d are left", host.name, why, counted(host.slots, "worker"), self.slots)
+        for job in list(host.jobs.values()):
+            self._forget(host, job)
+            self.events.append(Failed(job.task.number, f"{host.name} {why}", died=True, together=True))
+
+    def clear(self) -> None:
+        self.events.clear()
+        self.waiting.clear()
+        for host in self.hosts:
+            if host.jobs:
+                host.jobs.clear()
+                host.tell({"do": "clear"})
+        self.at.clear()
+
+    def close(self) -> None:
+        self.clear()
+        with suppress(OSError):
+            self.door.shutdown(socket.SHUT_RDWR)  # which wakes who waits at it
+        self.keeper.join(1.0)
+        while not self.arrived.empty():
+            self.hosts.append(self.arrived.get())
+        for host in self.hosts:
+            host.tell({"do": "end"})
+            host.out.put(None)
+        for host in self.hosts:
+            host.sender.join(1.0)
+            host.close()
+        self.hosts.clear()
+        with suppress(TimeoutExpired):
+            self.own.wait(PATIENCE)  # its connection is closed: it ends
+        self.own.kill()
+        self.own.wait()
+        self.ears.close()
+        self.bell.close()
+        self.ringer.close()
+
+
+@contextmanager
+def door(text: str) -> Iterator[Door]:
+    """Hold a socket that hosts may connect to, at HOST, HOST:PORT or :PORT; a port of 0, or none, is any.
+
+    Raises:
+        UsageError: that is no place, or nothing can listen there.
+    """
+    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+    host, port = (host, port) if colon else (text, "0")
+    if not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"--listen {text!r}: is no HOST:PORT, such as 0.0.0.0:7400; a port is 0 (any) to 65535")
+    host = host.strip("[]") or "0.0.0.0"
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        found = socket.create_server((host, int(port)), family=family, backlog=128)
+    except OSError as error:
+        raise UsageError(f"--listen {text}: nothing can listen there ({error.strerror or error})") from None
+    with found:
+        yield found
+
+
+def _names(host: str) -> tuple[str, ...]:
+    """Return the names by which hosts may reach this machine, the surest first."""
+    if host not in ("0.0.0.0", "::"):
+        return (host,)
+    found = []
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # nothing is sent; the system says by which of its addresses it would be
+        found.append(probe.getsockname()[0])
+    with suppress(OSError):
+        found += [each[4][0] for each in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
+    return tuple(dict.fromkeys([*map(str, found), socket.gethostname(), LOOPBACK]))
