@@ -29,7 +29,7 @@ from tuner.again import Again, retrain
 from tuner.curve import Epoch, Measure, Standing
 from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
 from tuner.errors import UsageError
-from tuner.hosting import connect, start_host, unlike, versions_here
+from tuner.hosting import OwnHost, connect, unlike, versions_here
 from tuner.joining import look
 from tuner.listening import Address, Listening, door
 from tuner.planning import Plan, prepare
@@ -152,7 +152,7 @@ def engine(plan: Plan, tmp_path: Path) -> Iterator[Listening]:
     with (
         door("127.0.0.1") as opened,
         closing(
-            Listening(opened, tmp_path / "data", terms, lambda address: start_host(address, 2, plan.space.folder))
+            Listening(opened, tmp_path / "data", terms, lambda address: OwnHost(address, 2, plan.space.folder))
         ) as found,
     ):
         found.take(plan.folds[0])
@@ -189,8 +189,9 @@ def test_a_host_that_is_killed_costs_no_trial_and_the_study_s_own_is_started_aga
         engine.next(10)
     engine.start(first_task(plan))
     assert isinstance(engine.next(60), Trained)
-    engine.started -= 60  # it has been there for long
-    engine.own.kill()
+    assert isinstance(engine.staff, OwnHost)
+    engine.staff.began -= 60  # it has been there for long
+    engine.staff.process.kill()
     failed = engine.next(60)
     assert isinstance(failed, Failed)
     assert (failed.died, failed.together) == (True, True)
@@ -251,10 +252,14 @@ def test_a_place_where_nothing_can_listen_is_told_in_one_line(text: str) -> None
 def test_strangers_at_the_door_keep_nobody_out(plan: Plan, tmp_path: Path) -> None:
     terms = {"versions": versions_here(), "own": {}, "backbone": None}
 
-    def nobody(_: Address) -> Any:
-        return subprocess.Popen(["sleep", "600"])
+    class Nobody:
+        def __init__(self, _: Address) -> None: ...
 
-    with door("127.0.0.1") as opened, closing(Listening(opened, tmp_path / "data", terms, nobody)) as engine:
+        def check(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    with door("127.0.0.1") as opened, closing(Listening(opened, tmp_path / "data", terms, Nobody)) as engine:
         strangers = [socket.create_connection(("127.0.0.1", engine.address.port)) for _ in range(40)]
         for sock in strangers[::2]:
             sock.sendall(b"GET / HTTP/1.1\r\n\r\n" * 10)
@@ -281,7 +286,6 @@ def test_strangers_at_the_door_keep_nobody_out(plan: Plan, tmp_path: Path) -> No
         told[0].close()
         engine.next(10)
         assert engine.slots == 0
-        engine.own.kill()
 
 
 FIVE = SMALL.replace("trials: 3", "trials: 8").replace("{low: 2, high: 4}", "{low: 12, high: 20}")
@@ -352,7 +356,7 @@ def test_hosts_and_the_study_itself_are_killed_and_nothing_is_lost_or_done_twice
         assert done.code == 0, done.err
         assert done.document["trials"]["total"] == 8
         assert done.document["trials"]["running"] == 0
-        assert (trials().count("FAIL"), len(trials())) == (0, 8), tuner("show", "small", "--trial", "0", "--storage", url, cwd=tmp_path)
+        assert (trials().count("FAIL"), len(trials())) == (0, 8)
         for host in hosts[1:]:
             said = ended(host)
             assert said.code == 0, said.err

@@ -31,8 +31,9 @@ from tuner.guard import StoppedError, apart, stoppable
 
 if TYPE_CHECKING:
     from tuner.grammar import Override
-    from tuner.listening import Door
+    from tuner.listening import Open
     from tuner.live import Screen
+    from tuner.placing import Place
     from tuner.planning import Plan
     from tuner.space import Space
     from tuner.study import Study
@@ -189,6 +190,13 @@ def run(
     listen: Annotated[
         str | None, typer.Option(help="Let `tuner worker` join at HOST[:PORT], 0.0.0.0 for all.", show_default=False)
     ] = None,
+    engine: Annotated[str, typer.Option(help="What the workers are: processes, or ray places them.")] = "processes",
+    gpus_per_worker: Annotated[
+        float, typer.Option(min=0, max=16, help="Share of a GPU that Ray gives each worker.")
+    ] = 0.0,
+    ray_address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster that is there.", show_default=False)
+    ] = None,
     storage: Storage = None,
     studies_dir: Studies = STUDIES,
     as_json: Json = False,
@@ -208,18 +216,20 @@ def run(
     overrides = _overrides(settings, given)
     from tuner import showing
     from tuner.grammar import read_space
+    from tuner.placing import Place
 
     with stoppable(), apart():
-        study = _watched(read_space(space, overrides), storage, studies_dir, quiet, track or (), listen)
+        place = Place(listen, engine, gpus_per_worker, ray_address if engine == "ray" else None)
+        study = _watched(read_space(space, overrides), storage, studies_dir, quiet, track or (), place)
     _emit(_document(study.document) if as_json else "\n".join(showing.study_text(study.document)))
 
 
 def _watched(
-    space: Space, storage: str | None, studies_dir: Path, quiet: bool, track: Sequence[str], listen: str | None
+    space: Space, storage: str | None, studies_dir: Path, quiet: bool, track: Sequence[str], place: Place
 ) -> Study:
     """Run a study to its end, telling of it on stderr: drawn on a terminal, else a line a trial."""
     from tuner import live, terminal
-    from tuner.listening import door
+    from tuner.placing import placed
     from tuner.serving import keep_memory
     from tuner.tracking import tracked
     from tuner.workers import Parents, early
@@ -230,16 +240,16 @@ def _watched(
         screen or nullcontext(),
         warned(screen.warn if screen else _told),
         tracked(track, space.folder) as trackers,
-        door(listen) if listen is not None else nullcontext() as opened,
-        Parents() if listen is not None else early(space) as parents,
+        placed(place, space.config.budget.workers) as hosts,
+        early(space) if place.is_here else Parents() as parents,
     ):
         from tuner.planning import plan_of
 
-        return _drain(plan_of(space, storage, studies_dir), parents, trackers, quiet, screen, opened)
+        return _drain(plan_of(space, storage, studies_dir), parents, trackers, quiet, screen, hosts)
 
 
 def _drain(
-    plan: Plan, parents: Parents, trackers: Trackers, quiet: bool, screen: Screen | None, opened: Door | None
+    plan: Plan, parents: Parents, trackers: Trackers, quiet: bool, screen: Screen | None, hosts: Open | None
 ) -> Study:
     """Run a study to its end, telling of each trial."""
     from tuner import terminal
@@ -247,7 +257,7 @@ def _drain(
     from tuner.record import TrialRecord
     from tuner.tuning import conduct, pace_of
 
-    conducting, pace, told = conduct(plan, parents, trackers, opened), pace_of(plan), quiet
+    conducting, pace, told = conduct(plan, parents, trackers, hosts), pace_of(plan), quiet
     try:
         while True:
             news = next(conducting)

@@ -9,30 +9,35 @@ how the study was found.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
-from typing import Any
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from typing import Any, Protocol
 
 from tuner.backbones import find_backbone
 from tuner.data.shared import place_of
 from tuner.engine import Ended, Event, Failed, Trained, Unsaved
 from tuner.errors import TunerError, UsageError
 from tuner.identity import this_code, this_version
-from tuner.listening import LOOPBACK, WORD, Address
+from tuner.listening import LOOPBACK, WORD, Address, Door, Listening, Open
 from tuner.own_code import code_of
 from tuner.wire import CHUNK, PATIENCE, Link, Order, keep_alive, told_event
 from tuner.workers import Processes
+
+FOLDER, HELD = "tuner-host-", ".held"  # of temporary folders, and the file in each that its host holds
+AT_ONCE = 3.0  # seconds in which a host that ends has not begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,18 @@ class Served:
     """How a connection to a study ended: it was `over`, or the study's process is gone."""
 
     over: bool
+
+
+class Rows(Protocol):
+    """Where rows come from, if not from the study itself: they, and features of them, lie in `folder` on this machine,
+    for all hosts here.
+    """
+
+    folder: Path
+
+    def fetch(self, splits: int, place: Path) -> None:
+        """See to it that those of a number lie in a folder."""
+        ...
 
 
 def connect(address: Address) -> Link:
@@ -66,8 +83,9 @@ def connect(address: Address) -> Link:
     raise found or ConnectionError("nothing listens there")
 
 
-def serve(link: Link, slots: int, folder: Path) -> Served:
-    """Train for the study at the other end until it is over or gone. The user's code is looked for in `folder`.
+def serve(link: Link, slots: int, folder: Path, rows: Rows | None = None, own: str = "") -> Served:
+    """Train for the study at the other end until it is over or gone. The user's code is looked for in `folder`. With
+    `rows`, those that are trained on are got from there. `own` is what a host of the study's own is called.
 
     Raises:
         UsageError: the study would come out otherwise here: its code isn't there, or isn't the same.
@@ -79,13 +97,14 @@ def serve(link: Link, slots: int, folder: Path) -> Served:
     if problem := unlike(terms, folder):
         link.close()
         raise UsageError(problem)
-    name = f"process {os.getpid()} on {socket.gethostname()}"
-    with tempfile.TemporaryDirectory(prefix="tuner-host-", ignore_cleanup_errors=True) as place:
-        engine = Processes(slots, Path(place, "data"), Path(place, "features"))
+    name = f"{own or f'process {os.getpid()}'} on {socket.gethostname()}"
+    with _own_folder() as place:
+        shared = place if rows is None else rows.folder
+        engine = Processes(slots, shared / "data", shared / "features")
         try:
-            link.send({"what": "join", "name": name, "slots": slots})
+            link.send({"what": "join", "name": name, "slots": slots, "own": bool(own)})
             link.sock.settimeout(None)
-            return Served(_Host(link, engine, folder.resolve(), Path(place)).run())
+            return Served(_Host(link, engine, folder.resolve(), place, rows).run())
         except ConnectionError:
             return Served(over=False)
         except BaseException:  # as by Ctrl-C: the study needn't wait for it
@@ -95,6 +114,21 @@ def serve(link: Link, slots: int, folder: Path) -> Served:
         finally:
             engine.close()
             link.close()
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """Hold a temporary folder; remove those of hosts of this user that were killed."""
+    for old in Path(tempfile.gettempdir()).glob(f"{FOLDER}*/{HELD}"):
+        with suppress(OSError), open(old) as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(old.parent, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=FOLDER, ignore_cleanup_errors=True) as name,
+        open(Path(name, HELD), "w") as held,
+    ):
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield Path(name)
 
 
 def unlike(terms: Mapping[str, Any], folder: Path) -> str:
@@ -131,8 +165,8 @@ def versions_here() -> dict[str, str]:
 class _Host:
     """One connection, and the engine that trains for it."""
 
-    def __init__(self, link: Link, engine: Processes, folder: Path, place: Path) -> None:
-        self.link, self.engine, self.folder, self.place = link, engine, folder, place
+    def __init__(self, link: Link, engine: Processes, folder: Path, place: Path, rows: Rows | None) -> None:
+        self.link, self.engine, self.folder, self.place, self.rows = link, engine, folder, place, rows
         self.running: dict[int, Order] = {}  # until each has ended
         self.saving: dict[int, Path] = {}
         self.spoke = time.monotonic()
@@ -173,6 +207,8 @@ class _Host:
                 self.engine.drop(int(told["splits"]))
             case "start":
                 order = Order.from_json(told)
+                if self.rows is not None:
+                    self.rows.fetch(order.splits, place_of(self.engine.data, order.splits))
                 self.running[order.id] = order
                 self.engine.start(order.task(self.folder, self.place / "states"))
             case "go" if told["id"] in self.running:
@@ -192,7 +228,7 @@ class _Host:
 
     def _write(self, told: Mapping[str, Any], some: bytes) -> None:
         """Write a part of a file of some splits."""
-        folder = place_of(self.place / "data", int(told["splits"]))
+        folder = place_of(self.engine.data, int(told["splits"]))
         folder.mkdir(0o700, parents=True, exist_ok=True)
         with open(folder / Path(told["name"]).name, "wb" if told["first"] else "ab") as file:
             file.write(some)
@@ -218,14 +254,43 @@ class _Host:
         path.unlink()
 
 
-def start_host(address: Address, slots: int, folder: Path) -> Popen[bytes]:
-    """Start a host on this machine that ends when the study does."""
-    own = replace(address, hosts=(LOOPBACK, *address.hosts))
-    process = Popen([sys.executable, "-m", __name__], stdin=PIPE, stdout=DEVNULL)
-    assert process.stdin is not None
-    with process.stdin as told, suppress(BrokenPipeError):
-        told.write(json.dumps({"address": own.to_json(), "slots": slots, "folder": str(folder)}).encode() + b"\n")
-    return process
+class OwnHost:
+    """A host on this machine, which ends when the study does, and is started again when it ends before."""
+
+    def __init__(self, address: Address, slots: int, folder: Path) -> None:
+        own = replace(address, hosts=(LOOPBACK, *address.hosts))
+        self.told = json.dumps({"address": own.to_json(), "slots": slots, "folder": str(folder)}).encode()
+        self._start()
+
+    def _start(self) -> None:
+        self.process, self.began = Popen([sys.executable, "-m", __name__], stdin=PIPE, stdout=DEVNULL), time.monotonic()
+        assert self.process.stdin is not None
+        with self.process.stdin as told, suppress(BrokenPipeError):
+            told.write(self.told + b"\n")
+
+    def check(self) -> None:
+        """Start it again if it has ended.
+
+        Raises:
+            TunerError: it ends as it begins.
+        """
+        if self.process.poll() is None:
+            return
+        if time.monotonic() - self.began < AT_ONCE:
+            raise TunerError(f"the study's own host ended as it began (exit code {self.process.returncode})")
+        self._start()
+
+    def close(self) -> None:
+        """Wait for its end."""
+        with suppress(TimeoutExpired):
+            self.process.wait(PATIENCE)
+        self.process.kill()
+        self.process.wait()
+
+
+def at_door(door: Door) -> Open:
+    """Return what opens an engine that has, of its own, a host on this machine with so many workers."""
+    return lambda data, terms, workers, folder: Listening(door, data, terms, lambda to: OwnHost(to, workers, folder))
 
 
 def main() -> int:
@@ -234,7 +299,8 @@ def main() -> int:
     told = json.loads(sys.stdin.readline())
     try:
         with suppress(OSError):
-            serve(connect(Address.from_json(told["address"])), int(told["slots"]), Path(told["folder"]))
+            link = connect(Address.from_json(told["address"]))
+            serve(link, int(told["slots"]), Path(told["folder"]), own=f"the study's own host, process {os.getpid()}")
     except TunerError as error:
         print(f"tuner: {error}", file=sys.stderr)
         return error.exit_code

@@ -22,13 +22,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
-from subprocess import Popen, TimeoutExpired
-from typing import Any
+from typing import Any, Protocol
 
 from tuner.data.shared import place_of, write_shared
 from tuner.data.splits import Splits
 from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
-from tuner.errors import TunerError, UsageError, no_room
+from tuner.errors import UsageError, no_room
 from tuner.telling import clean, counted
 from tuner.whole import whole
 from tuner.wire import CHUNK, PATIENCE, Link, LinkError, Order, event_of, keep_alive
@@ -37,7 +36,6 @@ LOG = logging.getLogger("tuner")
 WORD, SILENT = 10.0, 60.0  # seconds between two words of a host, and without one after which it must have been paused
 GREETED = 32  # at most so many that connect are greeted at a time
 LOOPBACK = "127.0.0.1"
-AT_ONCE = 3.0  # seconds in which a host that ends has not begun
 
 
 Door = socket.socket
@@ -61,6 +59,22 @@ class Address:
         return cls(tuple(told["hosts"]), int(told["port"]), str(told["secret"]))
 
 
+class Staff(Protocol):
+    """Hosts of the study's own, which somebody has started."""
+
+    def check(self) -> None:
+        """Start those again that have ended.
+
+        Raises:
+            TunerError: that can't be done.
+        """
+        ...
+
+    def close(self) -> None:
+        """End them: their connections are closed."""
+        ...
+
+
 @dataclass(slots=True)
 class _Job:
     """A task on a host: `id` is its own; `weights` are what has come of its network, to be written to `save`."""
@@ -72,11 +86,11 @@ class _Job:
     ended: Ended | None = None
 
 
-class _Host:
+class Guest:
     """A host that has joined: what it is called, its slots and jobs, and which rows it has."""
 
-    def __init__(self, link: Link, name: str, slots: int) -> None:
-        self.link, self.name, self.slots = link, name, slots
+    def __init__(self, link: Link, name: str, slots: int, own: bool = False) -> None:
+        self.link, self.name, self.slots, self.own = link, name, slots, own
         self.jobs: dict[int, _Job] = {}
         self.splits: set[int] = set()
         self.heard = time.monotonic()
@@ -115,18 +129,19 @@ class _Host:
 class Listening:
     """Trains on the hosts that come in by a `door` and that `terms` suit; the rows lie in the folder `data`.
 
-    One host it has from the beginning, which `staff` starts, told where to go, and which is started again if it ends.
+    Some hosts it has from the beginning: those that `staff` starts, told where to go, and starts again if they end.
+    Others are told where it is if it `invites` them.
     """
 
-    def __init__(
-        self, door: Door, data: Path, terms: Mapping[str, Any], staff: Callable[[Address], Popen[bytes]]
-    ) -> None:
+    invites = True
+
+    def __init__(self, door: Door, data: Path, terms: Mapping[str, Any], staff: Callable[[Address], Staff]) -> None:
         self.data, self.terms, self.count, self.ids = data.absolute(), dict(terms), 0, 0
-        self.hosts: list[_Host] = []
-        self.at: dict[int, tuple[_Host, _Job]] = {}  # where each task is, by its number
+        self.hosts: list[Guest] = []
+        self.at: dict[int, tuple[Guest, _Job]] = {}  # where each task is, by its number
         self.waiting: deque[Task] = deque()
         self.events: deque[Event] = deque()
-        self.arrived: queue.SimpleQueue[_Host] = queue.SimpleQueue()
+        self.arrived: queue.SimpleQueue[Guest] = queue.SimpleQueue()
         self.greeting = threading.Semaphore(GREETED)
         self.bell, self.ringer = socket.socketpair()
         self.ears = selectors.DefaultSelector()
@@ -134,7 +149,7 @@ class Listening:
         self.checked = time.monotonic()
         self.door, (host, port, *_) = door, door.getsockname()
         self.address = Address(_names(host), port, secrets.token_hex(32))
-        self.staff, self.own, self.started = staff, staff(self.address), time.monotonic()
+        self.staff = staff(self.address)
         self.keeper = threading.Thread(target=self._keep_door, name="door", daemon=True)
         self.keeper.start()
 
@@ -165,11 +180,14 @@ class Listening:
             host, task = min(free, key=lambda each: len(each.jobs) / each.slots), self.waiting.popleft()
             if task.splits not in host.splits:
                 host.splits.add(task.splits)
-                host.out.put((task.splits, place_of(self.data, task.splits)))
+                self._give_rows(host, task.splits)
             self.ids += 1
             host.jobs[self.ids] = job = _Job(task, self.ids)
             self.at[task.number] = host, job
             host.tell({"do": "start", **Order.of(task, self.ids).to_json()})
+
+    def _give_rows(self, host: Guest, splits: int) -> None:
+        host.out.put((splits, place_of(self.data, splits)))
 
     def go(self, number: int) -> None:
         if number in self.at:  # else its host has left: that is among the events
@@ -196,7 +214,7 @@ class Listening:
                 else:
                     self._hear(key.data)
             self._check_silence()
-            self._check_own()
+            self.staff.check()
             if not self.events and (len(self.hosts) != before or time.monotonic() >= until):
                 return None
         return self.events.popleft()
@@ -209,18 +227,6 @@ class Listening:
         for host in [each for each in self.hosts if now - each.heard > SILENT and now - self.checked < SILENT]:
             self._lose(host, "said nothing for a minute")
         self.checked = now
-
-    def _check_own(self) -> None:
-        """Start the study's own host again if it has ended.
-
-        Raises:
-            TunerError: it can't be started.
-        """
-        if self.own.poll() is None:
-            return
-        if time.monotonic() - self.started < AT_ONCE:
-            raise TunerError(f"the study's own host ended as it began (exit code {self.own.returncode})")
-        self.own, self.started = self.staff(self.address), time.monotonic()
 
     def _keep_door(self) -> None:
         """Greet who connects, each in a thread of its own: one that says nothing keeps none waiting."""
@@ -248,7 +254,7 @@ class Listening:
         except (OSError, KeyError, TypeError, ValueError):  # it tells whoever started it
             sock.close()
         else:
-            self.arrived.put(_Host(link, name, slots))
+            self.arrived.put(Guest(link, name, slots, bool(told.get("own"))))
             with suppress(OSError):
                 self.ringer.send(b"!")
         finally:
@@ -263,9 +269,10 @@ class Listening:
             self.hosts.append(host)
             self.ears.register(host.link.sock, selectors.EVENT_READ, host)
             self._hand_out()
-            LOG.warning("%s joined with %s; %d in all", host.name, counted(host.slots, "worker"), self.slots)
+            if not host.own:
+                LOG.warning("%s joined with %s; %d in all", host.name, counted(host.slots, "worker"), self.slots)
 
-    def _hear(self, host: _Host) -> None:
+    def _hear(self, host: Guest) -> None:
         """Take in what a host says."""
         try:
             host.link.hear()
@@ -277,7 +284,7 @@ class Listening:
         except (OSError, KeyError, TypeError, ValueError) as error:
             self._lose(host, f"said what can't be ({type(error).__name__})")
 
-    def _take_in(self, host: _Host, told: Mapping[str, Any], some: bytes) -> None:
+    def _take_in(self, host: Guest, told: Mapping[str, Any], some: bytes) -> None:
         what = told["what"]
         if what == "leave":
             raise LinkError("left")
@@ -295,11 +302,11 @@ class Listening:
             self._forget(host, job)
         self.events.append(event)
 
-    def _forget(self, host: _Host, job: _Job) -> None:
+    def _forget(self, host: Guest, job: _Job) -> None:
         del host.jobs[job.id], self.at[job.task.number]
         self._hand_out()
 
-    def _end(self, host: _Host, job: _Job, event: Ended) -> None:
+    def _end(self, host: Guest, job: _Job, event: Ended) -> None:
         """Write the weights that came; if that can't be done they are kept until it is tried again."""
         number = job.task.number
         if job.save is not None and job.weights:
@@ -313,7 +320,7 @@ class Listening:
         self._forget(host, job)
         self.events.append(event)
 
-    def _lose(self, host: _Host, why: str) -> None:
+    def _lose(self, host: Guest, why: str) -> None:
         """Let a host go: its trials are run again, elsewhere, and are not to blame."""
         self.hosts.remove(host)
         self.ears.unregister(host.link.sock)
@@ -346,10 +353,7 @@ class Listening:
             host.sender.join(1.0)
             host.close()
         self.hosts.clear()
-        with suppress(TimeoutExpired):
-            self.own.wait(PATIENCE)  # its connection is closed: it ends
-        self.own.kill()
-        self.own.wait()
+        self.staff.close()
         self.ears.close()
         self.bell.close()
         self.ringer.close()
@@ -387,3 +391,6 @@ def _names(host: str) -> tuple[str, ...]:
     with suppress(OSError):
         found += [each[4][0] for each in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
     return tuple(dict.fromkeys([*map(str, found), socket.gethostname(), LOOPBACK]))
+
+
+Open = Callable[[Path, Mapping[str, Any], int, Path], Listening]

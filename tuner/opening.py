@@ -21,10 +21,10 @@ from tuner.engine import Engine
 from tuner.errors import StorageError, UsageError
 from tuner.files import forget_parts, refuse_foreign, writing
 from tuner.holding import held
-from tuner.hosting import start_host, versions_here
+from tuner.hosting import versions_here
 from tuner.keeping import keep, place_of
 from tuner.ledger import LEDGER
-from tuner.listening import Door, Listening
+from tuner.listening import Listening, Open
 from tuner.own_code import code_of
 from tuner.patience import Patience, Patient
 from tuner.planning import Plan, blank_curve
@@ -106,9 +106,9 @@ def setting_of(plan: Plan, store: Store) -> Setting:
 
 @contextmanager
 def engine_for(
-    plan: Plan, store: Store, parents: Parents | None = None, most: int | None = None, door: Door | None = None
+    plan: Plan, store: Store, parents: Parents | None = None, most: int | None = None, hosts: Open | None = None
 ) -> Iterator[Engine]:
-    """Hold an engine for `most` trials; with a `door`, hosts may join it meanwhile."""
+    """Hold an engine for `most` trials; with `hosts`, such may join it meanwhile."""
     assert store.process is not None
     _tell_changes(plan, store)
     workers = processes(plan.space, plan.trials if most is None else most)
@@ -116,8 +116,8 @@ def engine_for(
     shared, cache = plan.folder / f".data-{store.process.id[:8]}", plan.folder / FEATURES
     _clear(plan)
     engine: Engine
-    if door is not None:
-        engine = _open(door, plan, store, shared)
+    if hosts is not None:
+        engine = _open(hosts, plan, store, shared)
     else:
         engine = Processes(workers, shared, cache, parents) if workers else InProcess(cache)
     try:
@@ -127,7 +127,7 @@ def engine_for(
         store.patience = Patience()  # from here on there is work that is worth it
         yield Patient(engine, store.patience)
     finally:
-        if door is not None:
+        if hosts is not None:
             with suppress(StorageError), store.at_once():
                 store.put(LISTENS, None, lasting=False)
         engine.close()
@@ -137,7 +137,7 @@ def engine_for(
             _clear(plan)
 
 
-def _open(door: Door, plan: Plan, store: Store, shared: Path) -> Listening:
+def _open(hosts: Open, plan: Plan, store: Store, shared: Path) -> Listening:
     """Return an engine whose workers are on hosts, the first of them on this machine; tell the others where it is."""
     config, folder = plan.space.config, plan.space.folder
     names = [name for each in own_names(plan.space).values() for name in each]
@@ -145,7 +145,9 @@ def _open(door: Door, plan: Plan, store: Store, shared: Path) -> Listening:
     if PRETRAINED in families(plan.space):
         found = find_backbone(config.model.backbone, plan.splits.shape.kind, folder)
         terms["backbone"] = {"name": config.model.backbone, "kind": found.kind, "sha256": found.sha256}
-    engine = Listening(door, shared, terms, lambda address: start_host(address, config.budget.workers, folder))
+    engine = hosts(shared, terms, config.budget.workers, folder)
+    if not engine.invites:
+        return engine
     try:
         store.put(LISTENS, engine.address.to_json(), lasting=False)
     except BaseException:

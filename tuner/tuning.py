@@ -25,9 +25,10 @@ from tuner.engine import Engine
 from tuner.errors import DataError, StorageError, TunerError
 from tuner.forecast import Pace
 from tuner.grammar import Override, put_over, read_space
-from tuner.listening import Door
+from tuner.listening import Open
 from tuner.opening import engine_for, hold, open_store, setting_of
 from tuner.patience import Patience
+from tuner.placing import HERE, Place, placed
 from tuner.planning import Plan, blank_curve, plan_of
 from tuner.posting import Board
 from tuner.record import TrialRecord
@@ -45,11 +46,11 @@ News = TrialRecord | Repeat | Repeating
 
 
 def conduct(
-    plan: Plan, parents: Parents | None = None, trackers: Trackers | None = None, door: Door | None = None
+    plan: Plan, parents: Parents | None = None, trackers: Trackers | None = None, hosts: Open | None = None
 ) -> Generator[News, None, Study]:
     """Run or resume a study; yield trial records as `search` does and the repeats of its confirmation, as they go and
-    when they have ended; return it. `parents` are workers that were started `early`, `trackers` are told of it, and
-    hosts that train for it, too, come in by a `door`.
+    when they have ended; return it. `parents` are workers that were started `early`, `trackers` are told of it. With
+    `hosts`, others train for it, too (see `placing`).
 
     Whoever closes the generator early leaves a study that the same call resumes.
 
@@ -68,7 +69,7 @@ def conduct(
         try:
             if not _is_over(plan, store, setting):
                 store.put(PROGRESS, {"state": "running", "trials": setting.trials})
-                with engine_for(plan, store, parents, door=door) as engine:
+                with engine_for(plan, store, parents, hosts=hosts) as engine:
                     yield from _watched(search(setting, engine), plan, store, setting, keep_time, trackers)
                     engine.clear()
                     yield from _watched(_confirm(plan, store, setting, engine), plan, store, setting, keep_time)
@@ -192,11 +193,13 @@ def tune(
     studies_dir: str | Path = STUDIES,
     overrides: Mapping[str, Any] | None = None,
     track: Sequence[str | Tracker] = (),
+    place: Place = HERE,
 ) -> Study:
     """Run or resume a study to its end, as `tuner run` does, and return it.
 
     `trials` is the study's total; `overrides` maps dotted names to values put over the file's; `track` names trackers
-    (see `tuner.tracking`), or holds such.
+    (see `tuner.tracking`), or holds such; `place` says where workers are (see `tuner.placing`), if not on this machine
+    alone.
 
     Raises:
         TunerError: see its subclasses; each carries one line a problem.
@@ -212,8 +215,12 @@ def tune(
     values = {**{name: value for name, value in given.items() if value is not None}, **(overrides or {})}
     listed = [Override(name, json.dumps(value), "tune()") for name, value in values.items()]
     known = put_over(space, listed) if isinstance(space, Space) else read_space(Path(space), listed)
-    with tracked(track, known.folder) as trackers, early(known) as parents:
-        run = conduct(plan_of(known, storage, studies_dir), parents, trackers)
+    with (
+        tracked(track, known.folder) as trackers,
+        placed(place, known.config.budget.workers) as hosts,
+        early(known) if place.is_here else Parents() as parents,
+    ):
+        run = conduct(plan_of(known, storage, studies_dir), parents, trackers, hosts)
         try:
             while True:
                 next(run)

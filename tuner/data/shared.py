@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,23 @@ ARRAYS = ("x", "y", "rows")
 
 def write_shared(splits: Splits, folder: Path) -> None:
     """Write the training and validation rows and the encoder; the files are the owner's alone to read."""
+    write_arrays(*arrays_of(splits), folder)
+
+
+def arrays_of(splits: Splits) -> tuple[dict[str, NDArray[Any]], str]:
+    """Return the training and validation rows by the names that their files have, and the encoder as a text."""
+    parts = (("train", splits.train), ("val", splits.val))
+    arrays = {f"{name}.{array}": np.ascontiguousarray(getattr(part, array)) for name, part in parts for array in ARRAYS}
+    return arrays, json.dumps(splits.encoder.to_json())
+
+
+def write_arrays(arrays: Mapping[str, NDArray[Any]], encoder: str, folder: Path) -> None:
+    """Write what `arrays_of` returned."""
     folder.mkdir(parents=True, exist_ok=True)
     os.chmod(folder, 0o700)
-    for name, part in (("train", splits.train), ("val", splits.val)):
-        for array in ARRAYS:
-            np.save(folder / f"{name}.{array}.npy", np.ascontiguousarray(getattr(part, array)), allow_pickle=False)
-    (folder / "encoder.json").write_text(json.dumps(splits.encoder.to_json()))
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    (folder / "encoder.json").write_text(encoder)
 
 
 def open_shared(folder: Path) -> Splits:

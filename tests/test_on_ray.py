@@ -1,0 +1,101 @@
+"""A study whose workers Ray places is the study that it is without; its workers, and it itself, may be killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from command import SECONDS, SMALL, lives, spawn, tuner, write
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+LONG = SMALL.replace("trials: 3", "trials: 6").replace("{low: 2, high: 4}", "{low: 12, high: 20}")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> object:
+    yield
+    for process in processes("raylet|gcs_server|ray::"):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def processes(pattern: str) -> list[int]:
+    """Return the processes whose command line has a pattern."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if re.search(pattern, path.read_bytes().decode(errors="replace").replace("\0", " ")):
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_for(what: Callable[[], object], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.05)
+
+
+def listeners() -> set[str]:
+    """Return where Ray's processes listen, for others than this machine."""
+    said = subprocess.run(["ss", "-Htlnp"], capture_output=True, text=True, check=False).stdout
+    lines = [line.split() for line in said.splitlines() if "ray" in line or "gcs" in line]
+    return {line[3] for line in lines if not line[3].startswith(("127.", "[::1]", "[::ffff:127."))}
+
+
+def test_a_study_on_ray_is_the_study_that_it_is_here(tmp_path: Path) -> None:
+    documents = []
+    for name, words in (("here", ()), ("ray", ("--engine", "ray"))):
+        write(tmp_path / name / "small.yaml", SMALL.replace("confirm: false", "confirm: true"))
+        done = tuner("run", "small.yaml", "--json", *words, cwd=tmp_path / name)
+        assert done.code == 0, done.err
+        documents.append(done.document)
+    assert lives(documents[0]) == lives(documents[1])
+    assert documents[0]["confirmed"]["val"] == documents[1]["confirmed"]["val"]
+    one, other = (tmp_path / name / "studies" / "small" / "model.safetensors" for name in ("here", "ray"))
+    assert one.read_bytes() == other.read_bytes()
+    assert not processes("raylet|gcs_server")
+
+
+def test_a_worker_of_ray_and_the_run_itself_are_killed_and_nothing_is_lost(tmp_path: Path) -> None:
+    write(tmp_path / "small.yaml", LONG)
+    words = ("run", "small.yaml", "--engine", "ray", "--workers", "2")
+    process = spawn(*words, cwd=tmp_path)
+    assert process.stderr is not None
+    killed = 0
+    for line in process.stderr:
+        if re.search(r"complete|pruned", line):
+            if not killed:
+                assert not listeners()
+                os.kill(processes(r"ray::_Worker")[0], signal.SIGKILL)
+            killed += 1
+        if killed == 2:
+            break
+    process.kill()
+    process.communicate(timeout=SECONDS)
+    done = tuner(*words, "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    trials = done.document["trials"]
+    assert (trials["total"], trials["running"], trials["failed"]) == (6, 0, 0)
+    checked = tuner("replay", "small", "--trial", "4", cwd=tmp_path)
+    assert checked.code == 0, checked.out
+
+
+def test_what_ray_cant_be_is_told_in_one_line(tmp_path: Path) -> None:
+    write(tmp_path / "small.yaml")
+    for words, said in (
+        (("--engine", "rey"), "--engine rey"),
+        (("--gpus-per-worker", "0.5"), "--engine ray"),
+        (("--engine", "ray", "--ray-address", "127.0.0.1:1"), "can't be reached"),
+    ):
+        done = tuner("run", "small.yaml", *words, cwd=tmp_path)
+        assert (done.code, done.out) == (2, ""), done.err
+        assert said in done.err
+    assert not (tmp_path / "studies").exists()
