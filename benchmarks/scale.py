@@ -58,8 +58,8 @@ def curve(epochs: int, level: float) -> Curve:
     return found
 
 
-def costs(trials: int, epochs: int, bare: bool) -> dict[str, list[float]]:
-    """Return the CPU milliseconds of each station for each trial."""
+def costs(trials: int, epochs: int, bare: bool, url: str | None = None) -> dict[str, list[float]]:
+    """Return the CPU milliseconds of each station for each trial, in a storage or a file of SQLite."""
     space = read_space(SPACE)
     rule = space.config.score
     found: dict[str, list[float]] = {name: [] for name in STATIONS}
@@ -71,7 +71,7 @@ def costs(trials: int, epochs: int, bare: bool) -> dict[str, list[float]]:
         return result
 
     with tempfile.TemporaryDirectory() as folder:
-        rdb = open_storage(f"sqlite:///{folder}/tuner.db", create=True)
+        rdb = open_storage(url or f"sqlite:///{folder}/tuner.db", create=True)
         study = StudyRecord("digits", "", "", space.identity(), "log_loss", 0, {}, "", "", {}, "")
         book = None if bare else Path(folder) / LEDGER
         store, proposer = Store.create(rdb, study, {}, book), Proposer(space, 0)
