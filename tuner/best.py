@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.backbones import find_backbone
 from tuner.config import PRETRAINED, STUDY_NAME, RunConfig, own_code
+from tuner.depositing import fetched, is_url
 from tuner.document import plain
 from tuner.errors import DataError, UsageError, nearest
 from tuner.grammar import parse_space, read_space
@@ -184,7 +185,8 @@ def _short(value: Any) -> str:
 
 
 def load_best(study: str | Path, studies_dir: str | Path = STUDIES) -> BestConfig:
-    """Return the best configuration of a study, by its name or by the path of its folder or best.yaml.
+    """Return the best configuration of a study, by its name, by the path of its folder or best.yaml, or by the URL of
+    what `--artifacts` left, such as s3://bucket/digits.
 
     Raises:
         UsageError: there is no such study, or it has no best configuration yet.
@@ -228,6 +230,8 @@ def find_best(study: str | Path, studies_dir: Path) -> Path:
         UsageError: there is no such study, or it has no best configuration yet.
     """
     text = str(study)
+    if is_url(text):
+        return fetched(text.removesuffix("/best.yaml").rstrip("/")) / "best.yaml"
     path = Path(study)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():

@@ -197,6 +197,9 @@ def run(
     ray_address: Annotated[
         str | None, typer.Option(envvar="RAY_ADDRESS", help="A Ray cluster that is there.", show_default=False)
     ] = None,
+    artifacts: Annotated[
+        str | None, typer.Option(help="Copy what it leaves to a URL: s3://bucket, file:///mnt.", show_default=False)
+    ] = None,
     storage: Storage = None,
     studies_dir: Studies = STUDIES,
     as_json: Json = False,
@@ -220,20 +223,29 @@ def run(
 
     with stoppable(), apart():
         place = Place(listen, engine, gpus_per_worker, ray_address if engine == "ray" else None)
-        study = _watched(read_space(space, overrides), storage, studies_dir, quiet, track or (), place)
+        study = _watched(read_space(space, overrides), storage, studies_dir, quiet, track or (), place, artifacts)
     _emit(_document(study.document) if as_json else "\n".join(showing.study_text(study.document)))
 
 
 def _watched(
-    space: Space, storage: str | None, studies_dir: Path, quiet: bool, track: Sequence[str], place: Place
+    space: Space,
+    storage: str | None,
+    studies_dir: Path,
+    quiet: bool,
+    track: Sequence[str],
+    place: Place,
+    artifacts: str | None,
 ) -> Study:
     """Run a study to its end, telling of it on stderr: drawn on a terminal, else a line a trial."""
     from tuner import live, terminal
+    from tuner.depositing import reach
     from tuner.placing import placed
     from tuner.serving import keep_memory
     from tuner.tracking import tracked
     from tuner.workers import Parents, early
 
+    if artifacts is not None:
+        reach(artifacts)
     keep_memory()
     screen, warned = live.Screen() if not quiet and live.wanted() else None, terminal.warned
     with (
@@ -245,11 +257,17 @@ def _watched(
     ):
         from tuner.planning import plan_of
 
-        return _drain(plan_of(space, storage, studies_dir), parents, trackers, quiet, screen, hosts)
+        return _drain(plan_of(space, storage, studies_dir), parents, trackers, quiet, screen, hosts, artifacts)
 
 
 def _drain(
-    plan: Plan, parents: Parents, trackers: Trackers, quiet: bool, screen: Screen | None, hosts: Open | None
+    plan: Plan,
+    parents: Parents,
+    trackers: Trackers,
+    quiet: bool,
+    screen: Screen | None,
+    hosts: Open | None,
+    artifacts: str | None,
 ) -> Study:
     """Run a study to its end, telling of each trial."""
     from tuner import terminal
@@ -257,7 +275,7 @@ def _drain(
     from tuner.record import TrialRecord
     from tuner.tuning import conduct, pace_of
 
-    conducting, pace, told = conduct(plan, parents, trackers, hosts), pace_of(plan), quiet
+    conducting, pace, told = conduct(plan, parents, trackers, hosts, artifacts), pace_of(plan), quiet
     try:
         while True:
             news = next(conducting)

@@ -21,6 +21,7 @@ from tuner.best import STUDIES
 from tuner.concluding import conclude, keep_weights, leave_early, missing, unfinished
 from tuner.confirmation import Repeat, Repeating
 from tuner.confirming import pending, repeat_each, repeats_of, why_not
+from tuner.depositing import deposit, reach
 from tuner.engine import Engine
 from tuner.errors import DataError, StorageError, TunerError
 from tuner.forecast import Pace
@@ -46,11 +47,15 @@ News = TrialRecord | Repeat | Repeating
 
 
 def conduct(
-    plan: Plan, parents: Parents | None = None, trackers: Trackers | None = None, hosts: Open | None = None
+    plan: Plan,
+    parents: Parents | None = None,
+    trackers: Trackers | None = None,
+    hosts: Open | None = None,
+    artifacts: str | None = None,
 ) -> Generator[News, None, Study]:
     """Run or resume a study; yield trial records as `search` does and the repeats of its confirmation, as they go and
     when they have ended; return it. `parents` are workers that were started `early`, `trackers` are told of it. With
-    `hosts`, others train for it, too (see `placing`).
+    `hosts`, others train for it, too (see `placing`). What it leaves is copied to a URL of `artifacts`.
 
     Whoever closes the generator early leaves a study that the same call resumes.
 
@@ -59,6 +64,8 @@ def conduct(
         StorageError: the storage can't be used.
         UserCodeError: the space's own code fails in every trial.
     """
+    if artifacts is not None:
+        reach(artifacts)
     with opened(plan.storage, create=True) as rdb, hold(plan, open_store(plan, rdb)) as store:
         setting, before = setting_of(plan, store), store.get("seconds") or 0.0
         _begin(plan, store, setting, trackers)
@@ -90,6 +97,8 @@ def conduct(
             with suppress(StorageError), store.at_once():  # whoever ends for a reason tells that one
                 keep_time(lasting=True)
         study = Patience().keep_trying(lambda: conclude(plan, store, setting))
+        if artifacts is not None:
+            deposit(plan.folder, artifacts)
         if trackers:
             trackers.tell("end", study)
         return study
@@ -194,12 +203,13 @@ def tune(
     overrides: Mapping[str, Any] | None = None,
     track: Sequence[str | Tracker] = (),
     place: Place = HERE,
+    artifacts: str | None = None,
 ) -> Study:
     """Run or resume a study to its end, as `tuner run` does, and return it.
 
     `trials` is the study's total; `overrides` maps dotted names to values put over the file's; `track` names trackers
     (see `tuner.tracking`), or holds such; `place` says where workers are (see `tuner.placing`), if not on this machine
-    alone.
+    alone; `artifacts` is a URL that what the study leaves is copied to.
 
     Raises:
         TunerError: see its subclasses; each carries one line a problem.
@@ -220,7 +230,7 @@ def tune(
         placed(place, known.config.budget.workers) as hosts,
         early(known) if place.is_here else Parents() as parents,
     ):
-        run = conduct(plan_of(known, storage, studies_dir), parents, trackers, hosts)
+        run = conduct(plan_of(known, storage, studies_dir), parents, trackers, hosts, artifacts)
         try:
             while True:
                 next(run)
