@@ -36,10 +36,11 @@ from tuner import tune
 from tuner.config import RunConfig, min_epochs
 from tuner.data import load
 from tuner.data.splits import Splits
+from tuner.fitting import settled
 from tuner.grammar import Override, read_space
 from tuner.measuring import predict
 from tuner.metrics import metrics, per_example_loss
-from tuner.planning import blank_curve, settled
+from tuner.planning import blank_curve
 from tuner.proposing import NONE, _suggest
 from tuner.space import Space
 from tuner.study import Study

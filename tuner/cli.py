@@ -497,7 +497,7 @@ def rescore(
     from dataclasses import asdict
 
     from tuner import terminal
-    from tuner.planning import noted_score, refuse_unknown_error
+    from tuner.fitting import noted_score, refuse_unknown_error
     from tuner.reporting import form_of, outcome_of, standings_of
     from tuner.rescoring import reconfirmed
     from tuner.rescoring import rescore as score_again

@@ -32,7 +32,8 @@ from tuner.data.splits import Splits
 from tuner.engine import Engine, Task
 from tuner.errors import DataError
 from tuner.files import writing
-from tuner.planning import Plan, blank_curve, data_of
+from tuner.fitting import data_of
+from tuner.planning import Plan, blank_curve
 from tuner.record import TrialRecord, seconds_kept
 from tuner.scoring import score_at
 from tuner.store import Store
