@@ -179,7 +179,7 @@ class Simulated:
         for thread in self.threads:
             thread.start()
 
-    def check(self) -> None: ...
+    def check(self, here: bool, needed: bool) -> None: ...
 
     def close(self) -> None:
         for thread in self.threads:

@@ -13,13 +13,13 @@ shift 2
 : "${OPTUNA_STORAGE:?name the database, such as postgresql://user:password@db/studies}"
 : "${WORKERS:=4}" "${PORT:=7400}" "${TUNER:=tuner}" "${FOLDER:=.}" "${SSH:=ssh -o BatchMode=yes}"
 
-workers=()
-trap 'kill "${workers[@]}" 2>/dev/null || true' EXIT
+# On a host: a worker that ends when this script does, which its standard input tells. The address of the database comes
+# over that, too: on a command line others could read its password.
+words=$(printf '%q ' worker "$study" --workers "$WORKERS" --folder "$FOLDER")
+there="read -r OPTUNA_STORAGE; export OPTUNA_STORAGE; $TUNER $words </dev/null & worker=\$!
+{ cat >/dev/null; kill \$worker; } 2>/dev/null & wait \$worker; code=\$?; kill \$! 2>/dev/null; exit \$code"
 for host in "$@"; do
-    # the address of the database goes over stdin: on a command line others could read its password
-    $SSH "$host" "read -r OPTUNA_STORAGE; export OPTUNA_STORAGE; exec $TUNER worker $study --workers $WORKERS --folder $FOLDER" \
-        <<<"$OPTUNA_STORAGE" &
-    workers+=("$!")
+    $SSH "$host" "$there" < <(printf '%s\n' "$OPTUNA_STORAGE"; exec tail --pid=$$ -f /dev/null) &
 done
 $TUNER run "$space" --study-name "$study" --listen "0.0.0.0:$PORT"
 wait

@@ -24,9 +24,10 @@ from tuner.best import MODEL, BestConfig
 from tuner.bundling import Name, bundle
 from tuner.config import FAMILIES, RunConfig
 from tuner.data import load
-from tuner.errors import TunerError, UsageError
+from tuner.errors import DataError, TunerError, UsageError
 from tuner.exporting import ONNX, export, made_up
 from tuner.measuring import predict
+from tuner.models.frozen import exactly
 from tuner.standalone import NAME, standalone
 from tuner.weights import write_weights
 
@@ -95,6 +96,19 @@ def pictures(folder: Path) -> dict[str, Any]:
     return {"source": "rows.npz"}
 
 
+def float_pictures(folder: Path) -> dict[str, Any]:
+    x = np.random.default_rng(0).normal(5, 2, (60, 20, 24, 3)).astype(np.float32)
+    np.savez(folder / "rows.npz", X=x, y=np.exp(random(60) * 2))
+    return {"source": "rows.npz", "kind": "image", "task": "regression", "target_transform": "log"}
+
+
+def far_numbers(folder: Path) -> dict[str, Any]:
+    x = random(60, 2)
+    frame = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": 1.7e9 + 1e4 * x[:, 0]})
+    frame.to_csv(folder / "rows.csv", index=False)
+    return {"source": "rows.csv", "target": "y"}
+
+
 def sequences(folder: Path) -> dict[str, Any]:
     lengths = np.random.default_rng(0).integers(3, 12, 60)
     lengths[0] = 12
@@ -150,6 +164,7 @@ CASES = {
     "mlp image": Case(pictures, {"family": "mlp"}, few_pictures),
     "mlp sequence": Case(steps, {"family": "mlp"}, few_steps),
     "cnn": Case(pictures, {"family": "cnn", "depth": 4, "normalization": "batch"}, few_pictures),
+    "float pictures": Case(float_pictures, {"family": "cnn"}, lambda: few_pictures() / 100.0 + 3),
     "resnet": Case(pictures, {"family": "resnet", "normalization": "layer"}, few_pictures),
     "conv1d": Case(sequences, {"family": "conv1d", "normalization": "batch", "kernel": 4}, odd_sequences),
     "conv1d whole": Case(steps, {"family": "conv1d", "normalization": "layer"}, few_steps),
@@ -221,7 +236,7 @@ def test_the_python_file_predicts_the_same_bits_from_raw_examples_where_tuner_ca
 
             weights = find_backbone(best.config.model.backbone, best.encoder.shape.kind, best.folder).weights
             (best.folder / f"backbone{weights.suffix}").write_bytes(weights.read_bytes())
-        text = standalone(best, f"backbone{weights.suffix}" if weights else "")
+        text, _ = standalone(best, f"backbone{weights.suffix}" if weights else "")
         write(best.folder / NAME, text)
         write(best.folder / "best.json", json.dumps(best.about))
         pd.to_pickle(CASES[name].raw(), best.folder / "raw.pickle")
@@ -235,21 +250,22 @@ def test_the_python_file_predicts_the_same_bits_from_raw_examples_where_tuner_ca
         np.testing.assert_array_equal(found, wanted(best, CASES[name].raw()), err_msg=name)
 
 
+ONNX_CASES = (
+    "mlp table", "mlp regression", "cnn", "conv1d", "rnn", "transformer texts", "textcnn", "bag", "pretrained unfrozen",
+    "pretrained image", "float pictures",
+)  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
-def test_the_onnx_file_predicts_the_same_for_one_example_and_for_many(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tuner.models import frozen
+@pytest.mark.parametrize("name", ONNX_CASES)
+def test_the_onnx_file_predicts_the_same_for_one_example_and_for_many(name: str, tmp_path: Path) -> None:
     from tuner.onnx_file import run_onnx, write_onnx
 
-    monkeypatch.setattr(frozen, "has_fast_bfloat16", lambda: False)  # whose 8 bits no ONNX file has
     best = made(CASES[name], tmp_path / "made")
     write_onnx(best.load_model(), best.encoder, made_up(best.encoder), tmp_path / ONNX, {"study": "made"})
     stored = best.encoder.encode(CASES[name].raw())
-    outputs = predict(best.load_model(), stored, best.encoder.standard, best.encoder.shape.task)
-    target = best.encoder.target
-    right = target.restore(outputs[:, 0]) if best.encoder.shape.task == "regression" else np.exp(outputs)
+    with exactly():
+        right = wanted(best, CASES[name].raw())
     relative, absolute = (2e-2, 5e-3) if name == "pretrained image" else (2e-3, 2e-4)  # its features are in float16
     for rows in (slice(None), slice(1), slice(1, 3)):
         np.testing.assert_allclose(run_onnx(tmp_path / ONNX, stored[rows]), right[rows], rtol=relative, atol=absolute)
@@ -280,8 +296,8 @@ budget: {trials: 1, confirm: false}
 OWN = """
 from torch import nn
 
-def net(config, shape):
-    width = config.model.width
+def encoder(config, shape):
+    width = config["model.width"] if config.data.split.val > 0 else config.model.options["width"]
     return nn.Sequential(nn.Linear(shape.input[0], width), nn.Tanh(), nn.Linear(width, shape.outputs))
 """
 
@@ -289,8 +305,9 @@ def net(config, shape):
 @pytest.fixture
 def studied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Callable[[str], None]:
     def run(family: str) -> None:
-        monkeypatch.chdir(tmp_path)
-        assert call(capsys, "run", write(tmp_path / "it.yaml", STUDY.replace("FAMILY", family))).code == 0
+        monkeypatch.chdir(tmp_path)  # where code of one's own is looked for, too
+        space = write(tmp_path / "spaces" / "it.yaml", STUDY.replace("FAMILY", family))
+        assert call(capsys, "run", space).code == 0
 
     return run
 
@@ -305,6 +322,10 @@ def test_a_folder_is_written_once_and_over_files_only_if_it_is_asked_for(
     names = {"best.yaml", "best.json", MODEL, NAME, ONNX}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     assert all(f"out/{name}: " in ran.err for name in names)
+    import onnx
+
+    props = {each.key: each.value for each in onnx.load(tmp_path / "out" / ONNX).metadata_props}
+    assert json.loads(props["classes"]) == ["setosa", "versicolor", "virginica"]
     again = call(capsys, "export", "it", "out")
     assert again.code == 2
     assert again.err.strip().count("\n") == 0
@@ -312,10 +333,6 @@ def test_a_folder_is_written_once_and_over_files_only_if_it_is_asked_for(
     (tmp_path / "out" / NAME).write_text("mine")
     assert call(capsys, "export", "it", "out", "--force").code == 0
     assert (tmp_path / "out" / NAME).read_text() != "mine"
-    import onnx
-
-    props = {each.key: each.value for each in onnx.load(tmp_path / "out" / ONNX).metadata_props}
-    assert json.loads(props["classes"]) == ["setosa", "versicolor", "virginica"]
     assert call(capsys, "predict", "out/best.yaml", "sklearn:iris").code == 0  # with tuner, too
 
 
@@ -324,9 +341,10 @@ def test_a_model_of_the_users_own_is_taken_from_where_it_is(
     studied: Callable[[str], None], tmp_path: Path, capsys: Any
 ) -> None:
     write(tmp_path / "exported_net.py", OWN)
-    studied("exported_net:net")
+    studied("exported_net:encoder")
     assert call(capsys, "export", "it", "out").code == 0
-    assert "from exported_net import net" in (tmp_path / "out" / NAME).read_text()
+    text = (tmp_path / "out" / NAME).read_text()
+    assert "factory = getattr(import_module('exported_net'), 'encoder')" in text
     write(tmp_path / "exported_net.py", OWN.replace("Tanh", "Missing"))
     gone = call(capsys, "export", "it", "other")
     assert gone.code in (2, 5)
@@ -340,9 +358,52 @@ def test_nothing_that_a_file_says_becomes_code(tmp_path: Path) -> None:
     best.about["metric"] = evil  # type: ignore[index]
     best.about["encoder"]["columns"] = [evil, "b"]
     best.about["encoder"]["numbers"][0]["column"] = evil
-    text = standalone(best)
+    text, _ = standalone(best)
     tree = ast.parse(text)
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import) and node.names[0].name == "os"]
+
+
+@pytest.mark.parametrize("kind", ["mlp table", "textcnn", "cnn", "conv1d"])
+def test_a_task_that_is_none_is_refused(kind: str, tmp_path: Path) -> None:
+    best = made(CASES[kind], tmp_path / "made")
+    best.about["encoder"]["task"] = 'classification"))\n\n\nopen("PWNED", "w")\n\n\ndef f():\n    return (('
+    with pytest.raises(DataError, match="preprocessing is damaged"):
+        standalone(best)
+
+
+@pytest.mark.slow
+def test_a_far_target_is_compared_in_its_own_spread(tmp_path: Path) -> None:
+    best = made(Case(far_numbers, {"family": "mlp"}, lambda: random(5, 2)), tmp_path / "made")
+    assert len(export(best, tmp_path / "out", onnx=True)) == 5
+    from tuner.onnx_file import run_onnx
+
+    raw = random(5, 2)
+    np.testing.assert_allclose(run_onnx(tmp_path / "out" / ONNX, best.encoder.encode(raw)), best.predict(raw), atol=1.0)
+
+
+def test_what_is_in_the_way_is_told_before_anything_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    best = made(CASES["mlp regression"], tmp_path / "made")
+    write(tmp_path / "file", "")
+    (tmp_path / "out" / "best.yaml").mkdir(parents=True)
+    for folder, words in ((tmp_path / "file", "is no folder"), (tmp_path / "out", "which is no file")):
+        for force in (False, True):
+            with pytest.raises(UsageError, match=words):
+                export(best, folder, force=force)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UsageError, match="needs the packages onnx and onnxscript"):
+        export(best, tmp_path / "new", onnx=True)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_nothing_stays_of_an_older_export(tmp_path: Path) -> None:
+    best, out = made(CASES["mlp regression"], tmp_path / "made"), tmp_path / "out"
+    for name in (ONNX, "backbone.safetensors", "notes.txt"):
+        write(out / name, "old")
+    with pytest.raises(UsageError, match=r"backbone\.safetensors, model\.onnx already"):
+        export(best, out)
+    export(best, out, force=True)
+    assert {path.name for path in out.iterdir()} == {"best.yaml", "best.json", MODEL, NAME, "notes.txt"}
 
 
 def test_what_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,10 +29,11 @@ from postgres import Server
 from tuner.again import Again, retrain
 from tuner.curve import Epoch, Measure, Standing
 from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
-from tuner.errors import UsageError
-from tuner.hosting import OwnHost, connect, unlike, versions_here
+from tuner.errors import TunerError, UsageError
+from tuner.hosting import OwnHost, Served, connect, held, serve, sweep, unlike, versions_here
 from tuner.joining import look
 from tuner.listening import Address, Listening, door
+from tuner.own_code import code_of
 from tuner.planning import Plan, prepare
 from tuner.tasks import InProcess
 from tuner.wire import MAC, SIZES, Link, LinkError, Order, event_of, told_event
@@ -50,6 +52,7 @@ EVENTS = st.one_of(
     st.builds(Unsaved, st.integers(0, 99), WORDS, st.booleans(), st.booleans()),
 )  # fmt: skip
 SECRET = b"secret" * 8
+ROOT = Path(__file__).parents[1]
 
 
 def linked(one: bytes = SECRET, other: bytes = SECRET) -> tuple[Link, Link]:
@@ -148,12 +151,11 @@ def plan(tmp_path: Path) -> Plan:
 
 @pytest.fixture
 def engine(plan: Plan, tmp_path: Path) -> Iterator[Listening]:
-    terms = {"versions": versions_here(), "own": {}, "backbone": None}
+    terms = {"versions": versions_here(), "own": {}, "names": [], "backbone": None}
+    data = tmp_path / "data"
     with (
         door("127.0.0.1") as opened,
-        closing(
-            Listening(opened, tmp_path / "data", terms, lambda address: OwnHost(address, 2, plan.space.folder))
-        ) as found,
+        closing(Listening(opened, data, terms, lambda to: OwnHost(to, 2, plan.space.folder, data))) as found,
     ):
         found.take(plan.folds[0])
         yield found
@@ -190,7 +192,6 @@ def test_a_host_that_is_killed_costs_no_trial_and_the_study_s_own_is_started_aga
     engine.start(first_task(plan))
     assert isinstance(engine.next(60), Trained)
     assert isinstance(engine.staff, OwnHost)
-    engine.staff.began -= 60  # it has been there for long
     engine.staff.process.kill()
     failed = engine.next(60)
     assert isinstance(failed, Failed)
@@ -199,7 +200,7 @@ def test_a_host_that_is_killed_costs_no_trial_and_the_study_s_own_is_started_aga
         engine.next(10)
     engine.start(first_task(plan))
     assert isinstance(engine.next(60), Trained)
-    assert "joined" in caplog.text
+    assert "the study's own host" in caplog.text
 
 
 @pytest.mark.slow
@@ -235,57 +236,164 @@ def test_weights_that_cant_be_written_are_kept_until_they_can(plan: Plan, engine
 
 def test_a_study_is_trained_only_where_it_would_come_out_the_same(tmp_path: Path) -> None:
     write(tmp_path / "net.py", "x = 1")
-    terms: dict[str, Any] = {"versions": versions_here(), "own": {}, "backbone": None}
+    terms: dict[str, Any] = {"versions": versions_here(), "own": {}, "names": [], "backbone": None}
     assert unlike(terms, tmp_path) == ""
     assert "torch 1.0, here" in unlike({**terms, "versions": {"torch": "1.0"}}, tmp_path)
-    assert "isn't here: gone" in unlike({**terms, "own": {"gone": "SHA-256 1"}}, tmp_path)
-    assert "another one here: net" in unlike({**terms, "own": {"net": "SHA-256 1"}}, tmp_path)
+    assert "isn't here: gone" in unlike({**terms, "own": {"gone": "SHA-256 1"}, "names": ["gone:x"]}, tmp_path)
+    own = {"own": {"net": "SHA-256 1"}, "names": ["net:x"]}
+    assert "another one here: net" in unlike({**terms, **own}, tmp_path)
+    write(tmp_path / "net.py", "import helper\n\ndef x(): ...\n")
+    named = {"own": code_of(["net:x"], tmp_path), "names": ["net:x"]}
+    assert "No module named 'helper'" in unlike({**terms, **named}, tmp_path)
+    write(tmp_path / "helper.py", "from parts import one")
+    write(tmp_path / "parts" / "__init__.py", "from . import one, two")
+    for name in ("one", "two"):
+        write(tmp_path / "parts" / f"{name}.py", "")
+    named["own"] = code_of(["net:x"], tmp_path)
+    assert set(named["own"]) == {"net", "helper", "parts", "parts.one", "parts.two"}
+    assert unlike({**terms, **named}, tmp_path) == ""
+    write(tmp_path / "parts" / "two.py", "changed = True")
+    assert "another one here: parts.two" in unlike({**terms, **named}, tmp_path)
 
 
-@pytest.mark.parametrize("text", ["nowhere.invalid:1", "0.0.0.0:70000", "host:port", "300.1.1.1"])
+@pytest.mark.parametrize("text", ["nowhere.invalid:1", "0.0.0.0:70000", "host:port", "300.1.1.1", "::1:x"])
 def test_a_place_where_nothing_can_listen_is_told_in_one_line(text: str) -> None:
     with pytest.raises(UsageError, match="--listen") as refused, door(text):
         pass
     assert "\n" not in str(refused.value)
 
 
-def test_strangers_at_the_door_keep_nobody_out(plan: Plan, tmp_path: Path) -> None:
-    terms = {"versions": versions_here(), "own": {}, "backbone": None}
+class Nobody:
+    """Stands for hosts of the study's own, of which there are none."""
 
-    class Nobody:
-        def __init__(self, _: Address) -> None: ...
+    def __init__(self, _: Address) -> None: ...
 
-        def check(self) -> None: ...
+    def check(self, here: bool, needed: bool) -> None: ...
+
+    def close(self) -> None: ...
+
+
+TERMS = {"versions": versions_here(), "own": {}, "names": [], "backbone": None}
+
+
+def joined(engine: Listening, name: str, slots: int = 1) -> Link:
+    """Return a host's side of a connection, whose host has been let in."""
+    told: list[Link] = []
+
+    def host() -> None:
+        link = connect(engine.address)
+        link.wait()
+        link.send({"what": "join", "name": name, "slots": slots})
+        told.append(link)
+
+    thread, before = threading.Thread(target=host), engine.slots
+    thread.start()
+    until = time.monotonic() + 30
+    while engine.slots == before and time.monotonic() < until:
+        engine.next(1)
+    thread.join(10)
+    return told[0]
+
+
+def test_strangers_at_the_door_keep_nobody_out(tmp_path: Path) -> None:
+    with door("127.0.0.1") as opened, closing(Listening(opened, tmp_path / "data", TERMS, Nobody)) as engine:
+        strangers = [socket.create_connection(("127.0.0.1", engine.address.port)) for _ in range(150)]
+        for sock in strangers[::2]:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n" * 10)
+        link = joined(engine, "it\x1b[31m", 3)
+        assert (engine.slots, engine.hosts[0].name) == (3, "it?[31m")
+        for sock in strangers:
+            sock.close()
+        link.close()
+        engine.next(10)
+        assert engine.slots == 0
+
+
+def test_a_host_where_every_trial_fails_is_let_go_and_costs_none(plan: Plan, tmp_path: Path) -> None:
+    epoch = Epoch(1, Measure(1.0, {}), Measure(1.0, {}), 0, 0, 0, 0, 0, Standing(1, 1, 1, 1))
+    with door("127.0.0.1") as opened, closing(Listening(opened, tmp_path / "data", TERMS, Nobody)) as engine:
+        engine.take(plan.folds[0])
+        good, bad = joined(engine, "good"), joined(engine, "bad", 2)
+
+        def orders(link: Link) -> Iterator[int]:
+            while True:
+                told, _ = link.wait()
+                if told["do"] == "start":
+                    yield told["id"]
+
+        for number in range(2):
+            engine.start(replace(first_task(plan), number=number))
+        good.send(*told_event(Trained(next(orders(good)), epoch)))
+        assert isinstance(engine.next(10), Trained)
+        for number in range(2, 5):
+            bad.send(*told_event(Failed(next(orders(bad)), "no module named helper")))
+            failed = engine.next(10)
+            assert isinstance(failed, Failed)
+            assert (failed.died, failed.together) == (True, True), "it is run again"
+            engine.start(replace(first_task(plan), number=failed.number))  # where one has come to something
+            engine.start(replace(first_task(plan), number=number))
+        while engine.slots == 3:
+            engine.next(1)
+        assert [host.name for host in engine.hosts] == ["good"]
+        good.send(*told_event(Ended(1, {})))
+        assert isinstance(engine.next(10), Ended)
+        good.send(*told_event(Failed(next(orders(good)), "the model's own fault")))
+        events = [engine.next(1) for _ in range(3)]
+        own = [each for each in events if isinstance(each, Failed) and not each.died]
+        assert [each.error for each in own] == ["the model's own fault"]
+        for link in (good, bad):
+            link.close()
+
+
+def test_an_own_host_that_cant_begin_ends_the_study_in_one_line(plan: Plan, tmp_path: Path) -> None:
+    def wrong(to: Address) -> OwnHost:
+        return OwnHost(replace(to, secret="another"), 1, plan.space.folder, tmp_path)
+
+    with (
+        door("127.0.0.1") as opened,
+        closing(Listening(opened, tmp_path / "data", TERMS, wrong)) as engine,
+    ):
+
+        def wait() -> None:
+            while True:
+                engine.next(1)
+
+        with pytest.raises(TunerError, match="own host ends as it begins"):
+            wait()
+
+
+def test_a_network_that_drops_is_a_study_that_is_gone(tmp_path: Path) -> None:
+    class Dropping:
+        def recv(self, _: int) -> bytes:
+            raise TimeoutError(110, "Connection timed out")
+
+        def sendall(self, _: bytes) -> None:
+            raise OSError(113, "No route to host")
 
         def close(self) -> None: ...
 
-    with door("127.0.0.1") as opened, closing(Listening(opened, tmp_path / "data", terms, Nobody)) as engine:
-        strangers = [socket.create_connection(("127.0.0.1", engine.address.port)) for _ in range(40)]
-        for sock in strangers[::2]:
-            sock.sendall(b"GET / HTTP/1.1\r\n\r\n" * 10)
-        for sock in strangers:
-            sock.close()
-        told: list[Any] = []
+    study, host = linked()
+    for each in (study, host):
+        each.close()
+    host.sock = Dropping()  # type: ignore[assignment]
+    for act in (host.hear, lambda: host.send({})):
+        with pytest.raises(ConnectionError, match="the connection broke"):
+            act()
+    assert serve(host, 1, tmp_path) == Served(over=False)
 
-        def host() -> None:
-            link = None
-            while link is None:  # as many as may be greeted are being greeted
-                with suppress(OSError):
-                    link = connect(engine.address)
-            link.wait()
-            link.send({"what": "join", "name": "it\x1b[31m", "slots": 3})
-            told.append(link)
 
-        thread = threading.Thread(target=host)
-        thread.start()
-        until = time.monotonic() + 30
-        while engine.slots == 0 and time.monotonic() < until:
-            engine.next(1)
-        thread.join(10)
-        assert (engine.slots, engine.hosts[0].name) == (3, "it?[31m")
-        told[0].close()
-        engine.next(10)
-        assert engine.slots == 0
+def test_only_folders_of_hosts_that_are_gone_are_swept(tmp_path: Path) -> None:
+    gone, here, odd = (tmp_path / f"tuner-host-{name}" for name in ("gone", "here", "odd"))
+    with held(gone):
+        pass
+    odd.mkdir()
+    os.mkfifo(odd / ".held")
+    with held(here), held(here):
+        for folder in (gone, here, odd):
+            sweep(folder)
+        assert [folder.exists() for folder in (gone, here, odd)] == [False, True, True]
+    sweep(here)
+    assert not here.exists()
 
 
 FIVE = SMALL.replace("trials: 3", "trials: 8").replace("{low: 2, high: 4}", "{low: 12, high: 20}")
@@ -326,6 +434,20 @@ def test_a_study_with_one_worker_elsewhere_is_the_study_that_it_is_here(tmp_path
     one, other = (tmp_path / name / "studies" / "small" / "model.safetensors" for name in ("here", "far"))
     assert one.read_bytes() == other.read_bytes()
     assert not list((tmp_path / "far" / "studies" / "small").glob(".data*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+@pytest.mark.parametrize("place", ["[::]", "::1"])
+def test_a_study_listens_by_ipv6_too_and_imports_nothing_from_where_it_stands(place: str, tmp_path: Path) -> None:
+    write(tmp_path / "small.yaml", SMALL)
+    write(tmp_path / "pydantic.py", "open('imported', 'w')")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("tuner"), "run", "small.yaml", "--listen", place, "-q"], cwd=tmp_path,
+        capture_output=True, text=True, timeout=SECONDS, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.slow

@@ -86,12 +86,15 @@ def again(engine: Engine, jobs: Iterable[Again], deadline: float | None = None) 
         StorageError: what a task needs or leaves can't be written.
     """
     waiting, running, deaths = iter(jobs), dict[int, tuple[Again, list[Epoch]]](), defaultdict[int, Deaths](Deaths)
-    ahead = next(waiting, None)
-    while ahead is not None or running:
-        while ahead is not None and len(running) < engine.slots:
-            running[ahead.task.number] = ahead, []
-            engine.start(ahead.task)
-            ahead = next(waiting, None)
+    ahead: Again | None = None
+    while True:
+        while len(running) < engine.slots and (job := ahead or next(waiting, None)) is not None:
+            ahead, running[job.task.number] = None, (job, [])
+            engine.start(job.task)
+        if not running:
+            ahead = None if engine.slots else ahead or next(waiting, None)  # which waits for a slot
+            if ahead is None:
+                return
         event = engine.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
         if deadline is not None and time.monotonic() >= deadline:
             return

@@ -221,6 +221,11 @@ def _check(about: Mapping[str, Any]) -> None:
     for name in ("params", "train", "val", "gap"):
         if not isinstance(about[name], dict):
             raise TypeError(f"{name}: is a {type(about[name]).__name__}")
+    figures = [value for name in ("train", "val", "gap") for value in about[name].values()]
+    for metric, found in (about["test"] or {}).items():
+        figures += [found[part] for part in ("value", "low", "high")] if metric != "looks" else []
+    if not all(value is None or isinstance(value, (int, float)) for value in figures):
+        raise TypeError("a figure is no number")
 
 
 def find_best(study: str | Path, studies_dir: Path) -> Path:

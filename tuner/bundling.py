@@ -73,7 +73,8 @@ def bundle(
     of_modules = {there for named in needed.values() for word, there in named.items() if "." in word}
     called = _called(ordered, of_modules, {each.called for each in imports} | set(reserved)) | dict(instead)
     text = _imports(imports) + "".join(_copied(ordered, needed, called))
-    packages = sorted({each.module.partition(".")[0] for each in imports})
+    inner = {name for each in ordered for name in _source(each.module).inside(_source(each.module).made[each.name])}
+    packages = sorted({name.partition(".")[0] for name in {*(each.module for each in imports), *inner}})
     return Bundle(text, {each: called[each] for each in wanted}, tuple(packages))
 
 
@@ -216,6 +217,11 @@ class _Source:
                 raise ValueError(f"{self.module}:{each.lineno}: imports {each.module} when it is called")
         table = symtable.symtable(self.text(node, {}), self.module, "exec")
         return {*_globals(table), *_annotated(node)}
+
+    def inside(self, node: Definition) -> set[str]:
+        """Return the modules that a definition imports when it is called."""
+        found = {each.name for one in ast.walk(node) if isinstance(one, ast.Import) for each in one.names}
+        return found | {one.module for one in ast.walk(node) if isinstance(one, ast.ImportFrom) and one.module}
 
     def text(self, node: Definition, changed: Mapping[str, str]) -> str:
         """Return a definition's lines, with the comments right above them, and names changed as `changed` says."""

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,8 @@ from tuner.backbones import find_backbone
 from tuner.best import MODEL, BestConfig, moved
 from tuner.config import FAMILIES, PRETRAINED
 from tuner.errors import TunerError, UsageError
-from tuner.files import write
-from tuner.measuring import predict, standardized
+from tuner.files import write, writing
+from tuner.measuring import predict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 ONNX = "model.onnx"
 ROWS = 6  # made-up examples, on which an exported model is compared
 CLOSE = 1e-3  # of the largest number that comes out: other programs add up in another order
-ROUGH = 0.03  # of a network whose products are computed in bfloat16 here, where the processor has it, and not in ONNX
 TRIED = """
 import sys
 sys.path[:0] = sys.argv[1].split("\\n")
@@ -43,10 +42,9 @@ if sys.argv[2] == "alone":
 import numpy, torch
 torch.set_num_threads(1)
 import tuned_model
-x = torch.from_numpy(numpy.load(sys.argv[3]))
-with torch.inference_mode():
-    outputs = tuned_model.load_model()(x.long() if x.dtype == torch.int32 else x)
-numpy.save(sys.argv[4], outputs.float().numpy())
+encoder, x = tuned_model.encoder(), numpy.load(sys.argv[3], allow_pickle=False)
+run = getattr(tuned_model, sys.argv[5])
+numpy.save(sys.argv[4], run(tuned_model.load_model(), x, encoder.standard, encoder.shape.task))
 """
 
 
@@ -59,23 +57,19 @@ def export(best: BestConfig, folder: Path, onnx: bool = False, force: bool = Fal
         UsageError: files of these names are there, or the model can't be exported.
         DataError: the weights are missing or damaged.
         TunerError: an exported model says something else than the study's; then nothing is written.
+        StorageError: the files can't be written.
     """
     weights = _backbone_file(best)
     backbone = f"{standalone.BACKBONE}{weights.suffix}" if weights else ""
-    names = [
-        MODEL,
-        "best.json",
-        standalone.NAME,
-        *([backbone] if backbone else []),
-        *([ONNX] if onnx else []),
-        "best.yaml",
-    ]
-    there = [name for name in names if (folder / name).exists()]
-    if there and not force:
-        raise UsageError(f"{folder}: has {', '.join(there)} already; name another folder, or --force writes over them")
-    with tempfile.TemporaryDirectory(prefix="tuner-") as place:
-        work = Path(place)
-        network, text = best.load_model(), standalone.standalone(best, backbone)
+    names = [MODEL, "best.json", standalone.NAME, *filter(None, [backbone]), *([ONNX] if onnx else []), "best.yaml"]
+    old = _refuse_over(folder, names, force)
+    if onnx:
+        from tuner.onnx_file import check_installed
+
+        check_installed()
+    with writing(folder), tempfile.TemporaryDirectory(prefix="tuner-") as place:
+        work, told = Path(place), dict[str, str]()
+        network, (text, run) = best.load_model(), standalone.standalone(best, backbone)
         (work / standalone.NAME).write_text(text, encoding="utf-8")
         (work / "best.json").write_text(json.dumps(best.about, indent=1), encoding="utf-8")
         (work / "best.yaml").write_text(moved(best, folder), encoding="utf-8")
@@ -83,12 +77,33 @@ def export(best: BestConfig, folder: Path, onnx: bool = False, force: bool = Fal
         if weights:
             shutil.copyfile(weights, work / backbone)
         stored = made_up(best.encoder)
-        _try_python(best, network, stored, work)
+        _try_python(best, network, stored, work, run)
         if onnx:
-            _write_onnx(best, network, stored, work / ONNX)
+            told[ONNX] = _write_onnx(best, network, stored, work / ONNX)
+        folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             write(folder / name, (work / name).read_bytes(), mode=0o666)
-    return tuple(f"{folder / name}: {_tell(name, best)}" for name in names)
+        for name in old:
+            (folder / name).unlink()
+    return tuple(f"{folder / name}: {_tell(name, best)}{told.get(name, '')}" for name in names)
+
+
+def _refuse_over(folder: Path, names: Sequence[str], force: bool) -> list[str]:
+    """Refuse to write over what is there; return which files of another export are to go.
+
+    Raises:
+        UsageError: files are there, and it isn't forced; or what is there is no file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is no folder; name another")
+    known = {path.name for path in (folder / name for name in (*names, ONNX)) if path.exists()}
+    known |= {path.name for path in folder.glob(f"{standalone.BACKBONE}.*")}
+    if folders := [name for name in sorted(known) if not (folder / name).is_file()]:
+        raise UsageError(f"{folder}: has {', '.join(folders)}, which is no file; name another folder")
+    if known and not force:
+        there = ", ".join(sorted(known))
+        raise UsageError(f"{folder}: has {there} already; name another folder, or --force writes over them")
+    return sorted(known - set(names))
 
 
 def made_up(encoder: Encoder) -> NDArray[np.generic]:
@@ -99,8 +114,13 @@ def made_up(encoder: Encoder) -> NDArray[np.generic]:
     match shape.kind:
         case "text":
             return np.where(ended, 0, random.integers(1, shape.vocabulary, size)).astype(np.int32)
+        case "image" if getattr(encoder, "dtype", "") == "uint8":
+            return random.integers(0, 256, size).astype(np.uint8)
         case "image":
-            return random.integers(0, 256, size).astype(getattr(encoder, "dtype", "float32"))
+            standard = encoder.standard
+            center, scale = (np.reshape(each, (-1, 1, 1)) for each in (standard.center, standard.scale))
+            pixels = (random.standard_normal(size) * scale + center) / standard.unit
+            return np.asarray(pixels, dtype=np.float32)
     x = random.standard_normal(size).astype(np.float32)
     if shape.masked:
         x[:, :, -1] = 1
@@ -116,64 +136,74 @@ def _backbone_file(best: BestConfig) -> Path | None:
     return find_backbone(best.config.model.backbone, best.encoder.shape.kind, best.folder).weights
 
 
-def _try_python(best: BestConfig, network: nn.Module, stored: NDArray[np.generic], work: Path) -> None:
+def _try_python(best: BestConfig, network: nn.Module, stored: NDArray[np.generic], work: Path, run: str) -> None:
     """Use the Python file in a process that has no tuner, and compare."""
     own = best.config.model.family not in FAMILIES
     inputs, outputs = work / "inputs.npy", work / "outputs.npy"
-    np.save(inputs, stored if best.encoder.shape.kind == "text" else standardized(stored, best.encoder.standard))
-    folders = "\n".join([str(work), *([str(best.folder.resolve())] if own else [])])
-    words = [sys.executable, "-c", TRIED, folders, "with tuner" if own else "alone", str(inputs), str(outputs)]
-    ended = subprocess.run(words, cwd=work, capture_output=True, text=True, errors="replace")
+    np.save(inputs, stored)
+    here = [str(best.folder.resolve()), str(Path.cwd())] if own else []  # where code of the user's own is looked for
+    words = ["\n".join([str(work), *here]), "with tuner" if own else "alone", str(inputs), str(outputs), run]
+    ended = subprocess.run(
+        [sys.executable, "-c", TRIED, *words], cwd=None if own else work, capture_output=True, text=True,
+        errors="replace", check=False,
+    )  # fmt: skip
     if ended.returncode:
         said = (ended.stderr.strip().splitlines() or ["no word"])[-1][:300]
         kind = UsageError if own else TunerError
         raise kind(f"{standalone.NAME}: doesn't run by itself ({said}); nothing is written")
-    task = best.encoder.shape.task
-    found = np.load(outputs)
-    if task == "classification":
-        found = _log_softmax(found)
-    _compare(standalone.NAME, found, predict(network, stored, best.encoder.standard, task))
+    _compare(
+        standalone.NAME,
+        np.load(outputs, allow_pickle=False),
+        predict(network, stored, best.encoder.standard, best.encoder.shape.task),
+    )
 
 
-def _write_onnx(best: BestConfig, network: nn.Module, stored: NDArray[np.generic], path: Path) -> None:
-    """Write the ONNX file, and compare what it says of one example and of several."""
+def _write_onnx(best: BestConfig, network: nn.Module, stored: NDArray[np.generic], path: Path) -> str:
+    """Write the ONNX file, and compare what it says of one example and of several; return what is to be said of it."""
+    from tuner.models.frozen import exactly
     from tuner.onnx_file import run_onnx, write_onnx
 
-    encoder = best.encoder
+    encoder, task = best.encoder, best.encoder.shape.task
     about = {"study": best.study, "trial": str(best.trial), "classes": json.dumps(best.classes)}
     write_onnx(network, encoder, stored, path, about)
-    outputs = predict(network, stored, encoder.standard, encoder.shape.task)
-    finish: Callable[[NDArray[np.float32]], NDArray[np.floating]] = (
-        np.exp if encoder.shape.task == "classification" else lambda some: encoder.target.restore(some[:, 0])
-    )
+    with exactly():
+        outputs = predict(network, stored, encoder.standard, task)
     for some in (slice(0, ROWS), slice(0, 1)):
-        close = ROUGH if best.config.model.family == PRETRAINED else CLOSE
-        _compare(ONNX, run_onnx(path, stored[some]), finish(outputs[some]), close)
+        _compare(ONNX, _standing(run_onnx(path, stored[some]), encoder), _raised(outputs[some], task))
+    here = _raised(predict(network, stored, encoder.standard, task), task)
+    apart = np.abs(here - _raised(outputs, task)).max()
+    return f"; in float32, up to {apart:.2g} from what bfloat16 comes to here" if apart > CLOSE else ""
 
 
-def _log_softmax(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    outputs = outputs - outputs.max(1, keepdims=True)
-    return np.asarray(outputs - np.log(np.exp(outputs).sum(1, keepdims=True)))
+def _standing(found: NDArray[np.floating], encoder: Encoder) -> NDArray[np.floating]:
+    """Return predicted numbers as they are standardized, for a comparison that the target's unit has no part in."""
+    if encoder.shape.task == "classification":
+        return found
+    numbers = np.log(found) if encoder.target.log else found
+    return np.asarray((numbers - encoder.target.center) / encoder.target.scale)
 
 
-def _compare(name: str, found: NDArray[np.floating], wanted: NDArray[np.floating], close: float = CLOSE) -> None:
+def _raised(outputs: NDArray[np.float32], task: str) -> NDArray[np.floating]:
+    return np.exp(outputs) if task == "classification" else outputs[:, 0]
+
+
+def _compare(name: str, found: NDArray[np.floating], wanted: NDArray[np.floating]) -> None:
     """Refuse an exported model that says something else.
 
     Raises:
         TunerError: it does.
     """
     far = np.abs(np.asarray(found, np.float64) - wanted).max() if found.shape == wanted.shape else np.inf
-    if not far <= close * max(1.0, np.abs(wanted).max()):
-        raise TunerError(
-            f"{name}: predicts other numbers than the study's model (up to {far:.3g} apart); nothing is written"
-        )
+    if not far <= CLOSE * max(1.0, np.abs(wanted).max()):
+        what = f"predicts other numbers than the study's model (up to {far:.3g} apart)"
+        raise TunerError(f"{name}: {what}; nothing is written")
 
 
 def _tell(name: str, best: BestConfig) -> str:
     """Return what a file is."""
     if name == ONNX:
         said = "the target" if best.encoder.shape.task == "regression" else "probabilities"
-        return f"the network for ONNX, from encoded examples to {said}"
+        return f"the network for ONNX, from examples as `encoder.encode` returns them to {said}"
     return {
         "best.yaml": "the configuration, to be run again", "best.json": "its figures and its preprocessing",
         MODEL: "the weights", standalone.NAME: "preprocessing, network and predictions; needs no tuner",

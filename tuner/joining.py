@@ -19,6 +19,7 @@ from tuner.store import Store
 from tuner.study import PROGRESS
 
 EVERY = 2.0  # seconds between two looks
+AGAIN = 20.0  # seconds in which a study that is over may be given more trials, by who starts it as this starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,14 @@ def join(
         UsageError: nobody runs it and listens, in that time; or it would come out otherwise here.
         StorageError: the storage can't be used, in that time.
     """
-    since, told, problem = time.monotonic(), "", ""
+    began = since = time.monotonic()
+    told, problem, served = "", "", None
     while True:
         try:
             seen, problem = look(url, study), ""
         except StorageError as error:
             seen, problem = Seen(there=False), str(error)
-        if seen.over:
+        if seen.over and (served is not None or time.monotonic() - began >= min(AGAIN, patience)):
             yield f"study {study} is over"
             return
         if seen.address is not None:
@@ -60,6 +62,7 @@ def join(
                 served = serve(link, workers, folder)
                 yield "the study ended, or was stopped" if served.over else "the study's process is gone"
                 since, told = time.monotonic(), ""
+                time.sleep(1.0)
                 continue
         if time.monotonic() - since >= patience:
             raise UsageError(problem or f"study {study} isn't being run with --listen (waited for {patience:.0f} s)")

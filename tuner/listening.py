@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Protocol
@@ -34,7 +34,9 @@ from tuner.wire import CHUNK, PATIENCE, Link, LinkError, Order, event_of, keep_a
 
 LOG = logging.getLogger("tuner")
 WORD, SILENT = 10.0, 60.0  # seconds between two words of a host, and without one after which it must have been paused
-GREETED = 32  # at most so many that connect are greeted at a time
+GREETED, GREETING = 64, 5.0  # who connects: so many are greeted at a time, in so many seconds
+FAILURES = 3  # trials that fail on a host where none has come to anything, until it is let go
+AWHILE = 1.0  # seconds that what can't be done at once is waited for
 LOOPBACK = "127.0.0.1"
 
 
@@ -62,11 +64,11 @@ class Address:
 class Staff(Protocol):
     """Hosts of the study's own, which somebody has started."""
 
-    def check(self) -> None:
-        """Start those again that have ended.
+    def check(self, here: bool, needed: bool) -> None:
+        """Start those again that have ended; they are `here`, if they are, and `needed` where no other host is.
 
         Raises:
-            TunerError: that can't be done.
+            TunerError: they are needed, and can't be started.
         """
         ...
 
@@ -93,6 +95,7 @@ class Guest:
         self.link, self.name, self.slots, self.own = link, name, slots, own
         self.jobs: dict[int, _Job] = {}
         self.splits: set[int] = set()
+        self.sound, self.failed = own, 0  # whether a trial has come to something here, and how many failed before
         self.heard = time.monotonic()
         self.out: queue.SimpleQueue[Mapping[str, Any] | tuple[int, Path] | None] = queue.SimpleQueue()
         # a host that is slow to take in what it is sent holds nothing up but itself
@@ -103,21 +106,27 @@ class Guest:
         self.out.put(message)
 
     def _send(self) -> None:
-        with suppress(OSError, ValueError):  # it is gone, or was let go: `next` finds out
+        try:
             while (what := self.out.get()) is not None:
                 if isinstance(what, tuple):
                     self._send_rows(*what)
                 else:
                     self.link.send(what)
+        except (OSError, ValueError):  # it is gone, or its rows can't be read: `next` hears of it
+            with suppress(OSError):
+                self.link.sock.shutdown(socket.SHUT_RDWR)
 
     def _send_rows(self, number: int, folder: Path) -> None:
         """Send the files of some splits; those that are dropped meanwhile are wanted no more."""
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            with suppress(FileNotFoundError), open(path, "rb") as file:
-                some, first = file.read(CHUNK), True
-                while some or first:
-                    self.link.send({"do": "file", "splits": number, "name": path.name, "first": first}, some)
-                    some, first = file.read(CHUNK), False
+        try:
+            for path in sorted(folder.iterdir()):
+                with open(path, "rb") as file:
+                    some, first = file.read(CHUNK), True
+                    while some or first:
+                        self.link.send({"do": "file", "splits": number, "name": path.name, "first": first}, some)
+                        some, first = file.read(CHUNK), False
+        except FileNotFoundError:
+            return
 
     def close(self) -> None:
         self.out.put(None)
@@ -142,7 +151,9 @@ class Listening:
         self.waiting: deque[Task] = deque()
         self.events: deque[Event] = deque()
         self.arrived: queue.SimpleQueue[Guest] = queue.SimpleQueue()
-        self.greeting = threading.Semaphore(GREETED)
+        self.greeting: deque[socket.socket] = deque()
+        self.wary: set[int] = set()  # tasks that failed where none had come to anything: they are tried where one has
+        self.closed = False
         self.bell, self.ringer = socket.socketpair()
         self.ears = selectors.DefaultSelector()
         self.ears.register(self.bell, selectors.EVENT_READ)
@@ -176,18 +187,22 @@ class Listening:
 
     def _hand_out(self) -> None:
         """Give the tasks that wait to hosts that have room: of one whose host left there may be none yet."""
-        while self.waiting and (free := [host for host in self.hosts if len(host.jobs) < host.slots]):
-            host, task = min(free, key=lambda each: len(each.jobs) / each.slots), self.waiting.popleft()
-            if task.splits not in host.splits:
+        for task in list(self.waiting):
+            free = [host for host in self.hosts if len(host.jobs) < host.slots]
+            sound = [host for host in free if host.sound]
+            if task.number in self.wary and any(host.sound for host in self.hosts):
+                free = sound
+            if not free:
+                continue
+            self.waiting.remove(task)
+            host = min(free, key=lambda each: len(each.jobs) / each.slots)
+            if task.splits not in host.splits and not host.own:  # own ones have them from this machine, or from Ray
                 host.splits.add(task.splits)
-                self._give_rows(host, task.splits)
+                host.out.put((task.splits, place_of(self.data, task.splits)))
             self.ids += 1
             host.jobs[self.ids] = job = _Job(task, self.ids)
             self.at[task.number] = host, job
             host.tell({"do": "start", **Order.of(task, self.ids).to_json()})
-
-    def _give_rows(self, host: Guest, splits: int) -> None:
-        host.out.put((splits, place_of(self.data, splits)))
 
     def go(self, number: int) -> None:
         if number in self.at:  # else its host has left: that is among the events
@@ -207,14 +222,15 @@ class Listening:
     def next(self, timeout: float | None = None) -> Event | None:
         until = math.inf if timeout is None else time.monotonic() + timeout
         while not self.events:
-            before = len(self.hosts)
-            for key, _ in self.ears.select(min(WORD, max(0.0, until - time.monotonic()))):
+            before, own = len(self.hosts), any(host.own for host in self.hosts)
+            for key, _ in self.ears.select(min(WORD if own else AWHILE, max(0.0, until - time.monotonic()))):
                 if key.data is None:
                     self._let_in()
                 else:
                     self._hear(key.data)
             self._check_silence()
-            self.staff.check()
+            own = any(host.own for host in self.hosts)
+            self.staff.check(own, needed=all(host.own for host in self.hosts))
             if not self.events and (len(self.hosts) != before or time.monotonic() >= until):
                 return None
         return self.events.popleft()
@@ -229,36 +245,45 @@ class Listening:
         self.checked = now
 
     def _keep_door(self) -> None:
-        """Greet who connects, each in a thread of its own: one that says nothing keeps none waiting."""
-        while True:
+        """Greet who connects, each in a thread of its own: one that says nothing keeps none waiting, and who has been
+        there for longest makes room for who comes.
+        """
+        while not self.closed:
             try:
                 sock, _ = self.door.accept()
-            except OSError:  # it was closed
-                return
-            if not self.greeting.acquire(blocking=False):
-                sock.close()
-                continue
-            threading.Thread(target=self._greet, args=(sock,), name="greeting", daemon=True).start()
+                self.greeting.append(sock)
+                while len(self.greeting) > GREETED:
+                    with suppress(OSError, IndexError):
+                        self.greeting.popleft().shutdown(socket.SHUT_RDWR)
+                threading.Thread(target=self._greet, args=(sock,), name="greeting", daemon=True).start()
+            except (OSError, RuntimeError):  # it was closed, or too many files are open, or threads run
+                if not self.closed:
+                    time.sleep(AWHILE)
 
     def _greet(self, sock: socket.socket) -> None:
+        late = threading.Timer(GREETING, _end, [sock])
+        late.daemon = True
+        late.start()
         try:
-            sock.settimeout(PATIENCE)
+            sock.settimeout(GREETING)
             link = Link.of_study(sock, self.address.secret.encode())
             link.send({"do": "terms", **self.terms})
+            late.cancel()  # it knows the secret, and looks whether the terms suit it
+            sock.settimeout(PATIENCE)
             told, _ = link.wait()
-            if told.get("what") != "join":
+            if told.get("what") != "join" or self.closed:
                 raise LinkError("it does not join")
             name, slots = clean(str(told["name"]))[:100], min(1024, max(1, int(told["slots"])))
             keep_alive(sock)
             sock.settimeout(None)
+            self.arrived.put(Guest(link, name, slots, bool(told.get("own"))))
+            self.ringer.send(b"!")
         except (OSError, KeyError, TypeError, ValueError):  # it tells whoever started it
             sock.close()
-        else:
-            self.arrived.put(Guest(link, name, slots, bool(told.get("own"))))
-            with suppress(OSError):
-                self.ringer.send(b"!")
         finally:
-            self.greeting.release()
+            late.cancel()
+            with suppress(ValueError):
+                self.greeting.remove(sock)
 
     def _let_in(self) -> None:
         with suppress(OSError):
@@ -287,20 +312,38 @@ class Listening:
     def _take_in(self, host: Guest, told: Mapping[str, Any], some: bytes) -> None:
         what = told["what"]
         if what == "leave":
-            raise LinkError("left")
+            raise LinkError(f"left{': ' * bool(told.get('why'))}{clean(str(told.get('why', '')))[:300]}")
         job = host.jobs.get(told["id"]) if what != "ping" else None
         if job is None:  # of a task that was given up
             return
         if what == "weights":
             job.weights += some
             return
-        event = event_of(told, some, job.task.number)
+        event = self._trusted(host, event_of(told, some, job.task.number))
         if isinstance(event, Ended):
             self._end(host, job, event)
             return
         if not isinstance(event, Trained) and not (isinstance(event, Unsaved) and event.kept):
             self._forget(host, job)
         self.events.append(event)
+        if host.failed >= FAILURES and not host.sound:
+            raise LinkError("let go, for every trial fails there")
+
+    def _trusted(self, host: Guest, event: Event) -> Event:
+        """Return an event; of a trial that failed where none has come to anything, as of one that is to be run again,
+        where one has: it may be the host that lacks something.
+        """
+        if isinstance(event, Trained):
+            host.sound = True
+        if not isinstance(event, Failed) or event.died:
+            return event
+        others = any(each.sound for each in self.hosts if each is not host)
+        if host.sound or not others or event.number in self.wary:
+            return event
+        self.wary.add(event.number)
+        host.failed += 1
+        LOG.warning("%s: a trial failed there and is tried elsewhere (%s)", host.name, event.error[:200])
+        return replace(event, died=True, together=True)
 
     def _forget(self, host: Guest, job: _Job) -> None:
         del host.jobs[job.id], self.at[job.task.number]
@@ -333,6 +376,7 @@ class Listening:
     def clear(self) -> None:
         self.events.clear()
         self.waiting.clear()
+        self.wary.clear()
         for host in self.hosts:
             if host.jobs:
                 host.jobs.clear()
@@ -341,22 +385,31 @@ class Listening:
 
     def close(self) -> None:
         self.clear()
+        self.closed = True
         with suppress(OSError):
             self.door.shutdown(socket.SHUT_RDWR)  # which wakes who waits at it
         self.keeper.join(1.0)
+        for sock in list(self.greeting):
+            _end(sock)
         while not self.arrived.empty():
             self.hosts.append(self.arrived.get())
         for host in self.hosts:
             host.tell({"do": "end"})
             host.out.put(None)
+        until = time.monotonic() + AWHILE
         for host in self.hosts:
-            host.sender.join(1.0)
+            host.sender.join(max(0.0, until - time.monotonic()))
             host.close()
         self.hosts.clear()
         self.staff.close()
         self.ears.close()
         self.bell.close()
         self.ringer.close()
+
+
+def _end(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
@@ -366,14 +419,15 @@ def door(text: str) -> Iterator[Door]:
     Raises:
         UsageError: that is no place, or nothing can listen there.
     """
-    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+    host, colon, port = text.rpartition(":") if text.count(":") == 1 or "]:" in text else (text, "", "")
     host, port = (host, port) if colon else (text, "0")
     if not port.isdigit() or int(port) > 65535:
         raise UsageError(f"--listen {text!r}: is no HOST:PORT, such as 0.0.0.0:7400; a port is 0 (any) to 65535")
     host = host.strip("[]") or "0.0.0.0"
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        found = socket.create_server((host, int(port)), family=family, backlog=128)
+        both = host == "::" and socket.has_dualstack_ipv6()
+        found = socket.create_server((host, int(port)), family=family, backlog=128, dualstack_ipv6=both)
     except OSError as error:
         raise UsageError(f"--listen {text}: nothing can listen there ({error.strerror or error})") from None
     with found:

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -25,8 +26,8 @@ from typing import Any
 from tuner.data.shared import arrays_of, write_arrays
 from tuner.data.splits import Splits
 from tuner.errors import StorageError, TunerError, UsageError
-from tuner.hosting import connect, serve
-from tuner.listening import LOOPBACK, Address, Door, Guest, Listening, Open
+from tuner.hosting import FOLDER, connect, held, serve, sweep
+from tuner.listening import LOOPBACK, Address, Door, Listening, Open
 
 SOON = 5.0  # seconds to reach a cluster in
 AGAIN = 1.0  # seconds before a study is looked for again that can't be reached
@@ -42,36 +43,40 @@ def started(workers: int, gpus: float, address: str | None) -> Iterator[None]:
     Raises:
         UsageError: Ray isn't installed, or the cluster can't be reached.
     """
-    here = address is None
-    own = {**TOKEN, "RAY_AUTH_TOKEN": secrets.token_hex(32)} if here and "RAY_AUTH_MODE" not in os.environ else {}
-    own |= NEAR if here else {}
+    here, before = address is None, dict(os.environ)
+    own = NEAR if here else {}
+    if here and "RAY_AUTH_MODE" not in os.environ:
+        own = {**own, **TOKEN, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     os.environ.update(QUIET | own)  # before Ray is imported, which reads them then
-    if not here:
-        _reach(str(address))
+    try:
+        if not here:
+            _reach(str(address))
+        _start(workers, gpus, address)
+        for each, handler in handlers.items():  # Ray has put its own in place of those that end a run cleanly
+            signal.signal(each, handler)
+        yield
+    finally:
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
+        for name in QUIET | own:
+            os.environ.pop(name, None)
+        os.environ.update({name: before[name] for name in QUIET | own if name in before})
+
+
+def _start(workers: int, gpus: float, address: str | None) -> None:
     try:
         import ray
     except ImportError:
         raise UsageError("--engine ray: needs the package ray; pip install 'overfit-tuner[ray]'") from None
-    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if here:
-        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
-        options |= {} if gpus else {"num_gpus": 0}
-    else:
-        options |= {"address": address}
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "address": address or "local"}
+    if address is None:
+        options |= {"num_cpus": workers, "include_dashboard": False} | ({} if gpus else {"num_gpus": 0})
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         said = " ".join(str(error).split())[:200]
         raise UsageError(f"--engine ray: Ray can't be used ({said})") from error
-    for each, handler in handlers.items():  # Ray has put its own in place of those that end a run cleanly
-        signal.signal(each, handler)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        for name in own:
-            os.environ.pop(name, None)
 
 
 def _reach(address: str) -> None:
@@ -96,10 +101,14 @@ class OnRay(Listening):
         self, door: Door, data: Path, terms: Mapping[str, Any], workers: int, gpus: float, folder: Path, invites: bool
     ) -> None:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.invites = invites
 
-        self.shelf: Any = ray.remote(num_cpus=0)(_Shelf).remote()
+        # on this process's node: where that ends, the study does
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        made: Any = ray.remote(num_cpus=0)(_Shelf)
+        self.shelf: Any = made.options(scheduling_strategy=here).remote()
         super().__init__(door, data, terms, lambda address: _Workers(address, workers, gpus, folder, self.shelf))
 
     def take(self, splits: Splits) -> int:
@@ -112,10 +121,6 @@ class OnRay(Listening):
     def drop(self, splits: int) -> None:
         self.shelf.drop.remote(splits)
         super().drop(splits)
-
-    def _give_rows(self, host: Guest, splits: int) -> None:
-        if not host.name.startswith(WORKER):  # it gets them itself, from the object store
-            super()._give_rows(host, splits)
 
 
 WORKER = "Ray worker "
@@ -150,7 +155,7 @@ class _Workers:
             actor.run.remote(told, str(folder), shelf, number) for number, actor in enumerate(self.actors, start=1)
         ]
 
-    def check(self) -> None:
+    def check(self, here: bool, needed: bool) -> None:
         """Raise what a worker says it can't train for.
 
         Raises:
@@ -179,60 +184,62 @@ class _Worker:
     def run(self, told: Mapping[str, Any], folder: str, shelf: Any, number: int) -> str | None:
         """Train for the study until it is over; return why that can't be done, if it can't."""
         address = Address.from_json(told)
-        rows = _Node(address.secret, shelf)
+        node = Path(tempfile.gettempdir(), f"{FOLDER}{hashlib.sha256(address.secret.encode()).hexdigest()[:32]}")
+        try:
+            with held(node):
+                return self._serve(address, folder, _Node(node, shelf), number)
+        finally:
+            sweep(node)
+
+    def _serve(self, address: Address, folder: str, rows: _Node, number: int) -> str | None:
         patience = time.monotonic() + 120
         while True:
             try:
-                link = connect(address)
-                served = serve(link, 1, Path(folder), rows, f"{WORKER}{number}")
+                served = serve(connect(address), 1, Path(folder), rows, f"{WORKER}{number}")
             except TunerError as error:
                 return str(error)
             except OSError as error:
                 if time.monotonic() > patience:
                     return f"the study can't be reached at {' or '.join(address.hosts)} ({error})"
-                time.sleep(AGAIN)
-                continue
-            if served.over:
-                rows.forget()
-                return None
-            patience = time.monotonic() + 10  # it closed: mostly it is gone for good
+            else:
+                if served.over:
+                    return None
+                patience = time.monotonic() + 10  # it closed: mostly it is gone for good
             time.sleep(AGAIN)
 
 
 class _Node:
     """The rows of a study on a node: in a folder whose name only who knows the secret can tell, one for all there."""
 
-    def __init__(self, secret: str, shelf: Any) -> None:
-        name = hashlib.sha256(f"rows {secret}".encode()).hexdigest()[:32]
-        self.folder, self.shelf = Path(tempfile.gettempdir(), f"tuner-{name}"), shelf
+    def __init__(self, folder: Path, shelf: Any) -> None:
+        self.data, self.features, self.shelf = folder / "data", folder / "features", shelf
 
     def fetch(self, splits: int, place: Path) -> None:
         """Get rows from the object store, unless another worker here has.
 
         Raises:
-            StorageError: they are no longer there.
+            StorageError: they are no longer there, or there is no room for them.
         """
         import ray
 
         if place.is_dir():
             return
-        self.folder.mkdir(0o700, exist_ok=True)
-        with open(self.folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if place.is_dir():
-                return
-            where = ray.get(self.shelf.get.remote(splits))
-            if not where:
-                raise StorageError("the rows are no longer there")
-            arrays, encoder = ray.get(where[0])
-            part = place.with_name(f"{place.name}.part")
-            shutil.rmtree(part, ignore_errors=True)
-            write_arrays(arrays, encoder, part)
-            os.replace(part, place)
-
-    def forget(self) -> None:
-        """Remove what lies here: the study is over."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.data.mkdir(0o700, exist_ok=True)
+            with open(self.data / ".lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if place.is_dir():
+                    return
+                where = ray.get(self.shelf.get.remote(splits))
+                if not where:
+                    raise StorageError("the rows are no longer there")
+                part = place.with_name(f"{place.name}.part")
+                shutil.rmtree(part, ignore_errors=True)
+                arrays, encoder = ray.get(where[0])
+                write_arrays(arrays, encoder, part)
+                os.replace(part, place)
+        except OSError as error:
+            raise StorageError(f"the study's rows can't be written into {self.data} ({error.strerror})") from error
 
 
 def at_door(door: Door, gpus: float, invites: bool) -> Open:

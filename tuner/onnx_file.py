@@ -35,6 +35,9 @@ class Served(nn.Module):
         self.plain = standard == Standard()
         for name, values in (("center", standard.center), ("scale", standard.scale)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1))
+        # a target may lie far from 0: in float32 what tells its values apart would be lost
+        tail = (target.scale, target.center) if target is not None else (1.0, 0.0)
+        self.register_buffer("tail", torch.tensor(tail, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.long() if x.dtype == torch.int32 else x.float()
@@ -43,8 +46,22 @@ class Served(nn.Module):
         outputs: Tensor = self.network(x).float()
         if self.target is None:
             return torch.softmax(outputs, 1)
-        numbers = outputs[:, 0] * self.target.scale + self.target.center
+        scale, center = self.get_buffer("tail")
+        numbers: Tensor = outputs[:, 0].double() * scale + center
         return numbers.exp() if self.target.log else numbers
+
+
+def check_installed() -> None:
+    """Make sure that what writes ONNX files is there.
+
+    Raises:
+        UsageError: it isn't, or can't be imported.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401  torch needs it
+    except ImportError as error:
+        raise UsageError(f"--onnx: needs the packages onnx and onnxscript ({error}); {NEEDED}") from None
 
 
 def write_onnx(network: nn.Module, encoder: Encoder, stored: NDArray[Any], path: Path, about: dict[str, str]) -> None:
@@ -53,11 +70,9 @@ def write_onnx(network: nn.Module, encoder: Encoder, stored: NDArray[Any], path:
     Raises:
         UsageError: what is needed isn't installed, or the network can't be written so.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  torch needs it
-    except ImportError:
-        raise UsageError(f"--onnx: needs the packages onnx and onnxscript, which aren't there; {NEEDED}") from None
+    check_installed()
+    import onnx
+
     target = encoder.target if encoder.shape.task == "regression" else None
     served, said = Served(network, encoder.standard, target).eval(), PREDICTION if target else PROBABILITIES
     sizes = {"x": {0: torch.export.Dim("n", min=1)}}
@@ -68,14 +83,14 @@ def write_onnx(network: nn.Module, encoder: Encoder, stored: NDArray[Any], path:
                 output_names=[said], external_data=False,
             )  # fmt: skip
             assert program is not None, "it was no file that was asked for"
-            model = program.model_proto
+            model = program.model_proto  # made anew each time that it is asked for
+            onnx.helper.set_model_props(model, about)
+            onnx.save(model, path)
     except Exception as error:
         raise UsageError(f"--onnx: torch can't write this network as ONNX ({_first_line(error)})") from error
-    onnx.helper.set_model_props(model, about)
-    onnx.save(model, path)
 
 
-def run_onnx(path: Path, stored: NDArray[Any]) -> NDArray[np.float32]:
+def run_onnx(path: Path, stored: NDArray[Any]) -> NDArray[np.floating]:
     """Return what a file makes of stored examples, by onnxruntime or, where it isn't installed, by onnx itself."""
     try:
         import onnxruntime

@@ -24,7 +24,7 @@ from tuner.holding import held
 from tuner.hosting import versions_here
 from tuner.keeping import keep, place_of
 from tuner.ledger import LEDGER
-from tuner.listening import Listening, Open
+from tuner.listening import LOOPBACK, Listening, Open
 from tuner.own_code import code_of
 from tuner.patience import Patience, Patient
 from tuner.planning import Plan, blank_curve
@@ -119,6 +119,8 @@ def engine_for(
     if hosts is not None:
         engine = _open(hosts, plan, store, shared)
     else:
+        if store.get(LISTENS) is not None:  # of a run that was killed
+            store.put(LISTENS, None, lasting=False)
         engine = Processes(workers, shared, cache, parents) if workers else InProcess(cache)
     try:
         with writing(plan.folder):
@@ -141,7 +143,12 @@ def _open(hosts: Open, plan: Plan, store: Store, shared: Path) -> Listening:
     """Return an engine whose workers are on hosts, the first of them on this machine; tell the others where it is."""
     config, folder = plan.space.config, plan.space.folder
     names = [name for each in own_names(plan.space).values() for name in each]
-    terms: dict[str, Any] = {"versions": versions_here(), "own": code_of(names, folder), "backbone": None}
+    terms: dict[str, Any] = {
+        "versions": versions_here(),
+        "own": code_of(names, folder),
+        "names": names,
+        "backbone": None,
+    }
     if PRETRAINED in families(plan.space):
         found = find_backbone(config.model.backbone, plan.splits.shape.kind, folder)
         terms["backbone"] = {"name": config.model.backbone, "kind": found.kind, "sha256": found.sha256}
@@ -153,7 +160,9 @@ def _open(hosts: Open, plan: Plan, store: Store, shared: Path) -> Listening:
     except BaseException:
         engine.close()
         raise
-    LOG.warning("listening at port %d; `tuner worker %s` joins from any host", engine.address.port, plan.study.name)
+    far = not plan.storage.startswith("sqlite") and engine.address.hosts[0] not in (LOOPBACK, "::1", "localhost")
+    where = "any host" if far else "this machine"
+    LOG.warning("listening at port %d; `tuner worker %s` joins from %s", engine.address.port, plan.study.name, where)
     return engine
 
 

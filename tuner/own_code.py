@@ -6,6 +6,7 @@ is for. Importing a module runs it, with the rights of whoever started the progr
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import inspect
@@ -56,16 +57,35 @@ def find_own(name: str, folder: Path | None, label: str, wanted: str) -> Callabl
 
 
 def code_of(names: Iterable[str], folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of the file of each module that a `module:attr` names, where it is beside the space or here;
-    nothing is imported.
+    """Return the SHA-256 of the file of each module that a `module:attr` names, and of those that these import by an
+    import statement, where it is beside the space or here; nothing is imported.
     """
-    found = {}
-    for module in sorted({name.partition(":")[0] for name in names}):
+    found: dict[str, str] = {}
+    waiting = {name.partition(":")[0] for name in names}
+    while waiting:
+        module = waiting.pop()
         parts = Path(*module.split("."))
         places = [root / place for root in (folder, Path.cwd()) for place in (f"{parts}.py", parts / "__init__.py")]
-        if there := next((place for place in places if place.is_file()), None):
-            found[module] = f"SHA-256 {hashlib.sha256(there.read_bytes()).hexdigest()}"
-    return found
+        if module not in found and (there := next((place for place in places if place.is_file()), None)):
+            code = there.read_bytes()
+            found[module] = f"SHA-256 {hashlib.sha256(code).hexdigest()}"
+            waiting |= _imported(code, module if there.name == "__init__.py" else module.rpartition(".")[0])
+    return dict(sorted(found.items()))
+
+
+def _imported(code: bytes, package: str) -> set[str]:
+    """Return the modules that code may import, by absolute names; `package` is the one that it is in."""
+    try:
+        nodes = list(ast.walk(ast.parse(code)))
+    except (SyntaxError, ValueError):
+        return set()
+    found = {each.name for node in nodes if isinstance(node, ast.Import) for each in node.names}
+    for node in (node for node in nodes if isinstance(node, ast.ImportFrom)):
+        within = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+        base = ".".join(filter(None, [*within, node.module or ""]))
+        found |= {base, *(f"{base}.{each.name}".removeprefix(".") for each in node.names)}
+    found |= {name.rpartition(".")[0] for name in found}  # a package is imported before what is in it
+    return {name for name in found if name and all(part.isidentifier() for part in name.split("."))}
 
 
 def _look_into(folder: Path | None) -> None:

@@ -97,6 +97,8 @@ def search(setting: Setting, engine: Engine) -> Generator[TrialRecord, None, Non
     try:
         while loop.fill():
             event = engine.next(loop.patience())
+            if event is None:
+                loop.reserve = loop._reserve()  # there may be other slots
             record = None if event is None else loop.handle(event)
             if record is not None:
                 yield record
@@ -166,7 +168,7 @@ class _Loop:
             return 0.0
         best = contenders(self.records.values(), self.rule.form) if setting.confirming else []
         top = [seconds_kept(record) for record in best]
-        slots = max(1, self.engine.slots)
+        slots = self.engine.slots or setting.space.config.budget.workers  # none has come yet
         repeats = reserved(top, slots, setting.confirming - setting.loading)
         return bool(repeats) * setting.loading + repeats + final_seconds(setting, slots)
 

@@ -6,9 +6,12 @@ the very code that trained the network, so it computes the very same. Knows no s
 
 from __future__ import annotations
 
+import math
 import pprint
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from textwrap import wrap
+from typing import Any
 
 from tuner.backbones import find_backbone
 from tuner.best import MODEL, BestConfig
@@ -27,15 +30,28 @@ INSTEAD = {
     Name("tuner.backbones", "Backbone"): "SimpleNamespace",
     Name("tuner.backbones", "find_backbone"): "find_backbone",
 }
-OURS = ("CONFIG", "HERE", "CLASSES", "encoder", "encode", "build_model", "load_model", "predict", "predict_proba")
+OURS = (
+    "CONFIG", "HERE", "CLASSES", "Section", "encoder", "encode", "find_backbone", "check_unfrozen", "build_model",
+    "load_model", "predict", "predict_proba",
+)  # fmt: skip
 IMPORTS = (
     Import("json", None, "json"), Import("functools", "cache", "cache"), Import("pathlib", "Path", "Path"),
     Import("types", "SimpleNamespace", "SimpleNamespace"), Import("typing", "Any", "Any"),
     Import("numpy", None, "np"), Import("torch", None, "torch"), Import("torch", "nn", "nn"),
-    Import("safetensors.torch", "load_file", "load_file"),
+    Import("safetensors.torch", "load_file", "load_file"), Import("importlib", "import_module", "import_module"),
 )  # fmt: skip
 ENCODERS = {kind: Name(f"tuner.data.{kind}", "read_encoder") for kind in ("table", "image", "text", "sequence")}
 PREDICT, PREPARE = Name("tuner.measuring", "predict"), Name("tuner.measuring", "input_of")
+CONFIGURATION = '''
+class Section(SimpleNamespace):
+    """A configuration, or a part of one: config.model.width, or config["model.width"]."""
+
+    def __getitem__(self, name: str) -> Any:
+        found: Any = self
+        for part in name.split("."):
+            found = found[part] if isinstance(found, dict) else getattr(found, part)
+        return found
+'''
 ENCODER = '''
 @cache
 def encoder() -> Any:
@@ -44,16 +60,20 @@ def encoder() -> Any:
 
 
 def encode(examples: Any) -> np.ndarray:
-    """Return examples as the network takes them, standardized."""
+    """Return examples as the network takes them, standardized; an ONNX file takes what `encoder().encode` returns."""
     stored = torch.from_numpy(encoder().encode(examples))
     return {prepare}(encoder().standard)(stored).contiguous().numpy()
 '''
 BACKBONE_LINES = '''
+def check_unfrozen(_: int) -> None:
+    """Say nothing: as many blocks are trained as were."""
+
+
 def find_backbone(*_: Any) -> SimpleNamespace:
     """Return the network that this one starts from: {said}."""
     settings = {settings}
     return SimpleNamespace(
-        name={name!r}, weights=HERE / {file!r}, blocks={blocks}, settings=settings, check_unfrozen=lambda _: None
+        name={name!r}, weights=HERE / {file!r}, blocks={blocks}, settings=settings, check_unfrozen=check_unfrozen
     )
 '''
 BUILD = '''
@@ -73,7 +93,7 @@ CLASSES = (
     '''
 def predict_proba(examples: Any) -> np.ndarray:
     """Return the probabilities (n, classes), in the order of CLASSES."""
-    return np.exp({run}(load_model(), encoder().encode(examples), encoder().standard, "{task}"))
+    return np.exp({run}(load_model(), encoder().encode(examples), encoder().standard, {task!r}))
 ''',
     '''
 def predict(examples: Any) -> np.ndarray:
@@ -85,14 +105,15 @@ NUMBERS = (
     '''
 def predict(examples: Any) -> np.ndarray:
     """Return the predicted numbers (n,), in the target's unit."""
-    outputs = {run}(load_model(), encoder().encode(examples), encoder().standard, "{task}")
+    outputs = {run}(load_model(), encoder().encode(examples), encoder().standard, {task!r})
     return encoder().target.restore(outputs[:, 0])
 ''',
 )
 
 
-def standalone(best: BestConfig, backbone: str = "") -> str:
-    """Return the text of a Python file that builds, loads and uses the model of a best configuration without tuner.
+def standalone(best: BestConfig, backbone: str = "") -> tuple[str, str]:
+    """Return the text of a Python file that builds, loads and uses the model of a best configuration without tuner, and
+    what its function is called that runs a network on stored examples.
 
     Beside it have to lie best.json, the weights and, for a pretrained network, the file `backbone` of the weights it
     starts from. A family of the user's own is imported from where it is.
@@ -110,9 +131,9 @@ def standalone(best: BestConfig, backbone: str = "") -> str:
         parts.append(Name("tuner.models.pretrained", "pretrained"))
     elif family in FAMILIES:
         parts.append(Name(f"tuner.models.{family}", family))
-    code = bundle(parts, INSTEAD, (*OURS, "find_backbone"), IMPORTS)
+    code = bundle(parts, INSTEAD, OURS, IMPORTS)
     blocks = [_head(best, shape, code) + code.text, _config(best), *_use(best, shape, code, backbone)]
-    return "\n\n\n".join(block.strip("\n") for block in blocks) + "\n"
+    return "\n\n\n".join(block.strip("\n") for block in blocks) + "\n", code.names[PREDICT]
 
 
 def _head(best: BestConfig, shape: Shape, code: Bundle) -> str:
@@ -174,19 +195,30 @@ def _examples(best: BestConfig, shape: Shape) -> str:
 def _config(best: BestConfig) -> str:
     """Return the lines that hold the configuration: of a family of tuner's, what its network is made by."""
     document = best.config.model_dump(mode="json")
-    tree = document if best.config.model.family not in FAMILIES else {name: document[name] for name in SECTIONS}
-    sections = {name: values for name, values in tree.items() if isinstance(values, dict)}
+    own = best.config.model.family not in FAMILIES
+    tree = document if own else {name: document[name] for name in SECTIONS}
     lines = [f"# --- this model: {best.study}, trial {best.trial}", "", "HERE = Path(__file__).resolve().parent"]
     lines += [f"CLASSES = {pprint.pformat(best.classes, width=110, compact=True)}"] if best.classes else []
-    lines += ["CONFIG = SimpleNamespace("]
-    lines += [f"    {name}={values!r}," for name, values in tree.items() if name not in sections]
-    for name, values in sections.items():
-        lines += [
-            f"    {name}=SimpleNamespace(",
-            *(f"        {key}={value!r}," for key, value in values.items()),
-            "    ),",
-        ]
-    return "\n".join([*lines, ")"])
+    made = CONFIGURATION if own else "Section = SimpleNamespace\n"
+    return "\n".join([*lines, "", "", made.strip("\n"), "", "", f"CONFIG = {_section(tree)}"])
+
+
+def _section(tree: Mapping[str, Any], depth: int = 0) -> str:
+    """Return a section of a configuration as code; options of a family of the user's own stay a mapping."""
+    margin, lines = "    " * (depth + 1), list[str]()
+    for name, value in tree.items():
+        nested = isinstance(value, dict) and name != "options"
+        lines.append(f"{margin}{name}={_section(value, depth + 1) if nested else _value(value)},")
+    return "\n".join(["Section(", *lines, f"{'    ' * depth})"])
+
+
+def _value(value: Any) -> str:
+    """Return a value as code, also one that isn't finite, of which Python has no word."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_value(name)}: {_value(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return f"float({str(value)!r})" if isinstance(value, float) and not math.isfinite(value) else repr(value)
 
 
 def _use(best: BestConfig, shape: Shape, code: Bundle, backbone: str) -> list[str]:
@@ -209,8 +241,12 @@ def _network(best: BestConfig, code: Bundle) -> str:
     if family in FAMILIES:
         return f"return {code.names[Name(f'tuner.models.{family}', family)]}(CONFIG, encoder().shape)"
     module, _, attribute = family.partition(":")
-    said = "# your own code, which has to be where Python finds it"
-    return f"from {module} import {attribute}  {said}\n\n    return {attribute}(CONFIG, encoder().shape)"
+    lines = [
+        "# your own code, which has to be where Python finds it",
+        f"factory = getattr(import_module({module!r}), {attribute!r})",
+        "return factory(CONFIG, encoder().shape)",
+    ]
+    return "\n    ".join(lines)
 
 
 def _backbone(best: BestConfig, shape: Shape, file: str) -> str:

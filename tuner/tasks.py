@@ -168,7 +168,8 @@ def attempt(run: Callable[[], Epoch | Trained], number: int) -> Event:
     except StorageError as error:
         return Unsaved(number, str(error), passing=isinstance(error, PassingError))
     except BaseException as error:  # also SystemExit, and KeyboardInterrupt where Ctrl-C raises none
-        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        told = isinstance(error, KeyboardInterrupt)  # by Ctrl-C, or by a signal that ends the run as that does
+        if told and (type(error) is not KeyboardInterrupt or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN):
             raise
         return Failed(number, _line(error))
 

@@ -134,7 +134,8 @@ def _finally(plan: Plan, store: Store, setting: Setting, engine: Engine) -> Iter
 
 def _confirm(plan: Plan, store: Store, setting: Setting, engine: Engine) -> Generator[Repeat | Repeating, None, None]:
     """Yield the runs of the confirmation, as many as there is time for; keep why it may come to nothing."""
-    until, records, slots = setting.deadline, list(setting.records.values()), max(1, engine.slots)
+    until, records, slots = setting.deadline, list(setting.records.values()), engine.slots
+    slots = slots or plan.space.config.budget.workers  # none is here now
     until = None if until is None else until - final_seconds(setting, slots)
     left = None if until is None else until - time.monotonic()
     runs = pending(plan, records, repeats_of(store), slots, left)

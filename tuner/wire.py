@@ -12,7 +12,8 @@ import json
 import secrets
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,13 +24,14 @@ from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
 
 SIZES = struct.Struct("!II")  # of a message's JSON and of the bytes beside it
 NONCE, MAC = 32, 32
-MOST_TEXT, MOST_BYTES = 16 << 20, 16 << 20
+MOST_TEXT, MOST_BYTES = 256 << 20, 16 << 20
 CHUNK = 8 << 20  # of a file that is sent
 PATIENCE = 10.0  # seconds for the greeting
 GREETING = b"tuner 1 "
-# a host that is gone without a word, as by a cable that is cut, is missed after half a minute
+# A host that is gone without a word, as by a cable that is cut, is missed after half a minute; where something is on
+# its way to it, after longer than a study waits for its database, in which it takes in nothing.
 ALIVE = ((socket.SO_KEEPALIVE, 1),)
-ALIVE_TCP = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 30_000, "TCP_NODELAY": 1}
+ALIVE_TCP = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 700_000, "TCP_NODELAY": 1}
 
 
 class LinkError(ConnectionError):
@@ -81,22 +83,25 @@ class Link:
         """Send a message and, beside it, some bytes.
 
         Raises:
-            OSError: the other side is gone.
+            ConnectionError: the other side is gone.
         """
         text = json.dumps(message).encode()
         assert len(text) <= MOST_TEXT
         assert len(some) <= MOST_BYTES
         head = SIZES.pack(len(text), len(some))
-        self.sock.sendall(b"".join((head, text, some, _mac(self.keys[0], self.sent.to_bytes(8), head, text, some))))
+        proof = _mac(self.keys[0], self.sent.to_bytes(8), head, text, some)
+        with _gone():
+            self.sock.sendall(b"".join((head, text, some, proof)))
         self.sent += 1
 
     def hear(self) -> None:
         """Take in what has come, waiting until something has.
 
         Raises:
-            OSError: the other side is gone.
+            ConnectionError: the other side is gone.
         """
-        some = self.sock.recv(1 << 20)
+        with _gone():
+            some = self.sock.recv(1 << 20)
         if not some:
             raise ConnectionError("it closed the connection")
         self.come += some
@@ -130,7 +135,7 @@ class Link:
         """Return the next message, waiting for it.
 
         Raises:
-            OSError: the other side is gone, or says what it can't.
+            ConnectionError: the other side is gone, or says what it can't.
         """
         while (found := self.next()) is None:
             self.hear()
@@ -139,6 +144,17 @@ class Link:
     def close(self) -> None:
         """Close the connection; the other side finds out."""
         self.sock.close()
+
+
+@contextmanager
+def _gone() -> Iterator[None]:
+    """Turn whatever ends a connection, as a network that drops does, into one error."""
+    try:
+        yield
+    except ConnectionError:
+        raise
+    except OSError as error:
+        raise ConnectionError(f"the connection broke ({error.strerror or error})") from error
 
 
 def keep_alive(sock: socket.socket) -> None:

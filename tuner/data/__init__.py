@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from tuner.config import LOOP
 from tuner.data.absent import KIND, OWN, absent
 from tuner.data.absent import read_encoder as read_nothing
-from tuner.data.splits import Encoder, Part, Shape, Splits, Standard, Target
+from tuner.data.splits import Encoder, Part, Shape, Splits, Standard, Target, Task
 from tuner.errors import DataError
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def encoder_from_json(document: Mapping[str, Any]) -> Encoder:
         KIND: read_nothing,
     }
     try:
+        if document["kind"] != KIND and document["task"] not in get_args(Task):
+            raise ValueError("task")
         return readers[document["kind"]](dict(document))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"the preprocessing is damaged or was written by another version ({error!r})") from error

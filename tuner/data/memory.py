@@ -30,7 +30,10 @@ CONTAINER = Path("/sys/fs/cgroup/memory.max")
 
 
 def _physical() -> int:
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # a system that doesn't tell
+        return 8 << 30
     try:
         return min(there, int(CONTAINER.read_text()))
     except (OSError, ValueError):  # no such file, or "max"

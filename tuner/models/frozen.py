@@ -6,6 +6,9 @@ float32; elsewhere it takes longer. Knows no backbone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -42,6 +45,19 @@ class Unfrozen(nn.Module):
     """
 
 
+_exact = ContextVar("exact", default=False)
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Compute in float32 meanwhile, as everything else that reads a network does."""
+    before = _exact.set(True)
+    try:
+        yield
+    finally:
+        _exact.reset(before)
+
+
 @cache
 def has_fast_bfloat16() -> bool:
     """Return whether the processor multiplies bfloat16 numbers itself."""
@@ -53,5 +69,6 @@ def fast_products(x: Tensor) -> torch.autocast:
     """Return a context in which linear layers and convolutions of x compute in bfloat16, if that is faster here; not in
     a network that is exported, to run elsewhere.
     """
-    faster = x.device.type == "cpu" and has_fast_bfloat16() and not torch.compiler.is_exporting()
+    exact = _exact.get() or torch.compiler.is_exporting()
+    faster = x.device.type == "cpu" and has_fast_bfloat16() and not exact
     return torch.autocast(x.device.type, torch.bfloat16, enabled=faster)
