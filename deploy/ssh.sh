@@ -16,8 +16,8 @@ shift 2
 # On a host: a worker that ends when this script does, which its standard input tells. The address of the database comes
 # over that, too: on a command line others could read its password.
 words=$(printf '%q ' worker "$study" --workers "$WORKERS" --folder "$FOLDER")
-there="read -r OPTUNA_STORAGE; export OPTUNA_STORAGE; $TUNER $words </dev/null & worker=\$!
-{ cat >/dev/null; kill \$worker; } 2>/dev/null & wait \$worker; code=\$?; kill \$! 2>/dev/null; exit \$code"
+there="read -r OPTUNA_STORAGE; export OPTUNA_STORAGE; exec 3<&0; $TUNER $words </dev/null 3<&- & worker=\$!
+{ cat <&3 >/dev/null; kill \$worker; } 2>/dev/null & wait \$worker; code=\$?; kill \$! 2>/dev/null; exit \$code"
 for host in "$@"; do
     $SSH "$host" "$there" < <(printf '%s\n' "$OPTUNA_STORAGE"; exec tail --pid=$$ -f /dev/null) &
 done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -96,6 +97,34 @@ def test_the_recipe_for_ssh(ssh: str, postgres: Server, tmp_path: Path) -> None:
     assert done.stderr.count("training for study my-study, with 2 workers") == 2, done.stderr
     assert done.stderr.count("study my-study is over") == 2, done.stderr
     check_study(url, tmp_path / "study")
+
+
+def test_ctrl_c_ends_the_study_of_the_recipe_for_ssh_and_its_workers(
+    ssh: str, postgres: Server, tmp_path: Path
+) -> None:
+    url = postgres.new()
+    write(tmp_path / "study" / "my_space.yaml", SPACE.replace("{low: 2, high: 4}", "{low: 3000, high: 4000}"))
+    env = {
+        **os.environ, "OPTUNA_STORAGE": url, "SSH": ssh, "WORKERS": "1", "PORT": str(free_port()),
+        "TUNER": f"env PYTHONPATH={ROOT} {COMMAND}", "FOLDER": str(tmp_path),
+    }  # fmt: skip
+    words = [DEPLOY / "ssh.sh", "my-study", "my_space.yaml", "127.0.0.1"]
+    with open(tmp_path / "said", "w") as said:
+        process = subprocess.Popen(
+            words, cwd=tmp_path / "study", env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+            start_new_session=True,
+        )  # fmt: skip
+        wait_for(lambda: "training for study" in (tmp_path / "said").read_text())
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+
+    def left() -> list[str]:
+        lines = [
+            path.read_bytes().decode(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()
+        ]
+        return [line for line in lines if "worker\0my-study" in line]
+
+    wait_for(lambda: not left(), 30)
 
 
 @pytest.fixture
