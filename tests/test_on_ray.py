@@ -62,7 +62,7 @@ def test_a_study_on_ray_is_the_study_that_it_is_here(tmp_path: Path) -> None:
     assert documents[0]["confirmed"]["val"] == documents[1]["confirmed"]["val"]
     one, other = (tmp_path / name / "studies" / "small" / "model.safetensors" for name in ("here", "ray"))
     assert one.read_bytes() == other.read_bytes()
-    assert not processes("raylet|gcs_server")
+    wait_for(lambda: not processes("raylet|gcs_server"))
 
 
 def test_a_worker_of_ray_and_the_run_itself_are_killed_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -87,6 +87,11 @@ def test_a_worker_of_ray_and_the_run_itself_are_killed_and_nothing_is_lost(tmp_p
     assert (trials["total"], trials["running"], trials["failed"]) == (6, 0, 0)
     checked = tuner("replay", "small", "--trial", "4", cwd=tmp_path)
     assert checked.code == 0, checked.out
+
+
+def test_no_two_tests_of_ray_run_side_by_side(request: pytest.FixtureRequest) -> None:
+    """Each kills what it finds of Ray: pytest-xdist has to see their group."""
+    assert "PYTEST_XDIST_WORKER" not in os.environ or request.node.nodeid.endswith("@ray")
 
 
 def test_what_ray_cant_be_is_told_in_one_line(tmp_path: Path) -> None:
