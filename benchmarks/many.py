@@ -1,12 +1,13 @@
 """Many workers: whether every trial is there once, what the storage is asked, and what it costs a PostgreSQL server.
 
-    python -m benchmarks.many [--only postgresql ray told grown] [--trials 200]
+    python -m benchmarks.many [--only postgresql ray told limit grown] [--trials 200]
 
 postgresql: 200 trials of search_spaces/digits.yaml by 8 workers, one host with one of them and one with seven, on a
 server that is started for it. ray: the same by 8 workers that a local Ray places. told: 32 simulated workers, each of
-which only reports an epoch every half a second, for 320 trials. grown: what a trial costs at 100 and at 10,000 trials
-in the study. Printed: trials in all and numbers that are there twice, milliseconds of the study's transactions (median,
-95th percentile, most), and which share of a core the server's processes took meanwhile.
+which only reports an epoch every half a second, for 320 trials. limit: the same, each as fast as it is answered. grown:
+what a trial costs at 100 and at 10,000 trials in the study. Printed: trials in all and numbers that are there twice,
+milliseconds of the study's transactions (median, 95th percentile, most), and which share of a core the server's
+processes took meanwhile.
 
 The server is of this machine's own programs (initdb, pg_ctl), on loopback, with fsync on, in the temporary folder.
 """
@@ -45,6 +46,7 @@ from tuner.wire import Order, told_event
 
 EVERY = 0.5  # seconds between two epochs of a simulated worker
 SIMULATED = 32
+WAYS = ("postgresql", "ray", "told", "limit", "grown")
 WHOLE = {"budget.confirm": "false", "model.family": "mlp", "training.epochs": "12", "budget.workers": "1"}
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -148,7 +150,8 @@ def by_hosts(trials: int) -> str:
     """Run a study by 8 workers on two hosts."""
     with server() as (url, cpu), tempfile.TemporaryDirectory() as folder, door("127.0.0.1") as opening:
         _, plan = study(url, Path(folder), trials)
-        words = [sys.executable, "-m", "tuner", "worker", "digits", "--workers", "7", "--wait", "60s", "-q"]
+        # it stands for another machine, which would take no time from the study's process
+        words = ["nice", "-n", "10", sys.executable, "-m", "tuner", "worker", "digits", "--workers", "7", "-q"]
         other = subprocess.Popen(words, cwd=folder, env={**os.environ, "OPTUNA_STORAGE": url})
         with Timed() as timed:
             before = cpu()
@@ -172,6 +175,8 @@ def by_ray(trials: int) -> str:
 class Simulated:
     """Stands for the study's own host: workers that report the epochs of a made curve, each on its own connection."""
 
+    every = EVERY
+
     def __init__(self, address: Any) -> None:
         self.threads = [
             threading.Thread(target=self._work, args=(address, number), daemon=True) for number in range(SIMULATED)
@@ -185,8 +190,7 @@ class Simulated:
         for thread in self.threads:
             thread.join(5)
 
-    @staticmethod
-    def _work(address: Any, number: int) -> None:
+    def _work(self, address: Any, number: int) -> None:
         with suppress(OSError):
             link = connect(address)
             link.wait()
@@ -202,22 +206,28 @@ class Simulated:
                     level = 0.1 + abs(order.config.regularization.dropout - 0.2)
                     epochs = iter(curve(order.config.training.epochs, level).epochs)
                 if told["do"] in ("start", "go"):
-                    time.sleep(EVERY)
+                    time.sleep(self.every)
                     link.send({"what": "trained", "id": told["id"], "epochs": [asdict(next(epochs))]})
                 if told["do"] == "stop":
                     link.send(*told_event(Ended(told["id"], {"parameters": 1}, EXAMPLES, "")))
 
 
+class Hurried(Simulated):
+    """The same, without a pause: what the study's process is then busy with is itself."""
+
+    every = 0.0
+
+
 EXAMPLES = b""
 
 
-def told_only(trials: int) -> str:
+def told_only(trials: int, workers: type[Simulated], what: str) -> str:
     """Run a study whose workers only report."""
     with server() as (url, cpu), tempfile.TemporaryDirectory() as folder, door("127.0.0.1") as opening:
         _, plan = study(url, Path(folder), trials)
         with Timed() as timed:
             before = cpu()
-            run = conduct(plan, hosts=lambda data, terms, _workers, _folder: Listening(opening, data, terms, Simulated))
+            run = conduct(plan, hosts=lambda data, terms, _workers, _folder: Listening(opening, data, terms, workers))
             found, began = Counter[int](), time.perf_counter()
             for news in run:
                 if isinstance(news, TrialRecord) and news.ended:
@@ -226,7 +236,7 @@ def told_only(trials: int) -> str:
                         seconds, used = time.perf_counter() - began, cpu() - before
                         break
             run.close()
-        return row(f"{SIMULATED} that only report, PostgreSQL", found, seconds, timed, used, url, "digits")
+        return row(f"{SIMULATED} that only report, {what}, PostgreSQL", found, seconds, timed, used, url, "digits")
 
 
 def grown(most: int) -> str:
@@ -246,16 +256,18 @@ def grown(most: int) -> str:
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=("postgresql", "ray", "told", "grown"), default=None)
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=None)
     parser.add_argument("--trials", type=int, default=200)
     given = parser.parse_args(words)
-    ways = given.only or ("postgresql", "ray", "told", "grown")
+    ways = given.only or WAYS
     print(HEAD, flush=True)
     for way, run in (("postgresql", by_hosts), ("ray", by_ray)):
         if way in ways:
             print(run(given.trials), flush=True)
     if "told" in ways:
-        print(told_only(10 * SIMULATED), flush=True)
+        print(told_only(10 * SIMULATED, Simulated, "an epoch in half a second"), flush=True)
+    if "limit" in ways:
+        print(told_only(10 * SIMULATED, Hurried, "at once"), flush=True)
     if "grown" in ways:
         print(f"\n{grown(10_000)}", flush=True)
 

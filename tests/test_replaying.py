@@ -98,15 +98,15 @@ def test_other_code_of_tuners_own_is_named(tmp_path: Path, capsys: Any, monkeypa
 
 @pytest.mark.slow
 def test_code_that_was_changed_is_named(tmp_path: Path, capsys: Any) -> None:
-    write(tmp_path / "mynet.py", NET.format(units=5))
-    space = "study: own\ndata: {source: sklearn:wine}\nmodel: {family: mynet:net}\ntraining: {epochs: 2}\n"
+    write(tmp_path / "replayed_net.py", NET.format(units=5))
+    space = "study: own\ndata: {source: sklearn:wine}\nmodel: {family: replayed_net:net}\ntraining: {epochs: 2}\n"
     tune(write(tmp_path / "own.yaml", space), trials=1, confirm=False, studies_dir=tmp_path / "studies")
     words = ("replay", "own", "--trial", "0", "--studies-dir", tmp_path / "studies")
     assert call(capsys, *words).code == 0
-    write(tmp_path / "mynet.py", NET.format(units=6))
+    write(tmp_path / "replayed_net.py", NET.format(units=6))
     said = call(capsys, *words)
     assert said.code == 1
-    assert "changed since: mynet SHA-256" in said.out
+    assert "changed since: replayed_net SHA-256" in said.out
 
 
 @pytest.mark.parametrize(

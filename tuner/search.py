@@ -30,7 +30,7 @@ from tuner.space import Space
 from tuner.stopping import Peer, Verdict, alone, finished, judge, judge_folds, over_folds, peer, timed_out
 from tuner.store import Store
 
-WRITE_SECONDS = 1.0
+WRITE_SECONDS, WRITES = 1.0, 20  # between two writings of a trial under way, at least; and of all of them in a second
 SAME_ERRORS = 3
 ENOUGH, AT_LEAST = 1.5, 0.5  # times the seconds of an epoch, and seconds, for another one
 
@@ -326,11 +326,12 @@ class _Loop:
         self._start_fold(run)
 
     def _write_progress(self, run: _Running) -> None:
-        """Write a running trial's scores about once a second: the dashboard draws them.
+        """Write a running trial's scores about once a second, or as often as all may be: the dashboard draws them.
 
         Of a cross-validation it draws the mean over the folds, which is there at the end.
         """
-        if self.folds == 1 and time.monotonic() - run.wrote >= WRITE_SECONDS:
+        pause = max(WRITE_SECONDS, len(self.running) / WRITES)
+        if self.folds == 1 and time.monotonic() - run.wrote >= pause:
             self.setting.store.progress(run.record.number, self._unwritten(run))
             run.written, run.wrote = len(self._curve(run)), time.monotonic()
 
