@@ -438,12 +438,11 @@ def test_a_study_with_one_worker_elsewhere_is_the_study_that_it_is_here(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
-@pytest.mark.parametrize("place", ["[::]", "::1"])
-def test_a_study_listens_by_ipv6_too_and_imports_nothing_from_where_it_stands(place: str, tmp_path: Path) -> None:
+def test_a_study_listens_by_ipv6_too_and_imports_nothing_from_where_it_stands(tmp_path: Path) -> None:
     write(tmp_path / "small.yaml", SMALL)
     write(tmp_path / "pydantic.py", "open('imported', 'w')")
     done = subprocess.run(
-        [Path(sys.executable).with_name("tuner"), "run", "small.yaml", "--listen", place, "-q"], cwd=tmp_path,
+        [Path(sys.executable).with_name("tuner"), "run", "small.yaml", "--listen", "[::]", "-q"], cwd=tmp_path,
         capture_output=True, text=True, timeout=SECONDS, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
