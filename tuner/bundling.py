@@ -165,7 +165,6 @@ class _Source:
         assert spec is not None, module
         assert spec.origin is not None, module
         self.module, self.lines = module, Path(spec.origin).read_text(encoding="utf-8").splitlines()
-        self.package = spec.submodule_search_locations is not None
         tree = ast.parse("\n".join(self.lines))
         self.says = (ast.get_docstring(tree) or "").partition("\n")[0]
         self.made: dict[str, Definition] = {}
