@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tuner.config import RunConfig
 from tuner.data.splits import Part, Shape, Splits, Standard, Target
+from tuner.devices import Draws
 from tuner.feeding import Batches
 from tuner.models import build_model
 from tuner.training import train
@@ -105,7 +106,7 @@ def data(case: Case) -> Splits:
 def operations(config: RunConfig, splits: Splits) -> tuple[float, float]:
     """Return the operations of a step, and of an example's outputs."""
     network = build_model(config, splits.shape)
-    x, rows = next(Batches(config, splits, torch.Generator().manual_seed(0)).epoch())
+    x, rows = next(Batches(config, splits, Draws.of(0)).epoch())
     with torch.backends.mkldnn.flags(enabled=False):  # so that recurrent layers are made of what the counter knows
         with FlopCounterMode(display=False) as step:
             nn.functional.cross_entropy(network(x), torch.from_numpy(splits.train.y)[rows]).backward()
@@ -121,7 +122,7 @@ def measured(case: Case, epochs: int) -> tuple[float, float]:
     )
     splits = data(case)
     step, example = operations(config, splits)
-    batches = Batches(config, splits, torch.Generator())
+    batches = Batches(config, splits, Draws.of(0))
     work = step * len(splits.train) / batches.size + 2 * example * len(splits.val)
     seconds = list(_epochs(train(config, splits, 0)))
     return work / min(seconds[1:]) / 1e9, min(seconds[1:])

@@ -24,6 +24,7 @@ from tuner import load_best, tune
 from tuner.backbones import find_backbone
 from tuner.config import RunConfig
 from tuner.data.splits import Part, Shape, Splits, Standard
+from tuner.devices import Draws
 from tuner.errors import DataError, StorageError, UsageError
 from tuner.features import CHUNK, VIEWS, Feed, _filled, with_features
 from tuner.grammar import Override
@@ -135,7 +136,7 @@ class TestWorth:
         found = with_features(model, splits, config)
         assert found.model is model
         assert found.splits is splits
-        assert found.fetch(0.5, torch.Generator()) is None
+        assert found.fetch(0.5, Draws.of(0)) is None
 
 
 class TestTraining:
@@ -187,7 +188,7 @@ class TestViews:
     def test_at_strength_zero_there_are_none_and_nothing_is_drawn(self, tmp_path: Path) -> None:
         fed, generator = feed(configure(), pictures(), tmp_path), torch.Generator().manual_seed(0)
         before = generator.get_state()
-        fetch = fed.fetch(0.0, generator)
+        fetch = fed.fetch(0.0, Draws(generator, generator))
         assert fetch is not None
         assert fed.views == ()
         assert torch.equal(fetch(torch.tensor([3, 1])), torch.from_numpy(fed.splits.train.x[[3, 1]]).float())
@@ -199,7 +200,7 @@ class TestViews:
         assert fed.views is not None
         assert len(fed.views) == VIEWS
         rows = torch.arange(30).repeat(100)
-        fetch = fed.fetch(0.6, torch.Generator().manual_seed(0))
+        fetch = fed.fetch(0.6, Draws.of(0))
         assert fetch is not None
         x = fetch(rows)
         shares = [

@@ -22,6 +22,7 @@ from torch import nn
 from tuner.config import RunConfig
 from tuner.curve import Epoch
 from tuner.data.splits import Part, Shape, Splits, Standard, Target
+from tuner.devices import Draws
 from tuner.errors import DataError
 from tuner.feeding import Batches, batch_size
 from tuner.measuring import input_of, measure, predict, standardized, training_probe
@@ -345,7 +346,7 @@ class TestSchedule:
         splits = classes(n_train=n)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tuner.feeding.AT_ONCE", at_once)
-            batches = Batches(config(training__batch_size=size), splits, torch.Generator().manual_seed(0))
+            batches = Batches(config(training__batch_size=size), splits, Draws.of(0))
         found = list(batches.epoch())
         assert len(found) == batches.per_epoch >= 1
         assert {len(rows) for _, rows in found[:-1]} <= {min(size, n)}
@@ -354,7 +355,7 @@ class TestSchedule:
         assert torch.equal(torch.cat([x for x, _ in found]), torch.from_numpy(splits.train.x)[rows])
 
     def test_each_epoch_has_another_order(self) -> None:
-        batches = Batches(config(), classes(), torch.Generator().manual_seed(0))
+        batches = Batches(config(), classes(), Draws.of(0))
         one, two = (torch.cat([rows for _, rows in batches.epoch()]).tolist() for _ in range(2))
         assert one != two
         assert sorted(one) == sorted(two)

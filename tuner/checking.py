@@ -91,6 +91,7 @@ def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[st
         data = plan.study.data
         outputs = f" ({data['outputs']} outputs)"
         lines += [f"data: {told_of(data, outputs)}"]
+        lines += [f"trained on: {plan.study.versions['GPU']}"] if "GPU" in plan.study.versions else []
         lines += [formula(plan.study.metric, plan.study.identity)]
         lines += [f"note: {clean(note)}" for note in data["notes"]]
     else:

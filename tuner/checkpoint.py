@@ -53,9 +53,14 @@ def key_of(config: RunConfig, seed: int, splits: Splits, folder: Path) -> str:
     """
     import torch
 
+    from tuner.devices import device_of, name_of
+
     told = {name: value for name, value in config.flat().items() if not name.startswith("budget.")}
     code = code_of(own_code(config), folder)
-    text = json.dumps([told, seed, torch.__version__, this_version(), this_code(), code], sort_keys=True, default=str)
+    where = name_of(device_of(config))  # on another device it would come out otherwise
+    text = json.dumps(
+        [told, where, seed, torch.__version__, this_version(), this_code(), code], sort_keys=True, default=str
+    )
     rows = (splits.train.rows, splits.val.rows)
     return hashlib.sha256(text.encode() + b"".join(part.tobytes() for part in rows)).hexdigest()
 

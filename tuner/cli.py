@@ -252,12 +252,13 @@ def _watched(
         screen or nullcontext(),
         warned(screen.warn if screen else _told),
         tracked(track, space.folder) as trackers,
-        placed(place, space.config.budget.workers) as hosts,
+        placed(place, space.config) as hosts,
         early(space) if place.is_here else Parents() as parents,
     ):
         from tuner.planning import plan_of
 
-        return _drain(plan_of(space, storage, studies_dir), parents, trackers, quiet, screen, hosts, artifacts)
+        plan = plan_of(space, storage, studies_dir, place.is_elsewhere)
+        return _drain(plan, parents, trackers, quiet, screen, hosts, artifacts)
 
 
 def _drain(

@@ -193,6 +193,9 @@ class Training(Section):
     refit: bool = fixed(
         False, "train the chosen configuration again on train and validation rows together; always with folds"
     )
+    device: Literal["auto", "cpu", "cuda"] = fixed(
+        "auto", "where networks are trained: cpu, cuda (a GPU), or auto: on a GPU where there is one"
+    )
     ema: bool = searchable(True, "evaluate and keep the running average of the weights")
 
 

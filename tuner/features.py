@@ -32,6 +32,7 @@ from tuner.augment import augmentation
 from tuner.augment.image import CHANGES
 from tuner.config import RunConfig, own_code
 from tuner.data.splits import Encoder, Part, Shape, Splits, Standard, Target
+from tuner.devices import CPU, Draws, device_of, name_of
 from tuner.errors import PassingError, StorageError, no_room
 from tuner.identity import this_code, this_version
 from tuner.models.pretrained import Transfer
@@ -56,8 +57,8 @@ class Feed:
     splits: Splits
     views: tuple[Features, ...] | None = None
 
-    def fetch(self, strength: float, generator: torch.Generator) -> Callable[[Tensor], Tensor] | None:
-        """Return rows -> features of training examples, or None if these are no features.
+    def fetch(self, strength: float, draws: Draws) -> Callable[[Tensor], Tensor] | None:
+        """Return rows -> features of training examples on the device of the draws, or None if these are no features.
 
         With a probability of `strength` an example's features are those of one of its views.
         """
@@ -68,10 +69,10 @@ class Feed:
         def rows_of(rows: Tensor) -> Tensor:
             x = clean[rows]
             if views and strength > 0:
-                draws = (torch.rand(len(rows), generator=generator) * (len(views) / strength)).long()
+                drawn = (torch.rand(len(rows), generator=draws.order) * (len(views) / strength)).long()
                 for number, view in enumerate(views):
-                    x[draws == number] = view[rows[draws == number]]
-            return x.float()
+                    x[drawn == number] = view[rows[drawn == number]]
+            return x.to(draws.device).float()
 
         return rows_of
 
@@ -107,18 +108,22 @@ def with_features(
 
     Raises:
         StorageError: the disk has no room for the features.
+        UsageError: there is no such device here as they are to be computed on.
     """
     if not isinstance(model, Transfer):
         return Feed(model, splits)
+    device = device_of(config)
     rows = _Rows.of(splits, shared=_are_shared(model, splits, config))
     with _place(cache) as folder:
-        name = folder / _name(model, splits, rows, config, own)
+        name = folder / _name(model, splits, rows, config, own, device)
         paths = [name.with_suffix(f".{view}") for view in range(1 + (VIEWS if config.augmentation.strength > 0 else 0))]
         wanted = _bytes_wanted(model, splits, rows, paths)
         if wanted > (MOST_BYTES // 4 if rows.shared else MOST_BYTES):
             return Feed(model, splits)
         _refuse_full(paths, wanted)
-        clean, *views = (_of_view(model, splits, rows, config, view, path, own) for view, path in enumerate(paths))
+        clean, *views = (
+            _of_view(model, splits, rows, config, view, path, own, device) for view, path in enumerate(paths)
+        )
     n = len(splits.train)
     train = replace(splits.train, x=rows.pick(clean, slice(n)))
     val = replace(splits.val, x=rows.pick(clean, slice(n, None)))
@@ -192,11 +197,14 @@ class _Rows:
         return features[self.places[part]] if self.shared else features[part]
 
 
-def _name(model: Transfer, splits: Splits, rows: _Rows, config: RunConfig, own: Path | None) -> str:
+def _name(
+    model: Transfer, splits: Splits, rows: _Rows, config: RunConfig, own: Path | None, device: torch.device
+) -> str:
     """Return a name for features: the same whenever they are."""
     change = [config.augmentation.flip, config.augmentation.function, list(CHANGES)]
     settings = [config.model.unfrozen, config.model.resolution, *change]
     versions = [torch.__version__, this_version(), this_code(), code_of(own_code(config), own or Path())]
+    versions += [] if device == CPU else [name_of(device)]
     stored = [splits.encoder.standard.unit, CHUNK, splits.train.x.shape[1:], str(splits.train.x.dtype)]
     about = [model.backbone.sha256, *settings, *versions, *stored]
     found = hashlib.sha256(json.dumps(about).encode())
@@ -227,10 +235,12 @@ def _refuse_full(paths: Sequence[Path], wanted: int) -> None:
 
 
 def _of_view(
-    model: Transfer, splits: Splits, rows: _Rows, config: RunConfig, view: int, path: Path, own: Path | None
-) -> Features:
+    model: Transfer, splits: Splits, rows: _Rows, config: RunConfig, view: int, path: Path, own: Path | None,
+    device: torch.device,
+) -> Features:  # fmt: skip
     """Return the features of clean examples (view 0) or of augmented ones; every run draws the same changes."""
     change = augmentation(config.replace({"augmentation.strength": 1.0}), splits.shape, own) if view else None
+    front = model.front.to(device)
 
     @torch.no_grad()
     def compute(chunk: int) -> Features:
@@ -238,7 +248,7 @@ def _of_view(
         x = x.long() if splits.shape.kind == "text" else x.float() * splits.encoder.standard.unit
         if change is not None:
             x = change(x, torch.Generator().manual_seed((view << 24) + chunk))  # of a seed 32 bits count
-        found: Features = model.front.features(x).numpy()
+        found: Features = front.features(x.to(device)).cpu().numpy()
         return found
 
     return _filled(path, (len(rows.order), *model.front.shape), rows.chunks(training=view > 0), compute)

@@ -35,10 +35,10 @@ ELSEWHERE = {
     "n_epochs": "training.epochs", "num_epochs": "training.epochs", "max_epochs": "training.epochs",
     "n_trials": "budget.trials", "n_jobs": "budget.workers", "path": "data.source", "file": "data.source",
     "label": "data.target", "layers": "model.depth", "hidden": "model.width",
+    **dict.fromkeys(("cuda", "gpu", "gpus", "accelerator"), "training.device"),
 }  # fmt: skip
 NO_KEYS = {
     "direction": "the metric says which way is better",
-    **dict.fromkeys(("device", "cuda", "gpu", "gpus", "accelerator"), "networks are trained on the processor"),
     "optimizer": "AdamW trains every network",
 }
 

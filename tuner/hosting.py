@@ -29,12 +29,12 @@ from typing import Any, Protocol
 
 from tuner.backbones import find_backbone
 from tuner.best import FEATURES
-from tuner.config import own_code
+from tuner.config import Training, own_code
 from tuner.data.shared import place_of
 from tuner.engine import Ended, Event, Failed, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UsageError
-from tuner.identity import this_code, this_version
 from tuner.listening import LOOPBACK, WORD, Address, Door, Listening, Open
+from tuner.machine import lacking, versions_here
 from tuner.own_code import code_of, find_own
 from tuner.supervising import try_apart
 from tuner.wire import CHUNK, PATIENCE, Link, Order, keep_alive, told_event
@@ -181,6 +181,8 @@ def unlike(terms: Mapping[str, Any], folder: Path) -> str:
     ]
     if other:
         return f"the study is trained with {'; '.join(other)}; install the same on every host"
+    if problem := lacking(Training.model_validate(terms["training"])):
+        return problem
     names, found = list(terms["own"]), code_of(terms["names"], folder)
     missing = [name for name in names if name not in found]
     if missing:
@@ -209,13 +211,6 @@ def _fails(names: Sequence[str], folder: Path) -> str:
 
     found = try_apart(look, None) if names else ""
     return found if isinstance(found, str) else f"the process that imports {', '.join(names)} ends"
-
-
-def versions_here() -> dict[str, str]:
-    """Return the versions of what a trial's figures depend on."""
-    from importlib.metadata import version
-
-    return {"tuner": this_version(), "tuner's code": this_code(), "torch": version("torch"), "numpy": version("numpy")}
 
 
 class _Host:

@@ -36,6 +36,7 @@ from tuner.config import RunConfig
 from tuner.course import NONE, Course, Floats, mean_and_error
 from tuner.curve import Measure, rounded
 from tuner.data.splits import Part, Shape, Splits, Standard
+from tuner.devices import device_of
 from tuner.errors import UsageError
 from tuner.measuring import input_of, measure, training_probe
 from tuner.models import build_model
@@ -82,7 +83,7 @@ class Examples(Dataset[tuple[Tensor, Tensor]]):
 class Run:
     """What a loop of the user's own trains, and whom it tells.
 
-    `config` is the configuration, `seed` the trial's: torch's generator (of the CPU), NumPy's and Python's have been
+    `config` is the configuration, `seed` the trial's: torch's generators, NumPy's and Python's have been
     seeded by it. `train` and `val` are the training and validation rows, drawn anew for each run of a confirmation,
     `probe` as many of the training rows, by which train is measured as validation is, and `shape` says what they look
     like. `device` is where to train.
@@ -90,7 +91,7 @@ class Run:
 
     def __init__(self, config: RunConfig, splits: Splits, seed: int, folder: Path | None, turns: _Turns) -> None:
         self.config, self.seed = config, seed
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_of(config)
         standard = splits.encoder.standard
         self.train, self.val = Examples(splits.train, standard), Examples(splits.val, standard)
         self.probe = Examples(splits.train, standard, training_probe(splits) if len(splits.val) else None)
@@ -240,8 +241,9 @@ def train_own(
         with blaming(label, definition(loop)):
             loop(run)
 
-    chance, turns, answer = Chance(seed), _Turns(call), 0
+    turns, answer = _Turns(call), 0
     run = Run(config, splits, seed, folder, turns)
+    chance = Chance(seed, run.device)
 
     def state() -> State:
         return _state(run, course, counted, chance)
@@ -373,7 +375,7 @@ def _state(run: Run, course: Course, counted: Floats, chance: Chance) -> State:
     """Return the state of a run whose loop waits in `report`."""
     tensors = {
         "objects": packed({name: each.state_dict() for name, each in run._objects.items()}),
-        "chance": chance.torch.clone(), "more.best": torch.from_numpy(course.best).clone(),
+        **chance.tensors, "more.best": torch.from_numpy(course.best).clone(),
         "more.counted": torch.from_numpy(counted).clone(),
     }  # fmt: skip
     return State(course.budget, tuple(course.epochs), tensors, {"chance": chance.facts()})
@@ -390,7 +392,7 @@ def _put_back(state: State, run: Run, chance: Chance) -> None:
         if set(read) == set(run._objects):
             for name, each in run._objects.items():
                 each.load_state_dict(read[name])
-            chance.put_back(state.tensors["chance"], state.facts["chance"])
+            chance.put_back(state.tensors, state.facts["chance"])
             return
     except Exception as error:  # whatever the user's objects say to it
         raise KeyError(f"the state can't be put back: {error}") from error

@@ -18,6 +18,7 @@ from tuner.config import RunConfig
 from tuner.curve import Measure, rounded
 from tuner.data.memory import pieces
 from tuner.data.splits import Part, Splits, Standard
+from tuner.devices import CPU
 from tuner.metrics import metrics, per_example_hit, per_example_loss, told
 from tuner.own_metric import OwnMetric
 from tuner.scoring import LOSS, PER_NULL_LOSS
@@ -80,18 +81,19 @@ def predict(
     was_training = network.training
     if was_training:  # modes are set module by module, which takes longer than a small network's outputs
         network.eval()
-    prepare, device = input_of(standard), next((each.device for each in network.parameters()), torch.device("cpu"))
+    device = next((each.device for each in network.parameters()), CPU)
+    prepare = input_of(standard, None, device)
     order = _by_length(x, rows)
     if order is not None:
         rows = order if rows is None else rows[order]
-    count, size = len(x) if rows is None else len(rows), _evaluated_at_once(x)
+    count, size = len(x) if rows is None else len(rows), _evaluated_at_once(x, device)
     # What stays of a batch goes where there is room for all of it: a result kept for each would lie between the large
     # ones that are freed, and no later one of these fits into the room of an earlier one.
     together: NDArray[np.float32] | None = None
     with torch.inference_mode():
         for i in range(0, count, size):
             batch = x[i : i + size] if rows is None else x[rows[i : i + size]]
-            outputs = network(prepare(torch.from_numpy(batch)).to(device)).float().cpu()
+            outputs = network(prepare(torch.from_numpy(batch).to(device))).float().cpu()
             outputs = _log_probabilities(outputs) if task == "classification" else outputs
             together = np.empty((count, *outputs.shape[1:]), np.float32) if together is None else together
             together[i : i + size] = outputs.numpy()
@@ -108,9 +110,11 @@ def _log_probabilities(outputs: Tensor) -> Tensor:
     return outputs.t().contiguous().log_softmax(0).t()
 
 
-def _evaluated_at_once(x: NDArray[np.generic]) -> int:
+def _evaluated_at_once(x: NDArray[np.generic], device: torch.device) -> int:
     widened = WIDENED if (x.ndim == 3 and x.dtype != np.float16) or x.dtype == np.int32 else 1  # float16: features
     rows = max(1, EVAL_ELEMENTS // max(1, math.prod(x.shape[1:]) * widened))
+    if device != CPU:  # where no caches are to be kept to
+        return rows
     if x.ndim == 2 and x.dtype == np.float32:
         return min(ROWS, rows)
     return rows if x.ndim != 4 or x.dtype == np.float16 else max(min(PICTURES, rows), rows // PICTURE_WIDENED)
@@ -131,14 +135,19 @@ def standardized(x: NDArray[np.generic], standard: Standard) -> NDArray[np.float
     return input_of(standard)(torch.from_numpy(x)).contiguous().numpy()
 
 
-def input_of(standard: Standard, change: Callable[[Tensor], Tensor] | None = None) -> Callable[[Tensor], Tensor]:
-    """Return the way from stored examples to model input: to 0 .. 1, augment if training, standardize.
+def input_of(
+    standard: Standard, change: Callable[[Tensor], Tensor] | None = None, device: torch.device = CPU
+) -> Callable[[Tensor], Tensor]:
+    """Return the way from stored examples, on a device, to model input: to 0 .. 1, augment if training, standardize.
 
     Texts go as they are, as int64 token numbers.
     """
     if standard.unit == 1.0 and standard.center == (0.0,) and standard.scale == (1.0,):
         return lambda x: change(_plain(x)) if change else _plain(x)
-    center, scale = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (standard.center, standard.scale))
+    center, scale = (
+        torch.tensor(each, dtype=torch.float32, device=device).view(-1, 1, 1)
+        for each in (standard.center, standard.scale)
+    )
 
     def prepare(x: Tensor) -> Tensor:
         x = x.float().mul_(standard.unit) if x.dtype != torch.float32 else x * standard.unit

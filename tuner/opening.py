@@ -21,10 +21,10 @@ from tuner.engine import Engine
 from tuner.errors import StorageError, UsageError
 from tuner.files import forget_parts, refuse_foreign, writing
 from tuner.holding import held
-from tuner.hosting import versions_here
 from tuner.keeping import keep, place_of
 from tuner.ledger import LEDGER
 from tuner.listening import LOOPBACK, Listening, Open
+from tuner.machine import versions_here
 from tuner.own_code import code_of
 from tuner.patience import Patience, Patient
 from tuner.planning import Plan, blank_curve
@@ -148,6 +148,7 @@ def _open(hosts: Open, plan: Plan, store: Store, shared: Path) -> Listening:
         "own": code_of(names, folder),
         "names": names,
         "backbone": None,
+        "training": {"device": config.training.device, "precision": config.training.precision},
     }
     if PRETRAINED in families(plan.space):
         found = find_backbone(config.model.backbone, plan.splits.shape.kind, folder)

@@ -59,7 +59,7 @@ class AdamW:
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float = 0.0, share: float = 1.0) -> None:
         self.decay, self.share = decay, share
         self.states = [
-            (each, each.detach(), torch.zeros_like(each), torch.zeros_like(each), torch.zeros(()))
+            (each, each.detach(), torch.zeros_like(each), torch.zeros_like(each), each.new_zeros(()))
             for each in parameters
         ]
 

@@ -48,11 +48,11 @@ class _Layers:
 
 
 def _layers(model: nn.Module) -> _Layers | None:
-    """Return the parts of a perceptron whose layers are known and all learn; None of any other network."""
+    """Return the parts of a perceptron on the processor whose layers are known and all learn; None of any other."""
     if type(model) is not nn.Sequential or any(map(_is_hooked, model.modules())):
         return None
     own = [each for module in model for each in module.parameters()]
-    if not all(each.requires_grad and each.dtype == torch.float32 for each in own):
+    if not all(each.requires_grad and each.dtype == torch.float32 and each.device.type == "cpu" for each in own):
         return None
     if len({each.data_ptr() for each in own}) < len(own):  # what two layers share learns from both
         return None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from tuner.config import RunConfig
 from tuner.errors import UsageError
 from tuner.hosting import at_door
 from tuner.listening import LOOPBACK, Open, door
@@ -28,6 +29,11 @@ class Place:
     ray: str | None = None
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether no worker need be on this machine."""
+        return self.engine != ENGINES[0]
+
+    @property
     def is_here(self) -> bool:
         """Whether all workers are processes of this machine's, which nobody joins."""
         return self.listen is None and self.engine == ENGINES[0]
@@ -37,8 +43,8 @@ HERE = Place()
 
 
 @contextmanager
-def placed(place: Place, workers: int) -> Iterator[Open | None]:
-    """Hold what opens an engine of so many workers there; None where it is the one of this machine.
+def placed(place: Place, config: RunConfig) -> Iterator[Open | None]:
+    """Hold what opens an engine of a configuration's workers there; None where it is the one of this machine.
 
     Raises:
         UsageError: it can't be opened there.
@@ -47,6 +53,8 @@ def placed(place: Place, workers: int) -> Iterator[Open | None]:
         raise UsageError(f"--engine {place.engine}: is none; one of {', '.join(ENGINES)}")
     if place.engine == ENGINES[0] and (place.gpus or place.ray):
         raise UsageError("--gpus-per-worker and --ray-address go with --engine ray; leave them out, or set that")
+    if place.engine != ENGINES[0] and not place.gpus and config.training.device == "cuda":
+        raise UsageError("training.device: cuda needs --gpus-per-worker, the share of a GPU that Ray gives each worker")
     with ExitStack() as stack:
         if place.is_here:
             yield None
@@ -57,5 +65,5 @@ def placed(place: Place, workers: int) -> Iterator[Open | None]:
 
             near = place.ray is None
             opened = stack.enter_context(door(place.listen or (LOOPBACK if near else "0.0.0.0")))
-            stack.enter_context(on_ray.started(workers, place.gpus, place.ray))
+            stack.enter_context(on_ray.started(config.budget.workers, place.gpus, place.ray))
             yield on_ray.at_door(opened, place.gpus, place.listen is not None)

@@ -7,13 +7,10 @@ fits with what is `fitting`'s.
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -26,14 +23,11 @@ from tuner.data.splits import Splits
 from tuner.errors import UsageError
 from tuner.fitting import check_fit, check_source, data_of, noted, settled
 from tuner.grammar import Override, dump_space, put_over, read_space
-from tuner.identity import this_code, this_version
+from tuner.machine import check_gpu, versions_of
 from tuner.metrics import null_loss
-from tuner.own_code import code_of
 from tuner.proposing import first_trials
 from tuner.record import StudyRecord
 from tuner.space import Space, families, own_data, own_names
-
-VERSIONS = ("torch", "optuna", "numpy", "scikit-learn", "pandas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,27 +88,13 @@ def prepare(
     return plan_of(known, storage, studies_dir)
 
 
-def versions_of(space: Space) -> dict[str, str]:
-    """Return of which versions of what a study is made: a trial is the same byte for byte where they are."""
-    own = [*own_data(space), *(name for names in own_names(space).values() for name in names)]
-    return {
-        "python": platform.python_version(), "tuner": this_version(), "tuner's code": this_code(),
-        **{name: version(name) for name in VERSIONS}, "processor": _processor(), **code_of(own, space.folder),
-    }  # fmt: skip
-
-
-def _processor() -> str:
-    """Return what numbers are computed by: libraries choose their instructions by it, and round otherwise."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{platform.machine()}, {line.partition(':')[2].strip()}"
-    return ", ".join(filter(None, (platform.machine(), platform.processor())))
-
-
-def plan_of(space: Space, storage: str | None = None, studies_dir: str | Path = STUDIES) -> Plan:
-    """Return the plan of a space that has been read (see `prepare`)."""
+def plan_of(
+    space: Space, storage: str | None = None, studies_dir: str | Path = STUDIES, elsewhere: bool = False
+) -> Plan:
+    """Return the plan of a space that has been read (see `prepare`), to be trained on this machine or `elsewhere`."""
     try:
+        if not elsewhere:
+            check_gpu(space.config.training)
         return _plan_of(space, storage, studies_dir)
     except UsageError as error:
         raise UsageError(space.placed(str(error))) from error
@@ -135,9 +115,10 @@ def _plan_of(space: Space, storage: str | None, studies_dir: str | Path) -> Plan
     data = dict(folds[0].summary()) | {"classes": list(splits.shape.classes), "notes": list(folds[0].notes)}
     data |= {"folds": len(folds)} if len(folds) > 1 else {}
     data |= {"refit": len(whole.train)} if whole is not folds[0] else {}
+    own = [*own_data(space), *(name for names in own_names(space).values() for name in names)]
     study = StudyRecord(
         config.study, dump_space(space), str(space.folder), identity, metric, config.seed, data,
-        splits.fingerprint, splits.test_hash, versions_of(space),
+        splits.fingerprint, splits.test_hash, versions_of(config.training, own, space.folder),
         datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     return Plan(

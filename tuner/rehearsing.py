@@ -14,6 +14,7 @@ import torch
 
 from tuner.config import RunConfig, own_code
 from tuner.data.splits import Splits
+from tuner.devices import Draws
 from tuner.feeding import Batches
 from tuner.looping import check_loop
 from tuner.metrics import told
@@ -36,10 +37,9 @@ def rehearse(config: RunConfig, splits: Splits, folder: Path) -> None:
     model = build_model(config, splits.shape, folder, splits.encoder.standard)
     if own_code(config) == [config.model.family]:
         return
-    generator = torch.Generator().manual_seed(0)
     if config.augmentation.function is not None:
         config = config.replace({"augmentation.strength": 1.0})
-    batches = Batches(config, splits, generator, folder=folder)
+    batches = Batches(config, splits, Draws.of(0), folder=folder)
     step = Step(config, splits, model, batches, folder)
     step(*next(batches.epoch()))
     if (metric := own_metric(config, folder)) is not None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tuner.checkpoint import State
 from tuner.curve import Epoch
+from tuner.devices import CPU, Draws
 from tuner.optimizers import Optimizer
 from tuner.updating import Average, Step
 
@@ -29,7 +30,9 @@ class Chance:
     tuner draws from torch's alone; a model of the user's own may draw from any.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, device: torch.device = CPU) -> None:
+        self.device = device
+        self.gpu = None if device == CPU else torch.Generator(device).manual_seed(seed).get_state()
         self.torch = torch.Generator().manual_seed(seed).get_state()
         self.numpy: Any = np.random.RandomState(seed % 2**32).get_state()
         self.python: Any = random.Random(seed).getstate()
@@ -37,14 +40,18 @@ class Chance:
     @contextmanager
     def lent(self) -> Iterator[None]:
         numpy, python = np.random.get_state(), random.getstate()
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[] if self.gpu is None else [self.device]):
             torch.set_rng_state(self.torch)
+            if self.gpu is not None:
+                torch.cuda.set_rng_state(self.gpu, self.device)
             np.random.set_state(self.numpy)
             random.setstate(self.python)
             try:
                 yield
             finally:
                 self.torch, self.numpy, self.python = torch.get_rng_state(), np.random.get_state(), random.getstate()
+                if self.gpu is not None:
+                    self.gpu = torch.cuda.get_rng_state(self.device)
                 np.random.set_state(numpy)
                 random.setstate(python)
 
@@ -53,10 +60,19 @@ class Chance:
         kind, keys, *rest = self.numpy
         return [[kind, keys.tolist(), *map(_plain, rest)], [self.python[0], list(self.python[1]), self.python[2]]]
 
-    def put_back(self, words: Tensor, facts: Sequence[Any]) -> None:
-        """Take the states that `facts` told and `torch` was."""
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """torch's states: of the processor and, where one is used, of a GPU."""
+        return {"chance": self.torch.clone()} | ({} if self.gpu is None else {"chance.gpu": self.gpu.clone()})
+
+    def put_back(self, tensors: Mapping[str, Tensor], facts: Sequence[Any]) -> None:
+        """Take the states that `facts` told and `tensors` were.
+
+        Raises:
+            KeyError: they are of another device.
+        """
         (kind, keys, *rest), (version, words_of_python, normal) = facts
-        self.torch = words
+        self.torch, self.gpu = tensors["chance"], None if self.gpu is None else tensors["chance.gpu"]
         self.numpy = (kind, np.array(keys, dtype=np.uint32), *rest)
         self.python = (version, tuple(words_of_python), normal)
 
@@ -69,11 +85,10 @@ def _plain(value: Any) -> float | int:
 class Memory:
     """All that the next epoch of a run depends on, besides its configuration and data."""
 
-    def __init__(
-        self, model: nn.Module, step: Step, average: Average | None, generator: torch.Generator, chance: Chance
-    ) -> None:
+    def __init__(self, model: nn.Module, step: Step, average: Average | None, draws: Draws, chance: Chance) -> None:
         self.model, self.step, self.average = model, step, average
-        self.generator, self.chance = generator, chance
+        self.generators = {"order": draws.order} | ({} if draws.device == CPU else {"changes": draws.changes})
+        self.chance = chance
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -88,7 +103,7 @@ class Memory:
     def state(self, budget: int, epochs: Sequence[Epoch], more: Mapping[str, NDArray[np.float64]]) -> State:
         """Return the state after the newest of some epochs, with some numbers more."""
         tensors = {name: value.detach().clone().contiguous() for name, value in self.tensors.items()}
-        tensors |= {"order": self.generator.get_state(), "chance": self.chance.torch.clone()}
+        tensors |= {name: each.get_state() for name, each in self.generators.items()} | self.chance.tensors
         tensors |= {f"more.{name}": torch.from_numpy(value).clone() for name, value in more.items()}
         power = self.average.power if self.average is not None else 1.0
         facts = {"shapes": self._shapes(), "chance": self.chance.facts(), "count": self.step.count,
@@ -111,8 +126,9 @@ class Memory:
                 _put_back(optimizer, saved)
         for name, value in self.tensors.items():
             value.copy_(state.tensors[name])
-        self.generator.set_state(state.tensors["order"])
-        self.chance.put_back(state.tensors["chance"], state.facts["chance"])
+        for name, each in self.generators.items():
+            each.set_state(state.tensors[name])
+        self.chance.put_back(state.tensors, state.facts["chance"])
         self.step.count, self.step.shrink = state.facts["count"], state.facts["shrink"]
         if self.average is not None:
             self.average.power = state.facts["power"]

@@ -7,6 +7,7 @@ nothing of worker processes.
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections import deque
@@ -157,6 +158,11 @@ class TaskRun:
 
 
 def _line(error: BaseException) -> str:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        said = re.sub(r"^.*?out of memory\.\s*", "", " ".join(str(error).split()))[:160]
+        return f"the GPU has no room for it ({said}); smaller batches, a smaller network or fewer workers need less"
     return " ".join(str(error).split()) if isinstance(error, TunerError) else one_line(error)
 
 

@@ -23,6 +23,7 @@ from tuner.config import RunConfig
 from tuner.course import Course
 from tuner.curve import Epoch
 from tuner.data.splits import Splits
+from tuner.devices import Draws, device_of, steady
 from tuner.features import with_features
 from tuner.feeding import Batches
 from tuner.measuring import measure, training_probe
@@ -55,26 +56,28 @@ def train(
     """Yield each epoch as a moment; of a run that is resumed first the newest one of its state, once more.
 
     The network is the caller's to read until the next epoch is asked for, and until then a state can be made. The same
-    seed, data, versions and number of threads give the same weights, byte for byte, resumed or not. Of a network
-    with a frozen part it is the rest, trained on features that are kept in `cache`, where runs share them.
+    seed, data, versions, device and number of threads give the same weights, byte for byte, resumed or not. Of a
+    network with a frozen part it is the rest, trained on features that are kept in `cache`, where runs share them.
 
     Raises:
         UserCodeError: the space's own code fails.
+        UsageError: there is no such device here.
     """
-    chance = Chance(seed)
+    device = device_of(config)
+    chance = Chance(seed, device)
     with chance.lent():
         model = build_model(config, splits.shape, folder, splits.encoder.standard)
     feed = with_features(model, splits, config, cache, folder)
-    model, splits = feed.model, feed.splits
+    model, splits = feed.model.to(device), feed.splits
     _put_channels_last(model)
-    generator = torch.Generator().manual_seed(seed)
-    batches = Batches(config, splits, generator, feed.fetch(config.augmentation.strength, generator), folder)
+    draws = Draws.of(seed, device)
+    batches = Batches(config, splits, draws, feed.fetch(config.augmentation.strength, draws), folder)
     step = Step(config, splits, model, batches, folder)
     average = Average(model, batches.per_epoch, step.way.tensors) if config.training.ema else None
     network = average.network if average else model
     probe, own = training_probe(splits), own_metric(config, folder)
     course, counted = Course(config.training.epochs), np.zeros(len(splits.val))
-    memory = Memory(model, step, average, generator, chance)
+    memory = Memory(model, step, average, draws, chance)
 
     def state() -> State:
         return memory.state(course.budget, course.epochs, {"best": course.best, "counted": counted})
@@ -85,7 +88,7 @@ def train(
         yield Moment(course.epochs[-1], network.eval(), counted, state)
     for _ in range(len(course.epochs), course.budget):
         started = time.perf_counter()
-        with chance.lent(), _no_denormals():
+        with chance.lent(), _no_denormals(), steady(device):
             model.train()
             for x, rows in batches.epoch():
                 step(x, rows)
@@ -101,7 +104,7 @@ def train(
 
 
 def _put_channels_last(model: nn.Module) -> None:
-    """Lay the weights of 2d convolutions out as the batches are: faster on a CPU."""
+    """Lay the weights of 2d convolutions out as the batches are: faster."""
     for parameter in model.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

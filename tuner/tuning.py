@@ -228,10 +228,11 @@ def tune(
     known = put_over(space, listed) if isinstance(space, Space) else read_space(Path(space), listed)
     with (
         tracked(track, known.folder) as trackers,
-        placed(place, known.config.budget.workers) as hosts,
+        placed(place, known.config) as hosts,
         early(known) if place.is_here else Parents() as parents,
     ):
-        run = conduct(plan_of(known, storage, studies_dir), parents, trackers, hosts, artifacts)
+        plan = plan_of(known, storage, studies_dir, place.is_elsewhere)
+        run = conduct(plan, parents, trackers, hosts, artifacts)
         try:
             while True:
                 next(run)

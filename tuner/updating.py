@@ -32,7 +32,7 @@ class Step:
     def __init__(
         self, config: RunConfig, splits: Splits, model: nn.Module, batches: Batches, folder: Path | None = None
     ) -> None:
-        self.mix, self.generator = mixing(config, splits.shape), batches.generator
+        self.mix, self.generator = mixing(config, splits.shape), batches.draws.changes
         self.rate = _schedule(config, batches.per_epoch)
         self.l1, self.count, self.shrink = config.regularization.l1, 0, 0.0
         self.way: _Way = _by_hand(config, splits, model, batches.size) or _ByAutograd(config, splits, model, folder)
@@ -78,8 +78,9 @@ class _ByAutograd:
 
     def __init__(self, config: RunConfig, splits: Splits, model: nn.Module, folder: Path | None) -> None:
         self.model, self.task = model, splits.shape.task
-        self.y = torch.from_numpy(splits.train.y)
-        self.class_weights = _class_weights(splits) if config.training.class_weights else None
+        device = next(model.parameters()).device
+        self.y = torch.from_numpy(splits.train.y).to(device)
+        self.class_weights = _class_weights(splits).to(device) if config.training.class_weights else None
         self.halved = config.training.precision == "bfloat16"
         self.smoothing = config.regularization.label_smoothing
         self.weights, others = decays(model)

@@ -31,7 +31,7 @@ def write_weights(network: nn.Module, path: Path | None) -> str:
     Raises:
         OSError: they can't be written.
     """
-    content = save({name: value.detach().clone().contiguous() for name, value in network.state_dict().items()})
+    content = save({name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()})
     if path is not None:
         with whole(path) as file:
             file.write(content)

@@ -58,13 +58,15 @@ BY_PARENT = b"p"  # a worker ended because its parent did
 
 @dataclass(slots=True)
 class _Worker:
-    """A worker's parent, and of the worker that it has now: its number, process, pipe and task.
+    """A worker's parent, its place among the others, and of the worker that it has now: its number, process, pipe and
+    task.
 
     `sign` opens each of its messages, and `told` is what of one has come. Of a task: the seconds that it has trained
     and since when it does again. `ended` is how the worker did, `why` what it is ended for.
     """
 
     parent: Forked
+    slot: int
     life: int = 0
     process: int = 0
     pipe: Connection | None = None
@@ -164,7 +166,7 @@ class Processes:
         self.count, self.own = 0, parents is None
         self.ears: Sequence[socket.socket] = ()  # what else is listened to: `next` returns None when it is heard
         self.parents = Parents() if parents is None else parents
-        self.workers = [_Worker(self.parents.take()) for _ in range(slots)]
+        self.workers = [_Worker(self.parents.take(), slot) for slot in range(slots)]
         for worker in self.workers:
             self._renew(worker)
 
@@ -298,7 +300,7 @@ class Processes:
         worker.pipe, theirs = Pipe()
         with theirs, suppress(OSError):
             socket.send_fds(worker.parent.control, [ORDER.pack(BIRTH, worker.life, 0.0)], [theirs.fileno()])
-        worker.send((self.data, self.cache, worker.sign))
+        worker.send((self.data, self.cache, worker.sign, worker.slot))
 
     def clear(self) -> None:
         busy = [worker for worker in self.workers if worker.task is not None]

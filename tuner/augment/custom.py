@@ -4,9 +4,9 @@
         return batch + 0.1 * strength * torch.randn(batch.shape, generator=generator)
 
 `batch` is (n, *shape.input) before it is standardized: images from 0 to 1, tables and sequences as they are stored,
-texts as int64 token numbers. It is called with a `strength` above 0 up to 1, draws from `generator` alone (else a trial
-that goes on after a kill draws other numbers), and returns a batch of the same shape and type, which may be the one
-that it was given. Decides what a wrong result is.
+texts as int64 token numbers; it is on the processor, wherever the network is. It is called with a `strength` above 0 up
+to 1, draws from `generator` alone (else a trial that goes on after a kill draws other numbers), and returns a batch of
+the same shape and type, which may be the one that it was given. Decides what a wrong result is.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def custom(name: str, strength: float, folder: Path | None) -> Callable[[Tensor,
 
     def change(batch: Tensor, generator: torch.Generator) -> Tensor:
         with blaming(label, where):
-            found = function(batch, strength, generator)
+            found = function(batch.cpu(), strength, generator)
         if not isinstance(found, Tensor):
             raise fault(label, f"returned a {type(found).__name__}, not a tensor", where)
         if found.shape != batch.shape or found.dtype != batch.dtype:
             was, now = (f"{each.dtype} {tuple(each.shape)}" for each in (batch, found))
             raise fault(label, f"made {now} of a batch of {was}; it may change neither shape nor type", where)
-        return found.detach()
+        return found.detach().to(batch.device)
 
     return change

@@ -46,8 +46,8 @@ class Convolution(nn.Module):
         if self.stride > 1:
             sides = (_around(side, kernel, self.stride) for side in (x.shape[3], x.shape[2]))
             x, padding = F.pad(x, [places for side in sides for places in side]), 0
-        # torch's depthwise convolution goes backward in bfloat16 at a quarter of the speed of float32
-        plain = self.groups > 1 and torch.is_grad_enabled()
+        # on a processor torch's depthwise convolution goes backward in bfloat16 at a quarter of the speed of float32
+        plain = self.groups > 1 and torch.is_grad_enabled() and x.device.type == "cpu"
         with torch.autocast(x.device.type, enabled=False) if plain else nullcontext():
             x = F.conv2d(x.float() if plain else x, self.weight, self.bias, self.stride, padding, groups=self.groups)
         return F.relu6(x) if self.bends else x

@@ -1,7 +1,7 @@
 """What the pretrained backbones have in common: blocks that go on being trained, and products in bfloat16.
 
-Decides when bfloat16 is used: where the processor multiplies such numbers itself, which takes a fifth of the time of
-float32; elsewhere it takes longer. Knows no backbone.
+Decides when bfloat16 is used: where the processor or GPU multiplies such numbers itself, which takes a fifth of the
+time of float32; elsewhere it takes longer. Knows no backbone.
 """
 
 from __future__ import annotations
@@ -70,5 +70,6 @@ def fast_products(x: Tensor) -> torch.autocast:
     a network that is exported, to run elsewhere.
     """
     exact = _exact.get() or torch.compiler.is_exporting()
-    faster = x.device.type == "cpu" and has_fast_bfloat16() and not exact
+    has = has_fast_bfloat16() if x.device.type == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
+    faster = has and not exact
     return torch.autocast(x.device.type, torch.bfloat16, enabled=faster)
