@@ -64,7 +64,7 @@ SAID = {
     "stopping: off": "2:11 stopping: must be `none` or a mapping with keys of: overfit, plateau, behind",
     "stopping: {overfit: 1}": "2:21 stopping.overfit: must be true or false, not 1",
     "direction: maximize": "2:1 unknown key 'direction'; leave it out: the metric says which way is better",
-    "device: cuda": "2:1 unknown key 'device'; leave it out: networks are trained on the processor",
+    "device: cuda": f"2:1 unknown key 'device' (it belongs under training.device); {TOP}",
     "training: {lr: 1}": f"2:12 training: unknown key 'lr' (did you mean 'learning_rate'?); {TRAINING}",
     "weight_decay: 1": f"2:1 unknown key 'weight_decay' (did you mean 'regularization.l2'?); {TOP}",
     "model: {Width: 3}": f"2:9 model: unknown key 'Width' (did you mean 'width'?); {MODEL}",

@@ -53,6 +53,10 @@ EVENTS = st.one_of(
 )  # fmt: skip
 SECRET = b"secret" * 8
 ROOT = Path(__file__).parents[1]
+TERMS: dict[str, Any] = {
+    "versions": versions_here(), "own": {}, "names": [], "backbone": None,
+    "training": {"device": "auto", "precision": "float32"},
+}  # fmt: skip
 
 
 def linked(one: bytes = SECRET, other: bytes = SECRET) -> tuple[Link, Link]:
@@ -151,7 +155,7 @@ def plan(tmp_path: Path) -> Plan:
 
 @pytest.fixture
 def engine(plan: Plan, tmp_path: Path) -> Iterator[Listening]:
-    terms = {"versions": versions_here(), "own": {}, "names": [], "backbone": None}
+    terms = dict(TERMS)
     data = tmp_path / "data"
     with (
         door("127.0.0.1") as opened,
@@ -236,7 +240,7 @@ def test_weights_that_cant_be_written_are_kept_until_they_can(plan: Plan, engine
 
 def test_a_study_is_trained_only_where_it_would_come_out_the_same(tmp_path: Path) -> None:
     write(tmp_path / "net.py", "x = 1")
-    terms: dict[str, Any] = {"versions": versions_here(), "own": {}, "names": [], "backbone": None}
+    terms = dict(TERMS)
     assert unlike(terms, tmp_path) == ""
     assert "torch 1.0, here" in unlike({**terms, "versions": {"torch": "1.0"}}, tmp_path)
     assert "isn't here: gone" in unlike({**terms, "own": {"gone": "SHA-256 1"}, "names": ["gone:x"]}, tmp_path)
@@ -271,9 +275,6 @@ class Nobody:
     def check(self, here: bool, needed: bool) -> None: ...
 
     def close(self) -> None: ...
-
-
-TERMS = {"versions": versions_here(), "own": {}, "names": [], "backbone": None}
 
 
 def joined(engine: Listening, name: str, slots: int = 1) -> Link:

@@ -83,7 +83,7 @@ def test_what_differs_is_said_and_is_a_failure(tmp_path: Path, key: str, what: s
 
 
 def test_other_code_of_tuners_own_is_named(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuner.planning.this_code", lambda: "SHA-256 of another")
+    monkeypatch.setattr("tuner.machine.this_code", lambda: "SHA-256 of another")
     tune(write(tmp_path / "small.yaml"), trials=1, confirm=False, studies_dir=tmp_path / "studies")
     monkeypatch.undo()
     with sqlite3.connect(tmp_path / "studies" / "tuner.db") as connection:

@@ -22,9 +22,10 @@ from torch import nn
 from tuner.config import RunConfig
 from tuner.curve import Epoch
 from tuner.data.splits import Part, Shape, Splits, Standard, Target
+from tuner.defaults import batch_size
 from tuner.devices import Draws
 from tuner.errors import DataError
-from tuner.feeding import Batches, batch_size
+from tuner.feeding import Batches
 from tuner.measuring import input_of, measure, predict, standardized, training_probe
 from tuner.models import build_model, decays
 from tuner.optimizers import AdamW

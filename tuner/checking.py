@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.config import AUTO
 from tuner.confirmation import ROUNDS, SHARE, TOP
 from tuner.forecast import Forecast, forecast, run_share
 from tuner.grammar import Override, plain_domain, read_space
 from tuner.planning import Plan, plan_of, total_trials
 from tuner.reporting import formula
-from tuner.space import Range, Space, own_data, own_names
+from tuner.space import Range, Space, families, own_data, own_names
 from tuner.telling import clean, counted
 from tuner.terminal import roughly, table, told_of
 
@@ -85,13 +86,18 @@ def _cap(space: Space) -> int:
     return int(domain.high if isinstance(domain, Range) else max(domain.to_json()["choices"]))
 
 
+def _trained_on(space: Space, gpu: str) -> str:
+    small = space.config.training.device == AUTO and "mlp" in families(space)
+    return f"trained on: {gpu}{', small perceptrons on the processor' * small}"
+
+
 def _lines(space: Space, plan: Plan | None, document: dict[str, Any]) -> list[str]:
     lines = [f"{space.config.study}: the space is valid"]
     if plan is not None:
         data = plan.study.data
         outputs = f" ({data['outputs']} outputs)"
         lines += [f"data: {told_of(data, outputs)}"]
-        lines += [f"trained on: {plan.study.versions['GPU']}"] if "GPU" in plan.study.versions else []
+        lines += [_trained_on(space, plan.study.versions["GPU"])] if "GPU" in plan.study.versions else []
         lines += [formula(plan.study.metric, plan.study.identity)]
         lines += [f"note: {clean(note)}" for note in data["notes"]]
     else:

@@ -57,7 +57,7 @@ def key_of(config: RunConfig, seed: int, splits: Splits, folder: Path) -> str:
 
     told = {name: value for name, value in config.flat().items() if not name.startswith("budget.")}
     code = code_of(own_code(config), folder)
-    where = name_of(device_of(config))  # on another device it would come out otherwise
+    where = name_of(device_of(config, splits))  # on another device it would come out otherwise
     text = json.dumps(
         [told, where, seed, torch.__version__, this_version(), this_code(), code], sort_keys=True, default=str
     )

@@ -188,13 +188,17 @@ class Training(Section):
     class_weights: bool = searchable(False, "weigh classes in the training loss so that each counts alike")
     backbone_rate: float = searchable(0.1, "learning rate of unfrozen blocks, as a share of learning_rate", gt=0, le=1)
     precision: Literal["float32", "bfloat16"] = fixed(
-        "float32", "bfloat16: train networks of convolutions and large layers in half the time, if the processor can"
+        "float32",
+        "bfloat16: mixed precision: networks of convolutions and large layers train in half the time, where the "
+        "processor or GPU can; weights stay float32",
     )
     refit: bool = fixed(
         False, "train the chosen configuration again on train and validation rows together; always with folds"
     )
     device: Literal["auto", "cpu", "cuda"] = fixed(
-        "auto", "where networks are trained: cpu, cuda (a GPU), or auto: on a GPU where there is one"
+        "auto",
+        "where networks are trained: cpu; cuda, a GPU; auto: a GPU where there is one, but small perceptrons on the "
+        "processor, which is as fast",
     )
     ema: bool = searchable(True, "evaluate and keep the running average of the weights")
 

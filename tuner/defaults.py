@@ -1,12 +1,15 @@
-"""Which model family, and of which size, suits data when the space says `family: auto`.
+"""What `auto` stands for: the model family and its size, the batch size, and whether a GPU is worth its calls.
 
-Decides by the kind and the size of the data alone, before anything is trained. A place to start from, not a finding:
-what matters is still searched. Knows no torch and trains nothing.
+Decides by the kind and the size of the data and of the network, before anything is trained. A place to start from, not
+a finding: what matters is still searched. Knows no torch and trains nothing.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
+
+from tuner.config import RunConfig
 
 if TYPE_CHECKING:
     from tuner.data.splits import Shape
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
 FEW_TEXTS, LONG_TEXT = 1000, 100  # a long text tells its class by its words, and convolutions over it take long
 FEW_STEPS = 16
 FEW_EXAMPLES = 500
+# Weights times examples of a batch. A processor's core multiplies about 80e9 numbers a second for a perceptron, three
+# products a weight and example; a GPU's step has some hundred calls of 4 to 5 microseconds each, whatever their size.
+SMALL = 1 << 23
 
 
 def default_model(shape: Shape, examples: int, tokens: str | None = None) -> dict[str, Any]:
@@ -43,3 +49,20 @@ def default_model(shape: Shape, examples: int, tokens: str | None = None) -> dic
         case _:
             found = {"family": "mlp", "width": 32 if small else 128, "depth": 2}
     return {f"model.{name}": value for name, value in found.items()}
+
+
+def batch_size(config: RunConfig, examples: int) -> int:
+    """Return the batch size; auto is 2^round(log2(clip(n/20, 16, 128))), at most the examples there are."""
+    wanted = config.training.batch_size
+    if wanted == "auto":
+        wanted = 2 ** round(math.log2(min(max(examples / 20, 16), 128)))
+    return min(wanted, examples)
+
+
+def is_small(config: RunConfig, shape: Shape, examples: int) -> bool:
+    """Tell whether a processor trains a network on so many examples at least as fast as a GPU: a small perceptron."""
+    if config.model.family != "mlp" or config.training.loop is not None:
+        return False
+    width, depth = config.model.width, config.model.depth
+    weights = (math.prod(shape.input) + shape.outputs) * width + (depth - 1) * width**2
+    return weights * batch_size(config, examples) <= SMALL

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from tuner.config import RunConfig, Training
+from tuner.data.splits import Splits
+from tuner.defaults import is_small
 from tuner.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -67,8 +69,8 @@ def lacking(training: Training, found: Gpu | None) -> str:
     return ""
 
 
-def device_of(config: RunConfig) -> torch.device:
-    """Return where a configuration is trained in this process.
+def device_of(config: RunConfig, splits: Splits) -> torch.device:
+    """Return where a configuration is trained on some rows in this process.
 
     Raises:
         UsageError: it can't be, for want of a GPU or of what that can do.
@@ -77,15 +79,16 @@ def device_of(config: RunConfig) -> torch.device:
         return CPU
     if problem := lacking(config.training, found := gpu()):
         raise UsageError(problem)
-    if found is None:
+    small = config.training.device == "auto" and is_small(config, splits.shape, len(splits.train))
+    if found is None or small:
         return CPU
     os.environ.setdefault(*CUBLAS)
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def nearest(config: RunConfig) -> torch.device:
-    """Return where a configuration was trained, or else the processor: others may have trained it elsewhere."""
-    return CPU if lacking(config.training, gpu()) else device_of(config)
+def nearest(config: RunConfig, splits: Splits) -> torch.device:
+    """Return where a configuration is trained, or the processor, where this machine can't: another one did."""
+    return CPU if lacking(config.training, gpu()) else device_of(config, splits)
 
 
 def name_of(device: torch.device) -> str:
@@ -116,16 +119,18 @@ def steady(device: torch.device) -> Iterator[None]:
     if device.type == "cpu":
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filling: Any = torch.utils.deterministic  # which torch makes of another module, that mypy knows
-    cudnn, filled = torch.backends.cudnn.benchmark, filling.fill_uninitialized_memory
+    strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, filled = torch.backends.cudnn.benchmark, filling.fill_uninitialized_memory
+    split = torch.backends.cuda.mem_efficient_sdp_enabled()  # type: ignore[no-untyped-call]  # its backward sums in any order, if only warned
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", UNSTEADY, UserWarning)
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-        filling.fill_uninitialized_memory = False
+        torch.backends.cudnn.benchmark, filling.fill_uninitialized_memory = False, False
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-            torch.backends.cudnn.benchmark, filling.fill_uninitialized_memory = cudnn, filled
+            torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
+            torch.backends.cudnn.benchmark, filling.fill_uninitialized_memory = benchmark, filled
+            torch.backends.cuda.enable_mem_efficient_sdp(split)

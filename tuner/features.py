@@ -112,7 +112,7 @@ def with_features(
     """
     if not isinstance(model, Transfer):
         return Feed(model, splits)
-    device = device_of(config)
+    device = device_of(config, splits)
     rows = _Rows.of(splits, shared=_are_shared(model, splits, config))
     with _place(cache) as folder:
         name = folder / _name(model, splits, rows, config, own, device)

@@ -16,6 +16,7 @@ from torch import Tensor
 from tuner.augment import augmentation
 from tuner.config import RunConfig
 from tuner.data.splits import Splits
+from tuner.defaults import batch_size
 from tuner.devices import CPU, Draws, memory_of
 from tuner.measuring import input_of
 
@@ -67,14 +68,6 @@ def _examples(config: RunConfig, splits: Splits, draws: Draws, folder: Path | No
     if device != CPU and splits.train.x.nbytes <= memory_of(device) * HELD:
         x = x.to(device)
     return lambda rows: prepare(x.index_select(0, rows.to(x.device)).to(device))
-
-
-def batch_size(config: RunConfig, examples: int) -> int:
-    """Return the batch size; auto is 2^round(log2(clip(n/20, 16, 128))), at most the examples there are."""
-    wanted = config.training.batch_size
-    if wanted == "auto":
-        wanted = 2 ** round(math.log2(min(max(examples / 20, 16), 128)))
-    return min(wanted, examples)
 
 
 def steps_per_epoch(n: int, size: int) -> int:

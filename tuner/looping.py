@@ -91,7 +91,7 @@ class Run:
 
     def __init__(self, config: RunConfig, splits: Splits, seed: int, folder: Path | None, turns: _Turns) -> None:
         self.config, self.seed = config, seed
-        self.device = device_of(config)
+        self.device = device_of(config, splits)
         standard = splits.encoder.standard
         self.train, self.val = Examples(splits.train, standard), Examples(splits.val, standard)
         self.probe = Examples(splits.train, standard, training_probe(splits) if len(splits.val) else None)

@@ -20,9 +20,9 @@ import numpy as np
 from tuner.again import Again, Done, again
 from tuner.config import PRETRAINED, RunConfig
 from tuner.data.splits import Part, Splits
+from tuner.defaults import batch_size
 from tuner.engine import Engine, Task
 from tuner.errors import UserCodeError
-from tuner.feeding import batch_size
 from tuner.forecast import Pilot
 from tuner.planning import Plan
 from tuner.proposing import Proposer, trial_seed

@@ -172,7 +172,7 @@ def _outputs(finalist: Finalist, part: Part, splits: Splits, folder: Path) -> ND
 
     network = build_model(finalist.config, splits.shape, folder, splits.encoder.standard)
     read_weights(network, finalist.weights)
-    network.to(nearest(finalist.config))
+    network.to(nearest(finalist.config, splits))
     return predict(network, part.x, splits.encoder.standard, splits.shape.task)
 
 

@@ -63,7 +63,7 @@ def train(
         UserCodeError: the space's own code fails.
         UsageError: there is no such device here.
     """
-    device = device_of(config)
+    device = device_of(config, splits)
     chance = Chance(seed, device)
     with chance.lent():
         model = build_model(config, splits.shape, folder, splits.encoder.standard)

@@ -214,6 +214,9 @@ class Average:
         self, model: nn.Module, steps_per_epoch: int, tensors: Callable[[nn.Module], list[Tensor]] = _tensors
     ) -> None:
         self.network = copy.deepcopy(model).eval()
+        for module in self.network.modules():
+            if isinstance(module, nn.RNNBase):  # a GPU wants the weights of a copy in one piece, too
+                module.flatten_parameters()
         self.decay, self.power = 1 - 1 / (2 * steps_per_epoch), 1.0
         self.own, self.theirs = tensors(self.network), tensors(model)
         buffers = [name.rpartition(".") for name, _ in model.named_buffers()]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from tuner.config import RunConfig
-from tuner.models.layers import drop, normalize_channels
+from tuner.models.layers import AveragePool, drop, normalize_channels
 
 if TYPE_CHECKING:
     from tuner.data.splits import Shape
@@ -37,7 +37,7 @@ def cnn(config: RunConfig, shape: Shape) -> nn.Sequential:
         channels, height, width = wider, height // halved[0], width // halved[1]
     places = (min(PLACES, height), min(PLACES, width))
     if places != (height, width):
-        layers.append(nn.AdaptiveAvgPool2d(places))
+        layers.append(AveragePool(places))
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * places[0] * places[1], shape.outputs))
 
 

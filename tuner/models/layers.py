@@ -83,6 +83,36 @@ def normalize_steps(kind: Normalization, channels: int) -> list[nn.Module]:
             return []
 
 
+class AveragePool(nn.Module):
+    """The mean of each of so many windows, which may overlap (torch's adaptive average pooling).
+
+    On a GPU by products of matrices: torch adds the gradients of windows that overlap in any order there, so that they
+    would come out otherwise each time.
+    """
+
+    def __init__(self, places: tuple[int, int]) -> None:
+        super().__init__()
+        self.places = places
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return means (n, channels, *places) of pictures (n, channels, height, width)."""
+        if x.device.type == "cpu":
+            return nn.functional.adaptive_avg_pool2d(x, self.places)
+        rows, columns = (_windows(side, count, x) for side, count in zip(x.shape[2:], self.places, strict=True))
+        return rows @ x @ columns.t()
+
+    def extra_repr(self) -> str:
+        """Return how many windows there are along each side, for `print(model)`."""
+        return f"{self.places}"
+
+
+def _windows(side: int, count: int, like: Tensor) -> Tensor:
+    """Return what places of a side the mean of each window is made of, (count, side)."""
+    starts, places = torch.arange(count, device=like.device)[:, None] * side, torch.arange(side, device=like.device)
+    inside = ((places >= starts // count) & (places < -(-(starts + side) // count))).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
 class StepBatchNorm(nn.BatchNorm1d):
     """Batch normalization of (n, channels, steps) over the steps that are there; padding comes out as zeros."""
 
