@@ -32,10 +32,11 @@ from typing import Any
 
 from benchmarks.scale import SPACE, STATIONS, costs, curve
 from tuner.access import Access
+from tuner.doors import door
 from tuner.engine import Ended
 from tuner.grammar import Override, read_space
 from tuner.hosting import at_door, connect
-from tuner.listening import Listening, door
+from tuner.listening import Listening
 from tuner.placing import Place, placed
 from tuner.planning import plan_of
 from tuner.record import TrialRecord

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,11 @@ def files(folder: Path) -> dict[str, bytes]:
 def lives(document: dict[str, Any], keys: Sequence[str] = ("best", "trials", "verdicts", "epochs")) -> dict[str, Any]:
     """Return what must not differ between two studies that are the same."""
     return {key: document[key] for key in keys}
+
+
+def wait_for(what: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until something is true."""
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.05)

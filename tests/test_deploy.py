@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import SECONDS, SMALL, tuner, write
+from command import SECONDS, SMALL, tuner, wait_for, write
 from postgres import Server
 from ruamel.yaml import YAML
 
@@ -30,13 +30,6 @@ COMMAND = Path(sys.executable).with_name("tuner")
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])
-
-
-def wait_for(what: Callable[[], object], seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "it took too long"
-        time.sleep(0.1)
 
 
 def end(process: subprocess.Popen[Any]) -> None:

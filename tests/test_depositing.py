@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,38 @@ def test_a_copy_that_breaks_off_leaves_the_file_that_was_there(tmp_path: Path, m
     with pytest.raises(StorageError, match="No space left"):
         deposit(Breaks(folder), url)
     assert (tmp_path / "shared" / "small" / "best.yaml").read_text() == "old"
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server that speaks S3, with one bucket: of `pip install s3fs 'moto[server]'`, which the set-up leaves out."""
+    pytest.importorskip("s3fs", reason="s3fs isn't installed")
+    server = pytest.importorskip("moto.server", reason="moto isn't installed").ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    system = fsspec.filesystem("s3", skip_instance_cache=True)
+    system.mkdir("bucket")
+    yield system
+    server.stop()
+
+
+@pytest.mark.slow
+def test_a_store_of_objects_keeps_what_a_study_leaves_and_makes_no_bucket(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "small.yaml")
+    ran = call(capsys, "run", "small.yaml", "--artifacts", "s3://bukcet/studies", "-q")
+    assert ran.code == 2
+    assert "there is no 'bukcet' there" in ran.err
+    assert not (tmp_path / "studies").exists()
+    assert call(capsys, "run", "small.yaml", "--artifacts", "s3://bucket/studies", "-q").code == 0
+    assert {name.rpartition("/")[2] for name in s3.find("bucket/studies/small")} == set(KEPT)
+    rows = np.random.default_rng(0).random((5, 13))
+    here, far = tuner.load_best("small"), tuner.load_best("s3://bucket/studies/small")
+    np.testing.assert_array_equal(here.predict_proba(rows), far.predict_proba(rows))

@@ -14,25 +14,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import SECONDS, SMALL, Said, call, lives, spawn, tuner, write
+from command import SECONDS, SMALL, Said, call, lives, spawn, tuner, wait_for, write
 from hypothesis import given
 from hypothesis import strategies as st
 from postgres import Server
 
 from tuner.again import Again, retrain
 from tuner.curve import Epoch, Measure, Standing
+from tuner.doors import Address, door, host_and_port
 from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
 from tuner.errors import TunerError, UsageError
 from tuner.hosting import OwnHost, Served, connect, held, serve, sweep, unlike, versions_here
 from tuner.joining import look
-from tuner.listening import Address, Listening, door
+from tuner.listening import Listening
 from tuner.own_code import code_of
 from tuner.planning import Plan, prepare
 from tuner.tasks import InProcess
@@ -414,13 +415,6 @@ def ended(process: subprocess.Popen[str]) -> Said:
     return Said(process.returncode, out, err)
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "it took too long"
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 def test_a_study_with_one_worker_elsewhere_is_the_study_that_it_is_here(tmp_path: Path) -> None:
     """The study's own host is such a worker: another process, which is told all and has no data."""
@@ -559,3 +553,15 @@ def test_the_numbers_that_json_has_no_word_for_arrive() -> None:
     found = event_of(json.loads(json.dumps(told)), b"", 0)
     assert isinstance(found, Trained)
     assert found.epoch.val == epoch.val
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("0.0.0.0", ("0.0.0.0", 0)), ("db:7400", ("db", 7400)), (":7400", ("", 7400)), ("::", ("::", 0)),
+        ("fe80::1", ("fe80::1", 0)), ("[::1]:80", ("::1", 80)), ("[::1]", ("::1", 0)), ("a:65536", None), ("a:", None),
+        ("a:b", None), ("a:-1", None), ("a:\u0663", None),
+    ],
+)  # fmt: skip
+def test_a_place_is_read_as_people_write_it(text: str, place: tuple[str, int] | None) -> None:
+    assert host_and_port(text) == place

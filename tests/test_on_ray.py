@@ -6,13 +6,11 @@ import os
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from command import SECONDS, SMALL, lives, spawn, tuner, write
+from command import SECONDS, SMALL, lives, spawn, tuner, wait_for, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 LONG = SMALL.replace("trials: 3", "trials: 6").replace("{low: 2, high: 4}", "{low: 12, high: 20}")
@@ -35,13 +33,6 @@ def processes(pattern: str) -> list[int]:
             if re.search(pattern, path.read_bytes().decode(errors="replace").replace("\0", " ")):
                 found.append(int(path.parent.name))
     return found
-
-
-def wait_for(what: Callable[[], object], seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "it took too long"
-        time.sleep(0.05)
 
 
 def listeners() -> set[str]:

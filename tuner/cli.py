@@ -15,10 +15,9 @@ import os
 import shlex
 import signal
 import sys
-import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,14 +30,6 @@ from tuner.guard import StoppedError, apart, stoppable
 
 if TYPE_CHECKING:
     from tuner.grammar import Override
-    from tuner.listening import Open
-    from tuner.live import Screen
-    from tuner.placing import Place
-    from tuner.planning import Plan
-    from tuner.space import Space
-    from tuner.study import Study
-    from tuner.tracking import Trackers
-    from tuner.workers import Parents
 
 app = typer.Typer(
     name="tuner",
@@ -218,104 +209,14 @@ def run(
     }  # fmt: skip
     overrides = _overrides(settings, given)
     from tuner import showing
+    from tuner.following import follow
     from tuner.grammar import read_space
     from tuner.placing import Place
 
     with stoppable(), apart():
         place = Place(listen, engine, gpus_per_worker, ray_address if engine == "ray" else None)
-        study = _watched(read_space(space, overrides), storage, studies_dir, quiet, track or (), place, artifacts)
+        study = follow(read_space(space, overrides), storage, studies_dir, track or (), place, artifacts, quiet)
     _emit(_document(study.document) if as_json else "\n".join(showing.study_text(study.document)))
-
-
-def _watched(
-    space: Space,
-    storage: str | None,
-    studies_dir: Path,
-    quiet: bool,
-    track: Sequence[str],
-    place: Place,
-    artifacts: str | None,
-) -> Study:
-    """Run a study to its end, telling of it on stderr: drawn on a terminal, else a line a trial."""
-    from tuner import live, terminal
-    from tuner.depositing import reach
-    from tuner.placing import placed
-    from tuner.serving import keep_memory
-    from tuner.tracking import tracked
-    from tuner.workers import Parents, early
-
-    if artifacts is not None:
-        reach(artifacts)
-    keep_memory()
-    screen, warned = live.Screen() if not quiet and live.wanted() else None, terminal.warned
-    with (
-        screen or nullcontext(),
-        warned(screen.warn if screen else _told),
-        tracked(track, space.folder) as trackers,
-        placed(place, space.config) as hosts,
-        early(space) if place.is_here else Parents() as parents,
-    ):
-        from tuner.planning import plan_of
-
-        plan = plan_of(space, storage, studies_dir, place.is_elsewhere)
-        return _drain(plan, parents, trackers, quiet, screen, hosts, artifacts)
-
-
-def _drain(
-    plan: Plan,
-    parents: Parents,
-    trackers: Trackers,
-    quiet: bool,
-    screen: Screen | None,
-    hosts: Open | None,
-    artifacts: str | None,
-) -> Study:
-    """Run a study to its end, telling of each trial."""
-    from tuner import terminal
-    from tuner.confirmation import Repeating
-    from tuner.record import TrialRecord
-    from tuner.tuning import conduct, pace_of
-
-    conducting, pace, told = conduct(plan, parents, trackers, hosts, artifacts), pace_of(plan), quiet
-    try:
-        while True:
-            news = next(conducting)
-            if not told:  # not before a trial runs, so that what refuses the study is told alone
-                told = True
-                if screen is not None:
-                    earlier = list(pace.ended.values())
-                    screen.begin(plan.study, plan.space, plan.trials, earlier, len(pace.repeats))
-                else:
-                    _say(terminal.run_head(plan.study, plan.space, plan.trials))
-            now = time.monotonic()
-            if isinstance(news, Repeating) or (isinstance(news, TrialRecord) and not news.ended):
-                left, line = pace.left(now), ""
-            else:
-                left = pace.after(news, now)
-                if isinstance(news, TrialRecord):
-                    line = terminal.trial_line(news, plan.study, left)
-                else:
-                    line = terminal.repeat_line(news, left)
-            if screen is not None:
-                screen.tell(news, left)
-            elif line and not quiet:
-                _say([line])
-    except StopIteration as end:
-        study: Study = end.value
-        return study
-    finally:
-        conducting.close()
-
-
-def _told(line: str) -> None:
-    _say([line])
-
-
-def _say(lines: Iterable[str]) -> None:
-    from tuner.telling import clean
-
-    for line in lines:
-        typer.echo(clean(line), err=True)
 
 
 @app.command()
@@ -338,21 +239,23 @@ def worker(
     Example: tuner worker digits --storage postgresql://user@host/studies --workers 4
     """
     from tuner.config import seconds_of
+    from tuner.doors import host_and_port
     from tuner.joining import join
     from tuner.planning import storage_url
     from tuner.serving import keep_memory
+    from tuner.terminal import say
 
     patience = seconds_of(wait, "--wait")
     place = None
     if connect is not None:
-        host, _, port = connect.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        place = host_and_port(connect)
+        if place is None or not all(place):
             raise UsageError(f"--connect {connect!r}: is no HOST:PORT, such as 10.0.0.5:7400")
-        place = host.strip("[]"), int(port)
     keep_memory()
     with stoppable(), apart():
         for said in join(study, storage_url(storage, studies_dir), workers, folder, patience, place):
-            _say([said] * (not quiet))
+            if not quiet:
+                say(said)
 
 
 @app.command()
@@ -400,7 +303,7 @@ def init(
     Example: tuner init my.csv --target y -o my_space.yaml
     """
     from tuner import starting
-    from tuner.terminal import note, table
+    from tuner.terminal import note, say, table
 
     if ready:
         _emit("\n".join(table(starting.ready())))
@@ -412,10 +315,10 @@ def init(
         raise UsageError(f"--out {out}: is there already; --force writes over it")
     with apart():
         begun = starting.start(data, out, target=target, kind=kind)
-    _say(line for said in begun.found for line in note(said, "- "))
+    say(*(line for said in begun.found for line in note(said, "- ")))
     _emit(begun.text, out)
     name = shlex.quote(str(out))
-    _say([f"next: tuner check {name}; tuner run {name}"])
+    say(f"next: tuner check {name}; tuner run {name}")
 
 
 @app.command("list")
@@ -551,14 +454,14 @@ def ablate(
     from tuner.study import open_study, space_of
 
     found = open_study(study, storage=storage, studies_dir=studies_dir)
-    with stoppable(), apart(), terminal.warned(_told):
+    with stoppable(), apart(), terminal.warned(terminal.say):
         plan = plan_of(space_of(found), storage, found.folder.parent)
         ablating = run_ablation(plan, trial)
         try:
             while True:
                 news = next(ablating)
                 if isinstance(news, Repeat) and not quiet:
-                    _say([terminal.repeat_line(news, what="round")])
+                    terminal.say(terminal.repeat_line(news, what="round"))
         except StopIteration as end:
             document = end.value
         finally:
@@ -626,10 +529,11 @@ def export(
     """
     from tuner.best import load_best
     from tuner.exporting import export as write_files
+    from tuner.terminal import say
 
     with apart():
         said = write_files(load_best(study, studies_dir), folder, onnx=onnx, force=force)
-    _say(said)
+    say(*said)
 
 
 @app.command()
@@ -646,9 +550,10 @@ def train(
     """
     from tuner import showing
     from tuner.single import train_one
+    from tuner.terminal import say
 
     with stoppable(), apart():
-        record, task = train_one(config, _overrides(settings, {}), out, lambda text: _say([text] * (not quiet)))
+        record, task = train_one(config, _overrides(settings, {}), out, lambda text: None if quiet else say(text))
     document = {"number": record.number, "state": record.state, **record.to_json()}
     _emit(_document(document) if as_json else "\n".join(showing.trial_text(record, task)))
 

@@ -46,6 +46,23 @@ def reach(url: str) -> tuple[Any, str]:
     return system, str(path).rstrip("/")
 
 
+def check(url: str) -> None:
+    """Refuse a place that can't be reached. A store's bucket has to be there: a name that was mistyped makes none.
+
+    Raises:
+        UsageError: it can't be reached.
+    """
+    system, path = reach(url)
+    bucket = "" if path.startswith("/") else path.partition("/")[0]  # paths of files begin with a slash
+    try:
+        there = system.exists(bucket) if bucket else True
+    except Exception as error:  # each store has errors of its own
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
+        raise UsageError(f"{masked(url)}: can't be reached ({said})") from error
+    if not there:
+        raise UsageError(f"{masked(url)}: there is no {bucket!r} there; make it, or name another")
+
+
 def deposit(folder: Path, url: str) -> str:
     """Copy what a study leaves in its folder into a folder of that name at a URL; return that one's URL.
 

@@ -31,9 +31,10 @@ from tuner.backbones import find_backbone
 from tuner.best import FEATURES
 from tuner.config import Training, own_code
 from tuner.data.shared import place_of
+from tuner.doors import LOOPBACK, Address, Door
 from tuner.engine import Ended, Event, Failed, Trained, Unsaved
 from tuner.errors import StorageError, TunerError, UsageError
-from tuner.listening import LOOPBACK, WORD, Address, Door, Listening, Open
+from tuner.listening import WORD, Listening, Open
 from tuner.machine import lacking, versions_here
 from tuner.own_code import code_of, find_own
 from tuner.supervising import try_apart

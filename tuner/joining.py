@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tuner.doors import Address
 from tuner.errors import StorageError, UsageError
 from tuner.hosting import connect, serve
-from tuner.listening import Address
 from tuner.opening import LISTENS
 from tuner.storage import opened
 from tuner.store import Store

@@ -17,8 +17,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import rmtree
@@ -26,8 +26,9 @@ from typing import Any, Protocol
 
 from tuner.data.shared import place_of, write_shared
 from tuner.data.splits import Splits
+from tuner.doors import Address, Door, names_of
 from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
-from tuner.errors import UsageError, no_room
+from tuner.errors import no_room
 from tuner.telling import clean, counted
 from tuner.whole import whole
 from tuner.wire import CHUNK, PATIENCE, Link, LinkError, Order, event_of, keep_alive
@@ -37,28 +38,6 @@ WORD, SILENT = 10.0, 60.0  # seconds between two words of a host, and without on
 GREETED, GREETING = 64, 5.0  # who connects: so many are greeted at a time, in so many seconds
 FAILURES = 3  # trials that fail on a host where none has come to anything, until it is let go
 AWHILE = 1.0  # seconds that what can't be done at once is waited for
-LOOPBACK = "127.0.0.1"
-
-
-Door = socket.socket
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a study listens: `port` of any of the `hosts`, and the secret that who connects has to know."""
-
-    hosts: tuple[str, ...]
-    port: int
-    secret: str = field(repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return {"hosts": list(self.hosts), "port": self.port, "secret": self.secret}
-
-    @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Address:
-        """Read what `to_json` returned."""
-        return cls(tuple(told["hosts"]), int(told["port"]), str(told["secret"]))
 
 
 class Staff(Protocol):
@@ -159,7 +138,7 @@ class Listening:
         self.ears.register(self.bell, selectors.EVENT_READ)
         self.checked = time.monotonic()
         self.door, (host, port, *_) = door, door.getsockname()
-        self.address = Address(_names(host), port, secrets.token_hex(32))
+        self.address = Address(names_of(host), port, secrets.token_hex(32))
         self.staff = staff(self.address)
         self.keeper = threading.Thread(target=self._keep_door, name="door", daemon=True)
         self.keeper.start()
@@ -410,41 +389,6 @@ class Listening:
 def _end(sock: socket.socket) -> None:
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-
-
-@contextmanager
-def door(text: str) -> Iterator[Door]:
-    """Hold a socket that hosts may connect to, at HOST, HOST:PORT or :PORT; a port of 0, or none, is any.
-
-    Raises:
-        UsageError: that is no place, or nothing can listen there.
-    """
-    host, colon, port = text.rpartition(":") if text.count(":") == 1 or "]:" in text else (text, "", "")
-    host, port = (host, port) if colon else (text, "0")
-    if not port.isdigit() or int(port) > 65535:
-        raise UsageError(f"--listen {text!r}: is no HOST:PORT, such as 0.0.0.0:7400; a port is 0 (any) to 65535")
-    host = host.strip("[]") or "0.0.0.0"
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        both = host == "::" and socket.has_dualstack_ipv6()
-        found = socket.create_server((host, int(port)), family=family, backlog=128, dualstack_ipv6=both)
-    except OSError as error:
-        raise UsageError(f"--listen {text}: nothing can listen there ({error.strerror or error})") from None
-    with found:
-        yield found
-
-
-def _names(host: str) -> tuple[str, ...]:
-    """Return the names by which hosts may reach this machine, the surest first."""
-    if host not in ("0.0.0.0", "::"):
-        return (host,)
-    found = []
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # nothing is sent; the system says by which of its addresses it would be
-        found.append(probe.getsockname()[0])
-    with suppress(OSError):
-        found += [each[4][0] for each in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
-    return tuple(dict.fromkeys([*map(str, found), socket.gethostname(), LOOPBACK]))
 
 
 Open = Callable[[Path, Mapping[str, Any], int, Path], Listening]

@@ -25,9 +25,10 @@ from typing import Any
 
 from tuner.data.shared import arrays_of, write_arrays
 from tuner.data.splits import Splits
+from tuner.doors import LOOPBACK, Address, Door, host_and_port
 from tuner.errors import StorageError, TunerError, UsageError
 from tuner.hosting import FOLDER, connect, held, serve, sweep
-from tuner.listening import LOOPBACK, Address, Door, Listening, Open
+from tuner.listening import Listening, Open
 
 SOON = 5.0  # seconds to reach a cluster in
 AGAIN = 1.0  # seconds before a study is looked for again that can't be reached
@@ -85,11 +86,11 @@ def _reach(address: str) -> None:
     Raises:
         UsageError: nothing is.
     """
-    host, _, port = address.rpartition(":")
-    if address == "auto" or not port.isdigit():
+    place = host_and_port(address)
+    if place is None or not place[1]:  # auto, or what Ray itself knows how to read
         return
     try:
-        socket.create_connection((host.strip("[]") or LOOPBACK, int(port)), SOON).close()
+        socket.create_connection((place[0] or LOOPBACK, place[1]), SOON).close()
     except OSError as error:
         raise UsageError(f"--ray-address {address}: can't be reached ({error.strerror or error})") from None
 

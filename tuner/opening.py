@@ -17,13 +17,14 @@ from tuner.backbones import find_backbone
 from tuner.best import FEATURES
 from tuner.config import PRETRAINED, RunConfig
 from tuner.confirmation import ROUNDS, SHARE
+from tuner.doors import LOOPBACK
 from tuner.engine import Engine
 from tuner.errors import StorageError, UsageError
 from tuner.files import forget_parts, refuse_foreign, writing
 from tuner.holding import held
 from tuner.keeping import keep, place_of
 from tuner.ledger import LEDGER
-from tuner.listening import LOOPBACK, Listening, Open
+from tuner.listening import Listening, Open
 from tuner.machine import versions_here
 from tuner.own_code import code_of
 from tuner.patience import Patience, Patient

@@ -10,9 +10,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from tuner.config import RunConfig
+from tuner.doors import LOOPBACK, door
 from tuner.errors import UsageError
 from tuner.hosting import at_door
-from tuner.listening import LOOPBACK, Open, door
+from tuner.listening import Open
 
 ENGINES = ("processes", "ray")
 

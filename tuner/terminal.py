@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from textwrap import wrap
 from typing import Any
 
+import typer
+
 from tuner.config import Score
 from tuner.confirmation import ROUNDS, T95, Confirmed, Repeat
 from tuner.record import StudyRecord, TrialRecord
@@ -22,6 +24,12 @@ from tuner.space import Space
 from tuner.telling import clean, counted, number
 
 WIDTH = 118  # columns of a line of words
+
+
+def say(*lines: str) -> None:
+    """Print lines on stderr, without control characters."""
+    for line in lines:
+        typer.echo(clean(line), err=True)
 
 
 def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset(), within: int | None = None) -> list[str]:

@@ -21,7 +21,7 @@ from tuner.best import STUDIES
 from tuner.concluding import conclude, keep_weights, leave_early, missing, unfinished
 from tuner.confirmation import Repeat, Repeating
 from tuner.confirming import pending, repeat_each, repeats_of, why_not
-from tuner.depositing import deposit, reach
+from tuner.depositing import check, deposit
 from tuner.engine import Engine
 from tuner.errors import DataError, StorageError, TunerError
 from tuner.forecast import Pace
@@ -65,7 +65,7 @@ def conduct(
         UserCodeError: the space's own code fails in every trial.
     """
     if artifacts is not None:
-        reach(artifacts)
+        check(artifacts)
     with opened(plan.storage, create=True) as rdb, hold(plan, open_store(plan, rdb)) as store:
         setting, before = setting_of(plan, store), store.get("seconds") or 0.0
         _begin(plan, store, setting, trackers)
