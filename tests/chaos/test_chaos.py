@@ -35,16 +35,16 @@ def right(figures: dict[str, Any]) -> bool:
 
 @kills
 def test_killed_workers_lose_and_double_no_trial(folder: Path) -> None:
-    figures = kill_workers(CHOSEN, folder, kills=12, per_study=12, workers=4)
+    figures = kill_workers(CHOSEN, folder, kills=8, per_study=8, workers=4)
     assert right(figures)
-    assert figures["kills"] == 12
+    assert figures["kills"] == 8
 
 
 @kills
 def test_killed_runs_lose_and_double_no_trial(folder: Path) -> None:
-    figures = kill_runs(CHOSEN, folder, kills=5, per_study=5)
+    figures = kill_runs(CHOSEN, folder, kills=3, per_study=3)
     assert right(figures)
-    assert figures["kills"] == 5
+    assert figures["kills"] == 3
 
 
 @others
@@ -63,10 +63,10 @@ def test_a_pause_of_two_leases_ends_nothing(folder: Path) -> None:
 
 @others
 def test_faults_at_named_points_lose_and_double_no_trial(folder: Path) -> None:
-    points, actions = ("before_tell",), ("kill9", "stop", "enospc", "wait")
-    figures = fault_points(CHOSEN, folder, rounds=1, hold=1.0, points=points, actions=actions, per_study=4)
+    points, actions = ("before_tell",), ("kill9", "enospc")
+    figures = fault_points(CHOSEN, folder, rounds=1, hold=1.0, points=points, actions=actions, per_study=2)
     assert right(figures)
-    assert (figures["fired"], figures["never_fired"]) == (4, [])
+    assert (figures["fired"], figures["never_fired"]) == (2, [])
 
 
 @others
