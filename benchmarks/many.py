@@ -166,7 +166,7 @@ def by_ray(trials: int) -> str:
     """Run a study by 8 workers that Ray places."""
     with server() as (url, cpu), tempfile.TemporaryDirectory() as folder:
         _, plan = study(url, Path(folder), trials, **{"budget.workers": "8"})
-        with placed(Place(engine="ray"), 8) as hosts, Timed() as timed:
+        with placed(Place(engine="ray"), plan.space.config) as hosts, Timed() as timed:
             before = cpu()
             found, seconds = ended(conduct(plan, hosts=hosts))
             used = cpu() - before

@@ -30,12 +30,13 @@ from tuner.again import Again, retrain
 from tuner.curve import Epoch, Measure, Standing
 from tuner.doors import Address, door, host_and_port
 from tuner.engine import Ended, Event, Failed, Task, Trained, Unsaved
-from tuner.errors import TunerError, UsageError
+from tuner.errors import StorageError, TunerError, UsageError
 from tuner.hosting import OwnHost, Served, connect, held, serve, sweep, unlike, versions_here
 from tuner.joining import look
 from tuner.listening import Listening
 from tuner.own_code import code_of
 from tuner.planning import Plan, prepare
+from tuner.study import open_study
 from tuner.tasks import InProcess
 from tuner.wire import MAC, SIZES, Link, LinkError, Order, event_of, told_event
 
@@ -401,8 +402,8 @@ def test_only_folders_of_hosts_that_are_gone_are_swept(tmp_path: Path) -> None:
 FIVE = SMALL.replace("trials: 3", "trials: 8").replace("{low: 2, high: 4}", "{low: 12, high: 20}")
 
 
-def run_of(folder: Path, url: str) -> subprocess.Popen[str]:
-    return spawn("run", "small.yaml", "--listen", "127.0.0.1", "--storage", url, "--json", cwd=folder)
+def run_of(folder: Path, url: str, *words: str) -> subprocess.Popen[str]:
+    return spawn("run", "small.yaml", "--listen", "127.0.0.1", "--storage", url, "--json", *words, cwd=folder)
 
 
 def worker_of(folder: Path, url: str) -> subprocess.Popen[str]:
@@ -545,6 +546,28 @@ def test_the_secret_is_shown_nowhere_and_a_study_that_has_ended_listens_nowhere(
     left = b"".join(p.read_bytes() for p in (tmp_path / "studies" / "small").rglob("*") if p.is_file())
     assert secret.encode() not in left
     assert look(url, "small").over
+
+
+@pytest.mark.slow
+def test_a_study_that_trains_nothing_itself_is_trained_by_who_joins(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies' / 'tuner.db'}"
+    write(tmp_path / "small.yaml", SMALL)
+    study = run_of(tmp_path, url, "--workers", "0")
+
+    def listens() -> bool:
+        with suppress(StorageError):
+            return study.poll() is not None or look(url, "small").address is not None
+        return False
+
+    wait_for(listens)
+    time.sleep(1.0)
+    assert open_study("small", studies_dir=tmp_path / "studies").trials == {}
+    host = worker_of(tmp_path / "other", url)
+    done = ended(study)
+    assert done.code == 0, done.err
+    assert done.document["trials"]["complete"] == 3
+    assert "the study's own host" not in done.err
+    assert ended(host).code == 0
 
 
 def test_the_numbers_that_json_has_no_word_for_arrive() -> None:

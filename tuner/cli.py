@@ -162,7 +162,10 @@ def run(
     space: SpaceFile,
     trials: Annotated[int | None, typer.Option(help="Trials of the study in all.", show_default=False)] = None,
     timeout: Annotated[str | None, typer.Option(help="Time for this run: 90s, 10m, 2h.", show_default=False)] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that train.", show_default=False)] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that train; with --listen also 0: only others do.", show_default=False),
+    ] = None,
     trial_timeout: Annotated[
         str | None, typer.Option(help="The longest that one trial may train: 90s, 10m, 2h.", show_default=False)
     ] = None,
@@ -202,7 +205,8 @@ def run(
     """
     given = {
         "--trials": ("budget.trials", trials), "--timeout": ("budget.timeout", timeout),
-        "--workers": ("budget.workers", workers), "--study-name": ("study", study_name), "--seed": ("seed", seed),
+        "--workers": ("budget.workers", workers or None), "--study-name": ("study", study_name),
+        "--seed": ("seed", seed),
         "--trial-timeout": ("budget.trial_timeout", trial_timeout),
         "--trial-memory": ("budget.trial_memory", trial_memory),
         "--no-confirm": ("budget.confirm", False if no_confirm else None),
@@ -214,7 +218,7 @@ def run(
     from tuner.placing import Place
 
     with stoppable(), apart():
-        place = Place(listen, engine, gpus_per_worker, ray_address if engine == "ray" else None)
+        place = Place(listen, engine, gpus_per_worker, ray_address if engine == "ray" else None, workers != 0)
         study = follow(read_space(space, overrides), storage, studies_dir, track or (), place, artifacts, quiet)
     _emit(_document(study.document) if as_json else "\n".join(showing.study_text(study.document)))
 

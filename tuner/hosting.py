@@ -362,10 +362,20 @@ class OwnHost:
         self.process.wait()
 
 
-def at_door(door: Door) -> Open:
-    """Return what opens an engine that has, of its own, a host on this machine with so many workers."""
+class Nobody:
+    """The hosts of a study that leaves the training to others."""
+
+    def check(self, here: bool, needed: bool) -> None:
+        """Others come, or don't."""
+
+    def close(self) -> None:
+        """There is nobody to end."""
+
+
+def at_door(door: Door, own: bool = True) -> Open:
+    """Return what opens an engine that has, of its own, a host on this machine with so many workers, or nobody."""
     return lambda data, terms, workers, folder: Listening(
-        door, data, terms, lambda address: OwnHost(address, workers, folder, data)
+        door, data, terms, lambda address: OwnHost(address, workers, folder, data) if own else Nobody()
     )
 
 

@@ -20,19 +20,21 @@ ENGINES = ("processes", "ray")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where workers are to be: `listen` lets hosts join at HOST[:PORT]; with the engine ray, it places the study's own,
-    each with a share of a GPU, in the cluster at an address or, without one, on this machine.
+    """Where workers are to be: `listen` lets hosts join at HOST[:PORT], and only they train if the study has no `own`;
+    with the engine ray, it places the study's own, each with a share of a GPU, in the cluster at an address or, without
+    one, on this machine.
     """
 
     listen: str | None = None
     engine: str = "processes"
     gpus: float = 0.0
     ray: str | None = None
+    own: bool = True
 
     @property
     def is_elsewhere(self) -> bool:
         """Whether no worker need be on this machine."""
-        return self.engine != ENGINES[0]
+        return self.engine != ENGINES[0] or not self.own
 
     @property
     def is_here(self) -> bool:
@@ -54,13 +56,15 @@ def placed(place: Place, config: RunConfig) -> Iterator[Open | None]:
         raise UsageError(f"--engine {place.engine}: is none; one of {', '.join(ENGINES)}")
     if place.engine == ENGINES[0] and (place.gpus or place.ray):
         raise UsageError("--gpus-per-worker and --ray-address go with --engine ray; leave them out, or set that")
+    if not place.own and (place.listen is None or place.engine != ENGINES[0]):
+        raise UsageError("--workers 0: leaves the training to others; it goes with --listen, by which they join")
     if place.engine != ENGINES[0] and not place.gpus and config.training.device == "cuda":
         raise UsageError("training.device: cuda needs --gpus-per-worker, the share of a GPU that Ray gives each worker")
     with ExitStack() as stack:
         if place.is_here:
             yield None
         elif place.engine == ENGINES[0]:
-            yield at_door(stack.enter_context(door(place.listen or LOOPBACK)))
+            yield at_door(stack.enter_context(door(place.listen or LOOPBACK)), place.own)
         else:
             from tuner import on_ray
 
