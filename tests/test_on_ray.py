@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from command import SECONDS, SMALL, lives, spawn, tuner, wait_for, write
+
+from tuner.machine import gpu
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 LONG = SMALL.replace("trials: 3", "trials: 6").replace("{low: 2, high: 4}", "{low: 12, high: 20}")
@@ -33,6 +37,45 @@ def processes(pattern: str) -> list[int]:
             if re.search(pattern, path.read_bytes().decode(errors="replace").replace("\0", " ")):
                 found.append(int(path.parent.name))
     return found
+
+
+def test_a_share_of_a_gpu_that_isnt_there_is_refused_in_a_line(tmp_path: Path) -> None:
+    if gpu() is not None:
+        pytest.skip("here is a GPU")
+    write(tmp_path / "small.yaml")
+    said = tuner("run", "small.yaml", "--engine", "ray", "--gpus-per-worker", "0.5", cwd=tmp_path)
+    assert said.code == 2, said.err
+    assert said.err == "tuner: --gpus-per-worker 0.5: Ray finds 0 GPUs on this machine\n"
+    assert not (tmp_path / "studies").exists()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A cluster that asks for a token, and is told of a GPU that isn't there."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray looks for the token
+    write(tmp_path / ".ray" / "auth_token", "0" * 64)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ray, env = Path(sys.executable).with_name("ray"), {**os.environ, "RAY_AUTH_MODE": "token"}
+    words = ["start", "--head", f"--port={port}", "--num-cpus=4", "--num-gpus=1", "--include-dashboard=false"]
+    subprocess.run([ray, *words], check=True, capture_output=True, timeout=SECONDS, env=env)
+    return f"127.0.0.1:{port}"  # `ray stop` would end everybody's; what is left is ended after each test
+
+
+def test_a_cluster_that_asks_for_a_token_places_workers_with_their_share_of_its_gpus(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "small.yaml")
+    words = ("run", "small.yaml", "--engine", "ray", "--ray-address", cluster, "--json")
+    said = tuner(*words, "--workers", "3", "--gpus-per-worker", "0.5", cwd=tmp_path)
+    assert said.code == 0, said.err
+    assert said.document["trials"]["complete"] == 3
+    assert "Ray has GPUs for 2 of 3 workers now" in said.err
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    said = tuner(*words, cwd=tmp_path)
+    assert said.code == 2, said.err
+    assert "RAY_AUTH_TOKEN" in said.err.splitlines()[-1]
+    assert "Traceback" not in said.err
 
 
 def listeners() -> set[str]:

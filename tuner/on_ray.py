@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -29,7 +30,9 @@ from tuner.doors import LOOPBACK, Address, Door, host_and_port
 from tuner.errors import StorageError, TunerError, UsageError
 from tuner.hosting import FOLDER, connect, held, serve, sweep
 from tuner.listening import Listening, Open
+from tuner.supervising import try_apart
 
+LOG = logging.getLogger("tuner")
 SOON = 5.0  # seconds to reach a cluster in
 AGAIN = 1.0  # seconds before a study is looked for again that can't be reached
 TOKEN = {"RAY_AUTH_MODE": "token"}
@@ -46,14 +49,18 @@ def started(workers: int, gpus: float, address: str | None) -> Iterator[None]:
     """
     here, before = address is None, dict(os.environ)
     own = NEAR if here else {}
-    if here and "RAY_AUTH_MODE" not in os.environ:
-        own = {**own, **TOKEN, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if not here:
+        _reach(str(address))
+    if "RAY_AUTH_MODE" not in os.environ:
+        if here:
+            own = {**own, **TOKEN, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        elif _wants_token(str(address)):
+            own = TOKEN
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     os.environ.update(QUIET | own)  # before Ray is imported, which reads them then
     try:
-        if not here:
-            _reach(str(address))
         _start(workers, gpus, address)
+        _check_gpus(workers, gpus, here)
         for each, handler in handlers.items():  # Ray has put its own in place of those that end a run cleanly
             signal.signal(each, handler)
         yield
@@ -75,9 +82,46 @@ def _start(workers: int, gpus: float, address: str | None) -> None:
         options |= {"num_cpus": workers, "include_dashboard": False} | ({} if gpus else {"num_gpus": 0})
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         said = " ".join(str(error).split())[:200]
-        raise UsageError(f"--engine ray: Ray can't be used ({said})") from error
+        hint = "" if address is None else "; a cluster that asks for a token needs it in RAY_AUTH_TOKEN"
+        raise UsageError(f"--engine ray: Ray can't be used ({said}){hint}") from error
+
+
+def _wants_token(address: str) -> bool:
+    """Tell whether a cluster asks for a token, as by default it does: Ray shows its own only where it is told to, and
+    to a cluster that wants none it must not. It is asked in a process of its own, as Ray reads that once.
+    """
+
+    def ask() -> str:
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        try:
+            GcsClient(address=address)
+        except Exception as error:
+            return type(error).__name__
+        return ""
+
+    return try_apart(ask, SOON) == "AuthenticationError"
+
+
+def _check_gpus(workers: int, gpus: float, here: bool) -> None:
+    """Say how many of the workers there are GPUs for, if not for all: the others wait, for nodes that come.
+
+    Raises:
+        UsageError: for none, where no node can come.
+    """
+    import ray
+
+    found: Any = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"].get("GPU", 0.0) for node in found if node["Alive"]] if gpus else []
+    room = sum(int(each / gpus + 1e-6) for each in nodes)
+    if not gpus or room >= workers:
+        return
+    if here and not room:
+        raise UsageError(f"--gpus-per-worker {gpus:g}: Ray finds {nodes[0] if nodes else 0:g} GPUs on this machine")
+    LOG.warning("Ray has GPUs for %d of %d workers now; the others wait for room", room, workers)
 
 
 def _reach(address: str) -> None:
