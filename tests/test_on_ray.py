@@ -17,14 +17,15 @@ from command import SECONDS, SMALL, lives, spawn, tuner, wait_for, write
 from tuner.machine import gpu
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+OF_RAY = "raylet|gcs_server|ray::|ray/dashboard|ray/_private"
 LONG = SMALL.replace("trials: 3", "trials: 6").replace("{low: 2, high: 4}", "{low: 12, high: 20}")
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> object:
-    before = set(processes("raylet|gcs_server|ray::"))  # somebody else's
+    before = set(processes(OF_RAY))  # somebody else's
     yield
-    for process in set(processes("raylet|gcs_server|ray::")) - before:
+    for process in set(processes(OF_RAY)) - before:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
