@@ -198,7 +198,7 @@ class Training(Section):
     device: Literal["auto", "cpu", "cuda"] = fixed(
         "auto",
         "where networks are trained: cpu; cuda, a GPU; auto: a GPU where there is one, but small perceptrons on the "
-        "processor, which is as fast",
+        "processor",
     )
     ema: bool = searchable(True, "evaluate and keep the running average of the weights")
 
