@@ -144,7 +144,7 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[Account]:
     chance = {"state": torch.Generator().get_state()}
     stand_ins = {
         "is_available": lambda: True, "current_device": lambda: 0, "get_device_name": lambda *_: "Pretended",
-        "is_bf16_supported": lambda **_: True, "is_initialized": lambda: True,
+        "is_bf16_supported": lambda **_: True, "is_initialized": lambda: True, "empty_cache": lambda: None,
         "get_device_properties": lambda *_: SimpleNamespace(total_memory=1 << 34),
         "get_rng_state": lambda *_: chance["state"].clone(),
         "set_rng_state": lambda state, *_: chance.update(state=state.clone()),

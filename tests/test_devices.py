@@ -14,10 +14,11 @@ import torch
 from backbone_files import write_backbone
 from command import SMALL, call, write
 from pretended import pretended_gpu
-from test_checkpoint import RUNS, TABLE, finish, made
+from test_checkpoint import PICTURE, RUNS, TABLE, finish, made
 from test_gpu import MORE, on_gpu, splits_of
 
-from tuner import devices, feeding, machine, tasks
+from tuner import feeding, machine, tasks
+from tuner.checkpoint import key_of
 from tuner.config import RunConfig, Training
 from tuner.data.splits import Shape, Splits
 from tuner.devices import Gpu, device_of, lacking, take_turn
@@ -29,6 +30,7 @@ from tuner.measuring import predict
 from tuner.models import build_model
 from tuner.models.layers import AveragePool
 from tuner.placing import Place, placed
+from tuner.planning import prepare
 from tuner.tasks import TaskRun
 
 here_is_one = machine.gpu() is not None
@@ -106,14 +108,32 @@ def test_the_pretended_gpu_refuses_what_a_gpu_refuses(monkeypatch: pytest.Monkey
 
 
 def test_an_evaluation_takes_a_network_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = RunConfig.model_validate({"data": {"source": "made"}, "training": {"device": "cuda"}})
+    config = RunConfig.model_validate({"data": {"source": "made"}})
     splits = made(TABLE)
     network = build_model(config, splits.shape)
     on_cpu = predict(network, splits.val.x, splits.encoder.standard, "classification")
     with pretended_gpu(monkeypatch):
-        network.to(devices.nearest(config, splits))
+        network.to("cuda")
         on_it = predict(network, splits.val.x, splits.encoder.standard, "classification")
     assert on_it.tolist() == on_cpu.tolist()
+
+
+def test_a_state_of_another_device_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RunConfig.model_validate({"data": {"source": "made"}, "model": {"family": "cnn"}})
+    splits = made(PICTURE)
+    on_cpu = key_of(config, 0, splits, tmp_path)
+    with pretended_gpu(monkeypatch):
+        assert key_of(config, 0, splits, tmp_path) != on_cpu
+
+
+def test_a_study_of_small_perceptrons_is_not_said_to_be_trained_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "gpu", lambda: Gpu("Pretended", bfloat16=True))
+    text = "data: {source: sklearn:wine}\nmodel: {width: {low: 4, high: WIDTH}}\n"
+    for width, named in ((64, False), (8192, True)):
+        plan = prepare(write(tmp_path / "space.yaml", text.replace("WIDTH", str(width))))
+        assert ("GPU" in plan.study.versions) == named
 
 
 @pytest.mark.skipif(here_is_one, reason="here is a GPU")
@@ -149,7 +169,9 @@ class TestWithoutOne:
 def test_bfloat16_is_refused_where_the_gpu_only_emulates_it() -> None:
     old, new = Gpu("NVIDIA T4", bfloat16=False), Gpu("NVIDIA A10", bfloat16=True)
     half, full = Training(precision="bfloat16"), Training()
-    assert lacking(half, old) == "training.precision: bfloat16 is more than NVIDIA T4 can; use float32"
+    assert lacking(half, old) == (
+        "training.precision: bfloat16 is more than NVIDIA T4 can; use float32, or training.device: cpu"
+    )
     assert not any((lacking(half, new), lacking(full, old), lacking(half, None)))
     assert not lacking(Training(precision="bfloat16", device="cpu"), old)
 
@@ -176,9 +198,9 @@ def test_workers_take_the_gpus_in_turn(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     for slot, name in enumerate(taken):
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        if visible is not None:
-            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")  # so that it is put back, whatever is done to it
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
         take_turn(slot)
         assert os.environ.get("CUDA_VISIBLE_DEVICES") == name
 

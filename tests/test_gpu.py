@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ pytestmark = [
 
 MIXED = Shape("table", "classification", (5,), 3, (4, 3))
 MASKED = Shape("sequence", "classification", (12, 3), 3, masked=True)
+LONG = Shape("sequence", "classification", (700, 2), 3)  # so long that attention goes another way
 EVERY = {"regularization.dropout": 0.2, "augmentation.strength": 1.0, "regularization.l1": 0.01}
 MORE: dict[str, tuple[Shape, dict[str, Any]]] = {
     "mlp with categories": (MIXED, {"model.family": "mlp", **EVERY, "augmentation.mixup": 0.3}),
@@ -45,7 +48,8 @@ MORE: dict[str, tuple[Shape, dict[str, Any]]] = {
     "lstm, masked": (MASKED, {"model.family": "rnn", "model.cell": "lstm", "model.normalization": "layer", **EVERY}),
     "rnn of texts": (TEXT, {"model.family": "rnn", "augmentation.strength": 1.0}),
     "transformer, masked": (MASKED, {"model.family": "transformer", "augmentation.mixup": 0.3, **EVERY}),
-    "transformer of texts": (TEXT, {"model.family": "transformer", "training.precision": "bfloat16", **EVERY}),
+    "transformer of texts": (TEXT, {"model.family": "transformer", **EVERY}),
+    "transformer, long": (LONG, {"model.family": "transformer", "model.width": 64, "training.epochs": 2}),
     "textcnn": (TEXT, {"model.family": "textcnn", "model.depth": 2, "model.normalization": "batch", **EVERY}),
     "bag": (TEXT, {"model.family": "bag", **EVERY}),
 }
@@ -63,7 +67,9 @@ def on_gpu(name: str, folder: Path) -> tuple[Task, Splits]:
     if name in RUNS:
         task, splits = task_of(name, folder)
         return replace(task, config=task.config.replace(ON_GPU)), splits
-    shape, values = MORE[name]
+    shape, values = MORE[name.removesuffix(", bfloat16")]
+    if name not in MORE:
+        values = values | {"training.precision": "bfloat16"}
     small = {"model.width": 8, "model.depth": 1, "training.epochs": 4, "training.batch_size": 8, **ON_GPU}
     config = RunConfig.model_validate({"data": {"source": "made"}}).replace(small | values)
     return Task(0, config, 7, folder), splits_of(shape)
@@ -85,7 +91,10 @@ def splits_of(shape: Shape) -> Splits:
     return splits
 
 
-@pytest.mark.parametrize("name", [*RUNS, *MORE])
+HALVED = [f"{name}, bfloat16" for name in MORE]
+
+
+@pytest.mark.parametrize("name", [*RUNS, *MORE, *HALVED])
 def test_a_run_is_the_same_byte_for_byte_each_time_and_where_it_was_cut_off(name: str, tmp_path: Path) -> None:
     task, splits = on_gpu(name, tmp_path)
     whole, again = (finish(TaskRun(task, splits)) for _ in range(2))
@@ -157,6 +166,9 @@ class Hungry(torch.nn.Linear):
 def net(config, shape):
     return Hungry(shape.input[0], shape.outputs)
 
+def picture(config, shape):
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, shape.outputs))
+
 def jitter(batch, strength, generator):
     assert not batch.is_cuda
     return batch + strength * torch.randn(batch.shape, generator=generator)
@@ -179,6 +191,28 @@ def test_a_trial_that_a_gpu_has_no_room_for_ends_in_a_line_and_the_next_one_trai
     engine.close()
 
 
+def test_a_study_uses_no_gpu_in_its_own_process_so_that_the_next_one_can_try_the_users_code(tmp_path: Path) -> None:
+    code = ALONE.format(place=str(tmp_path))
+    write(tmp_path / "hungry.py", HUNGRY)
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "rows.npz", X=rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), y=np.arange(60) % 2)
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.split() == ["False", "True"]
+
+
+ALONE = """
+import torch, tuner
+first = "study: first\\ndata: {{source: rows.npz}}\\nmodel: {{family: cnn, width: 8}}\\ntraining: {{epochs: 2}}\\n"
+own = first.replace("study: first", "study: own").replace("family: cnn", "family: 'hungry:picture'")
+open("first.yaml", "w").write(first)
+open("own.yaml", "w").write(own)
+tuner.tune("first.yaml")
+print(torch.cuda.is_initialized())
+torch.nn.Linear(2, 2).cuda()(torch.ones(1, 2).cuda()).sum().backward()
+print(tuner.tune("own.yaml").document["trials"]["complete"] > 0)
+"""
+
 SPACE = """\
 study: {name}
 seed: 3
@@ -187,6 +221,8 @@ model: {{family: cnn, width: {{low: 4, high: 16}}, depth: 1}}
 regularization: {{dropout: {{low: 0.0, high: 0.5}}, l1: {{low: 1e-3, high: 0.1, log: true, or: 0}}}}
 augmentation: {{strength: {{low: 0.0, high: 1.0}}}}
 training: {{epochs: 4, learning_rate: {{low: 3e-3, high: 3e-2, log: true}}, device: {device}, precision: bfloat16}}
+search: {{sampler: random}}
+stopping: none
 budget: {{trials: 8, workers: {workers}}}
 """
 
@@ -200,7 +236,6 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = rng.integers(0, 100, (300, 12, 12, 3), dtype=np.uint8)
     x[np.arange(300), y * 4, :, 0] += 150
     np.savez(folder / "rows.npz", X=x, y=y)
-    torch.zeros(1, device="cuda")
     for name, workers in (("one", 1), ("four", 4)):
         tune(
             write(folder / f"{name}.yaml", SPACE.format(name=name, workers=workers, device="auto")),

@@ -254,7 +254,7 @@ def worker(
     if connect is not None:
         place = host_and_port(connect)
         if place is None or not all(place):
-            raise UsageError(f"--connect {connect!r}: is no HOST:PORT, such as 10.0.0.5:7400")
+            raise UsageError(f"--connect {connect!r}: is no HOST:PORT, such as 10.0.0.5:7400 or [::1]:7400")
     keep_memory()
     with stoppable(), apart():
         for said in join(study, storage_url(storage, studies_dir), workers, folder, patience, place):

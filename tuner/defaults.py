@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 FEW_TEXTS, LONG_TEXT = 1000, 100  # a long text tells its class by its words, and convolutions over it take long
 FEW_STEPS = 16
 FEW_EXAMPLES = 500
-# Weights times examples of a batch. A processor's core multiplies about 80e9 numbers a second for a perceptron, three
-# products a weight and example; a GPU's step has some hundred calls of 4 to 5 microseconds each, whatever their size.
-SMALL = 1 << 23
+# Weights times examples of a batch, where a core of a processor takes as long for a perceptron's step as an H200 does,
+# between the sizes of benchmarks/gpu.py: the calls of a step take that their 3 ms, however little they compute.
+SMALL = 1 << 24
 
 
 def default_model(shape: Shape, examples: int, tokens: str | None = None) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def batch_size(config: RunConfig, examples: int) -> int:
 
 
 def is_small(config: RunConfig, shape: Shape, examples: int) -> bool:
-    """Tell whether a processor trains a network on so many examples at least as fast as a GPU: a small perceptron."""
+    """Tell whether a processor trains a network on so many examples as fast as a GPU does: a small perceptron."""
     if config.model.family != "mlp" or config.training.loop is not None:
         return False
     width, depth = config.model.width, config.model.depth

@@ -60,7 +60,7 @@ def check(url: str) -> None:
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".removesuffix(": ")
         raise UsageError(f"{masked(url)}: can't be reached ({said})") from error
     if not there:
-        raise UsageError(f"{masked(url)}: there is no {bucket!r} there; make it, or name another")
+        raise UsageError(f"{masked(url)}: {bucket!r} isn't there, or may not be read, or nothing answers")
 
 
 def deposit(folder: Path, url: str) -> str:

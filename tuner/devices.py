@@ -21,8 +21,10 @@ from tuner.defaults import is_small
 from tuner.errors import UsageError
 
 CPU = torch.device("cpu")
-CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it the order of its sums may change from run to run (cuBLAS)
-UNSTEADY = ".*does not have a deterministic implementation.*"
+# without it the order of cuBLAS's sums may change from run to run, and torch refuses to call that steady
+CUBLAS, STEADY = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
+ATTENTION = ("flash", "mem_efficient", "cudnn")
+UNSTEADY = ".*(does not have a deterministic implementation|defaults to a non-deterministic algorithm).*"
 
 
 class Gpu(NamedTuple):
@@ -45,7 +47,8 @@ class Draws:
     def of(cls, seed: int, device: torch.device = CPU) -> Self:
         """Return the generators of a seed; on the processor one does for both."""
         order = torch.Generator().manual_seed(seed)
-        return cls(order, order if device == CPU else torch.Generator(device).manual_seed(seed))
+        # not the seed itself, which dropout's masks are drawn by on a GPU
+        return cls(order, order if device == CPU else torch.Generator(device).manual_seed(2**32 + seed))
 
     @property
     def device(self) -> torch.device:
@@ -57,6 +60,12 @@ def gpu() -> Gpu | None:
     """Return the GPU that this process trains on, if there is one. Who has asked can't fork a process that uses it."""
     if not torch.cuda.is_available():
         return None
+    try:
+        torch.ones(1, device="cuda").add_(1).item()
+    except torch.OutOfMemoryError:  # others use it
+        pass
+    except RuntimeError:  # torch has nothing for one that is so old, or so new
+        return None
     return Gpu(torch.cuda.get_device_name(), torch.cuda.is_bf16_supported(including_emulation=False))
 
 
@@ -65,7 +74,7 @@ def lacking(training: Training, found: Gpu | None) -> str:
     if training.device == "cuda" and found is None:
         return "training.device: cuda needs a GPU that torch can use, and here is none; leave it out, or say auto"
     if found is not None and not found.bfloat16 and training.device != "cpu" and training.precision == "bfloat16":
-        return f"training.precision: bfloat16 is more than {found.name} can; use float32"
+        return f"training.precision: bfloat16 is more than {found.name} can; use float32, or training.device: cpu"
     return ""
 
 
@@ -82,13 +91,9 @@ def device_of(config: RunConfig, splits: Splits) -> torch.device:
     small = config.training.device == "auto" and is_small(config, splits.shape, len(splits.train))
     if found is None or small:
         return CPU
-    os.environ.setdefault(*CUBLAS)
+    if os.environ.get(CUBLAS) not in STEADY:
+        os.environ[CUBLAS] = STEADY[0]
     return torch.device("cuda", torch.cuda.current_device())
-
-
-def nearest(config: RunConfig, splits: Splits) -> torch.device:
-    """Return where a configuration is trained, or the processor, where this machine can't: another one did."""
-    return CPU if lacking(config.training, gpu()) else device_of(config, splits)
 
 
 def name_of(device: torch.device) -> str:
@@ -111,26 +116,37 @@ def take_turn(slot: int) -> None:
 
 
 @contextmanager
-def steady(device: torch.device) -> Iterator[None]:
-    """Have a GPU compute the same numbers each time meanwhile, where there is a way to; on a processor it does so.
+def steady(device: torch.device, strict: bool) -> Iterator[None]:
+    """Have a GPU compute the same numbers each time meanwhile; on a processor it does so.
 
-    What has none is computed as it comes: a network of the user's own may hold such.
+    Where torch has no way to, that is an error if it is `strict`; else it is computed as it comes: code of the user's
+    own may ask for such.
     """
     if device.type == "cpu":
         yield
         return
     filling: Any = torch.utils.deterministic  # which torch makes of another module, that mypy knows
-    strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark, filled = torch.backends.cudnn.benchmark, filling.fill_uninitialized_memory
-    split = torch.backends.cuda.mem_efficient_sdp_enabled()  # type: ignore[no-untyped-call]  # its backward sums in any order, if only warned
+    cuda: Any = torch.backends.cuda
+    # of attention's ways torch's own two are steady if it is strict, and only if; the third is left out
+    ways = [(getattr(cuda, f"enable_{way}_sdp"), getattr(cuda, f"{way}_sdp_enabled")()) for way in ATTENTION]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", UNSTEADY, UserWarning)
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(True, warn_only=not strict)
         torch.backends.cudnn.benchmark, filling.fill_uninitialized_memory = False, False
-        torch.backends.cuda.enable_mem_efficient_sdp(False)
+        for (enable, was), way in zip(ways, ATTENTION, strict=True):
+            enable(was and strict and way != "cudnn")
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
             torch.backends.cudnn.benchmark, filling.fill_uninitialized_memory = benchmark, filled
-            torch.backends.cuda.enable_mem_efficient_sdp(split)
+            for enable, was in ways:
+                enable(was)
+
+
+def give_back() -> None:
+    """Return what this process holds of a GPU's memory and doesn't use, to others that share it."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()

@@ -102,7 +102,7 @@ def check_fit(space: Space, folds: Sequence[Splits]) -> str:
         return metric
     if PRETRAINED in families(space):
         backbone = find_backbone(config.model.backbone, kind, space.folder)
-        backbone.check_unfrozen(int(_most(space, "model.unfrozen")))
+        backbone.check_unfrozen(int(most(space, "model.unfrozen")))
         if kind == "text" and not _has_tokens_of(config, backbone, space.folder):
             raise UsageError(
                 f"data.tokens: {config.data.tokens} doesn't go with model.family pretrained, whose backbone "
@@ -121,6 +121,7 @@ def _has_tokens_of(config: RunConfig, backbone: Backbone, folder: Path) -> bool:
     return tokenizer_file(str(tokens), folder).resolve() == backbone.tokenizer.resolve()
 
 
+FORKED = "fork-based multiprocessing"  # torch's words
 KINDS_OF_KEYS = {
     "data.text": ("text",),
     "data.tokens": ("text",),
@@ -167,7 +168,7 @@ def _refuse_lone(space: Space) -> None:
 
     Other families normalize over the places or the steps of an example, too.
     """
-    deep = ("bag", PRETRAINED) if _most(space, "model.depth") > 1 else ()
+    deep = ("bag", PRETRAINED) if most(space, "model.depth") > 1 else ()
     units = {"mlp", "textcnn", *deep} & set(families(space))
     if units and _may_be(space, "training.batch_size", 1) and _may_be(space, "model.normalization", "batch"):
         raise UsageError(
@@ -207,7 +208,7 @@ def _noted_augmentation(space: Space) -> Space:
     idle = [key for key in ("augmentation.flip", "augmentation.shift", "augmentation.wrap") if _is_set(space, key)]
     if idle:
         said.append(f"{', '.join(idle)}: nothing is done with it, as augmentation.function {name} is in its place")
-    if _most(space, "augmentation.strength") == 0:
+    if most(space, "augmentation.strength") == 0:
         said.append(f"augmentation.function: {name} is never called, as augmentation.strength is 0")
     return replace(space, notes=(*space.notes, *said))
 
@@ -233,7 +234,7 @@ def _is_set(space: Space, name: str) -> bool:
     return name in space.domains or space.config[name] != default
 
 
-def _most(space: Space, name: str) -> float:
+def most(space: Space, name: str) -> float:
     """Return the largest number that a trial of the space may have under a name."""
     domain = space.domains.get(name)
     values = (space.config[name],) if domain is None else (domain.top,) if isinstance(domain, Range) else domain.choices
@@ -260,6 +261,8 @@ def _check_own(key: str, config: RunConfig, splits: Splits, folder: Path) -> Non
         except UserCodeError as error:
             return str(error)
         except Exception as error:  # of an optimizer's step, or what the network's own code did
+            if FORKED in str(error):  # who calls has used a GPU: what is wrong is told by the first trial
+                return ""
             return f"{name}: {one_line(error)}"
         return ""
 

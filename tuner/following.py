@@ -9,19 +9,22 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuner import live, terminal
 from tuner.confirmation import Repeating
 from tuner.depositing import check
 from tuner.placing import Place, placed
-from tuner.planning import Plan, plan_of
 from tuner.record import TrialRecord
 from tuner.serving import keep_memory
 from tuner.space import Space
 from tuner.study import Study
 from tuner.tracking import tracked
-from tuner.tuning import News, conduct, pace_of
 from tuner.workers import Parents, early
+
+if TYPE_CHECKING:
+    from tuner.planning import Plan
+    from tuner.tuning import News
 
 
 def follow(
@@ -49,6 +52,10 @@ def follow(
         placed(place, space.config) as hosts,
         early(space) if place.is_here else Parents() as parents,
     ):
+        # not before: workers import what they need meanwhile, which takes as long
+        from tuner.planning import plan_of
+        from tuner.tuning import conduct
+
         plan = plan_of(space, storage, studies_dir, place.is_elsewhere)
         with closing(conduct(plan, parents, trackers, hosts, artifacts)) as news:
             return _told(news, plan, screen, quiet)
@@ -56,6 +63,8 @@ def follow(
 
 def _told(run: Generator[News, None, Study], plan: Plan, screen: live.Screen | None, quiet: bool) -> Study:
     """Drain a study, telling of each trial; return it."""
+    from tuner.tuning import pace_of
+
     pace, begun = pace_of(plan), quiet
     while True:
         try:

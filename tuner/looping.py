@@ -36,7 +36,7 @@ from tuner.config import RunConfig
 from tuner.course import NONE, Course, Floats, mean_and_error
 from tuner.curve import Measure, rounded
 from tuner.data.splits import Part, Shape, Splits, Standard
-from tuner.devices import device_of
+from tuner.devices import device_of, steady
 from tuner.errors import UsageError
 from tuner.measuring import input_of, measure, training_probe
 from tuner.models import build_model
@@ -251,7 +251,8 @@ def train_own(
     try:
         while True:
             started = time.perf_counter()
-            with chance.lent():  # also of what the loop draws before it says anything
+            # also of what the loop draws before it says anything
+            with chance.lent(), steady(run.device, strict=False):
                 said = turns.next(answer)
             if isinstance(said, _Returned):
                 what = f"returned after epoch {len(course.epochs)} of {course.budget}; it goes on until run.report says"

@@ -6,8 +6,11 @@ Decides how a process that trains nothing learns of a GPU: from another one. Kno
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -24,6 +27,7 @@ from tuner.supervising import try_apart
 if TYPE_CHECKING:  # torch takes a second to load, which who has no GPU needn't wait for
     from tuner.devices import Gpu
 
+LOG = logging.getLogger("tuner")
 LIBRARIES = ("torch", "optuna", "numpy", "scikit-learn", "pandas")
 DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/dxg", "/dev/kfd")  # NVIDIA's, in Windows' Linux, AMD's
 PATIENCE = 60.0  # seconds for a GPU to answer in
@@ -43,7 +47,16 @@ def gpu() -> Gpu | None:
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return devices.gpu()
     found = try_apart(lambda: json.dumps(devices.gpu()), PATIENCE)
-    told = json.loads(found) if isinstance(found, str) else None
+    if not isinstance(found, str):  # who has once asked torch whether there is one can't be forked so either
+        code = "import json; from tuner.devices import gpu; print(json.dumps(gpu()))"
+        words = [sys.executable, "-P", "-c", code]
+        with suppress(subprocess.TimeoutExpired):
+            found = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False).stdout
+    try:
+        told = json.loads(str(found))
+    except ValueError:
+        LOG.warning("whether torch can use a GPU here can't be told: asking it failed; it is taken for none")
+        return None
     return None if told is None else devices.Gpu(*told)
 
 
@@ -67,11 +80,11 @@ def lacking(training: Training) -> str:
     return devices.lacking(training, found)
 
 
-def versions_of(training: Training, names: Sequence[str], folder: Path) -> dict[str, str]:
+def versions_of(names: Sequence[str], folder: Path, on_gpu: bool) -> dict[str, str]:
     """Return of which versions of what a study is made, and by what it is computed: a trial is the same byte for byte
-    where they are. `names` are those of the user's own code.
+    where they are. `names` are those of the user's own code; the GPU counts if some trials are trained `on_gpu`.
     """
-    found = gpu() if training.device != "cpu" else None
+    found = gpu() if on_gpu else None
     return {
         "python": platform.python_version(), "tuner": this_version(), "tuner's code": this_code(),
         **{name: version(name) for name in LIBRARIES}, "processor": _processor(),

@@ -197,7 +197,8 @@ class _Workers:
         self.actors = [made.remote() for _ in range(workers)]
         told = address.to_json()
         self.runs = [
-            actor.run.remote(told, str(folder), shelf, number) for number, actor in enumerate(self.actors, start=1)
+            actor.run.remote(told, str(folder), shelf, number, gpus)
+            for number, actor in enumerate(self.actors, start=1)
         ]
 
     def check(self, here: bool, needed: bool) -> None:
@@ -226,8 +227,10 @@ class _Workers:
 class _Worker:
     """A worker on some node: one process at a time trains for the study."""
 
-    def run(self, told: Mapping[str, Any], folder: str, shelf: Any, number: int) -> str | None:
+    def run(self, told: Mapping[str, Any], folder: str, shelf: Any, number: int, gpus: float) -> str | None:
         """Train for the study until it is over; return why that can't be done, if it can't."""
+        if not gpus:  # else all workers of a node would find its first one, which Ray keeps for those that asked for it
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         address = Address.from_json(told)
         node = Path(tempfile.gettempdir(), f"{FOLDER}{hashlib.sha256(address.secret.encode()).hexdigest()[:32]}")
         try:

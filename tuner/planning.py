@@ -20,8 +20,9 @@ from tuner.config import PRETRAINED, RunConfig, min_epochs
 from tuner.curve import Curve
 from tuner.data import load_folds
 from tuner.data.splits import Splits
+from tuner.defaults import is_small
 from tuner.errors import UsageError
-from tuner.fitting import check_fit, check_source, data_of, noted, settled
+from tuner.fitting import check_fit, check_source, data_of, most, noted, settled
 from tuner.grammar import Override, dump_space, put_over, read_space
 from tuner.machine import check_gpu, versions_of
 from tuner.metrics import null_loss
@@ -118,7 +119,7 @@ def _plan_of(space: Space, storage: str | None, studies_dir: str | Path) -> Plan
     own = [*own_data(space), *(name for names in own_names(space).values() for name in names)]
     study = StudyRecord(
         config.study, dump_space(space), str(space.folder), identity, metric, config.seed, data,
-        splits.fingerprint, splits.test_hash, versions_of(config.training, own, space.folder),
+        splits.fingerprint, splits.test_hash, versions_of(own, space.folder, _is_on_gpu(space, splits)),
         datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     return Plan(
@@ -131,6 +132,15 @@ def _plan_of(space: Space, storage: str | None, studies_dir: str | Path) -> Plan
         started,
         time.monotonic() - started,
     )
+
+
+def _is_on_gpu(space: Space, splits: Splits) -> bool:
+    """Tell whether trials of a space are trained on a GPU, where there is one."""
+    device, sizes = space.config.training.device, ("model.width", "model.depth", "training.batch_size")
+    if device == "auto" and families(space) == ["mlp"]:
+        largest = space.config.replace({name: int(most(space, name)) for name in sizes if name in space.domains})
+        return not is_small(largest, splits.shape, len(splits.train))
+    return device != "cpu"
 
 
 def total_trials(space: Space) -> int:

@@ -165,14 +165,12 @@ def _mistakes(outputs: NDArray[np.float32], splits: Splits) -> list[dict[str, An
 
 
 def _outputs(finalist: Finalist, part: Part, splits: Splits, folder: Path) -> NDArray[np.float32]:
-    from tuner.devices import nearest
     from tuner.measuring import predict
     from tuner.models import build_model
     from tuner.weights import read_weights
 
     network = build_model(finalist.config, splits.shape, folder, splits.encoder.standard)
     read_weights(network, finalist.weights)
-    network.to(nearest(finalist.config, splits))
     return predict(network, part.x, splits.encoder.standard, splits.shape.task)
 
 

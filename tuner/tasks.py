@@ -154,7 +154,11 @@ class TaskRun:
 
     def close(self) -> None:
         """Give it up."""
+        from tuner.devices import give_back
+
         self.epochs.close()  # type: ignore[attr-defined]
+        self.network, self.weights = None, {}
+        give_back()
 
 
 def _line(error: BaseException) -> str:

@@ -32,6 +32,7 @@ from tuner.data.shared import place_of, write_shared
 from tuner.data.splits import Splits
 from tuner.engine import Event, Failed, Task, Trained, Unsaved
 from tuner.forking import PATIENCE, Forked, ForkServer, serve_forks
+from tuner.machine import gpu
 from tuner.serving import import_parts, keep_memory, work
 from tuner.space import Space, own_names
 from tuner.supervising import (
@@ -147,7 +148,9 @@ def processes(space: Space, trials: int) -> int:
     budget = space.config.budget
     limited = budget.trial_timeout is not None or budget.trial_memory is not None
     count = min(budget.workers, max(1, trials))
-    return 0 if count == 1 and not own_names(space) and not limited else count
+    alone = count == 1 and not own_names(space) and not limited
+    # who has used a GPU can fork nothing that does, such as what tries the user's code of the next study
+    return 0 if alone and (space.config.training.device == "cpu" or gpu() is None) else count
 
 
 def early(space: Space) -> Parents:

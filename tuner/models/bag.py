@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, pad
 
 from tuner.config import RunConfig
-from tuner.models.layers import drop, tokens_mask, trimmed
+from tuner.models.layers import drop, masked_max, tokens_mask, trimmed
 from tuner.models.tokens import embedding, hidden_layers
 
 if TYPE_CHECKING:
@@ -52,7 +52,11 @@ class _Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = trimmed(x)
         # Pooled as they are looked up: a quarter of the time that it takes to hold the vectors of all tokens.
-        mean, largest = (embedding_bag(x, self.tokens.weight, mode=mode, padding_idx=0) for mode in ("mean", "max"))
+        mean = embedding_bag(x, self.tokens.weight, mode="mean", padding_idx=0)
+        if x.device.type == "cpu":
+            largest = embedding_bag(x, self.tokens.weight, mode="max", padding_idx=0)
+        else:  # a GPU adds the gradients of largest values in any order
+            largest = masked_max(self.tokens(x), tokens_mask(x), 1)
         output: Tensor = self.head(torch.cat((mean, largest, self._pairs(x)), 1))
         return output
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag, linear, pad
 
 from tuner.config import RunConfig
-from tuner.models.layers import drop, masked_max, normalize_units, tokens_mask
+from tuner.models.layers import drop, masked_max, normalize_units, tokens_mask, trimmed
 from tuner.models.tokens import embedding, hidden_layers
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class _Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # The largest before the normalization and the ReLU, which then have a value a text in place of one a token.
-        found = self._each_by_itself(x) if torch.compiler.is_exporting() else self._all_in_a_row(x)
+        alone = torch.compiler.is_exporting() or x.device.type != "cpu"
+        found = self._each_by_itself(trimmed(x)) if alone else self._all_in_a_row(x)
         output: Tensor = self.head(torch.cat(found, 1))
         return output
 
@@ -66,7 +67,9 @@ class _Network(nn.Module):
         ]
 
     def _each_by_itself(self, x: Tensor) -> list[Tensor]:
-        """Return the same for an exported network, whose shapes can't depend on how long the texts are."""
+        """Return the same for an exported network, whose shapes can't depend on how long the texts are; and on a GPU,
+        where padding costs little, and the gradients of largest values in a row would be added in any order.
+        """
         vectors, there = self.embedding(x).transpose(1, 2), tokens_mask(x)
         found = []
         for kernel, convolution in zip(self.kernels, self.convolutions, strict=True):
