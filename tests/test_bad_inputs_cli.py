@@ -139,7 +139,7 @@ BAD_LINES: dict[str, tuple[list[str], str]] = {
     "unknown option": (["run", "small.yaml", "--trails", "3"], "--trails"),
     "trials not a number": (["run", "small.yaml", "--trials", "many"], "--trials"),
     "trials below 0": (["run", "small.yaml", "--trials", "-1"], "budget.trials"),
-    "no workers": (["run", "small.yaml", "--workers", "0"], "budget.workers"),
+    "no workers": (["run", "small.yaml", "--workers", "0"], "--listen"),
     "clock time": (["run", "small.yaml", "--timeout", "1:30"], "duration"),
     "empty time": (["run", "small.yaml", "--timeout", ""], "budget.timeout"),
     "seed too large": (["run", "small.yaml", "--seed", str(2**70)], "seed"),

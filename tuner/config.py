@@ -189,8 +189,8 @@ class Training(Section):
     backbone_rate: float = searchable(0.1, "learning rate of unfrozen blocks, as a share of learning_rate", gt=0, le=1)
     precision: Literal["float32", "bfloat16"] = fixed(
         "float32",
-        "bfloat16: mixed precision: networks of convolutions and large layers train in half the time, where the "
-        "processor or GPU can; weights stay float32",
+        "bfloat16: mixed precision, for processors and GPUs that have it: on such a processor networks of convolutions "
+        "and large layers train in half the time; weights stay float32",
     )
     refit: bool = fixed(
         False, "train the chosen configuration again on train and validation rows together; always with folds"
