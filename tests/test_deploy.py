@@ -115,7 +115,7 @@ def test_ctrl_c_ends_the_study_of_the_recipe_for_ssh_and_its_workers(
         lines = [
             path.read_bytes().decode(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()
         ]
-        return [line for line in lines if "worker\0my-study" in line]
+        return [line for line in lines if "worker\0my-study" in line and str(tmp_path) in line]
 
     wait_for(lambda: not left(), 30)
 
@@ -188,8 +188,12 @@ def test_the_recipe_for_slurm(slurm: dict[str, str], postgres: Server, tmp_path:
 
     try:
         wait_for(lambda: not queue(), SECONDS)
+    except AssertionError:
+        said = [queue(), *(path.read_text() for path in study.glob("slurm-*.out"))]
+        raise AssertionError("\n".join(said)) from None
     finally:
-        said = "\n".join(path.read_text() for path in study.glob("slurm-*.out"))
+        subprocess.run(["scancel", "--full", "--signal=KILL", "--user=root"], env=env, check=False, timeout=60)
+    said = "\n".join(path.read_text() for path in study.glob("slurm-*.out"))
     assert said.count("training for study my-study, with 2 workers") == 2, said
     assert said.count("study my-study is over") == 2, said
     check_study(url, study)

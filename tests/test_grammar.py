@@ -66,6 +66,7 @@ SAID = {
     "direction: maximize": "2:1 unknown key 'direction'; leave it out: the metric says which way is better",
     "device: cuda": f"2:1 unknown key 'device' (it belongs under training.device); {TOP}",
     "training: {lr: 1}": f"2:12 training: unknown key 'lr' (did you mean 'learning_rate'?); {TRAINING}",
+    "training: {device: GPU}": "2:20 training.device: must be one of auto, cpu, cuda, not 'GPU' (did you mean 'cuda'?)",
     "weight_decay: 1": f"2:1 unknown key 'weight_decay' (did you mean 'regularization.l2'?); {TOP}",
     "model: {Width: 3}": f"2:9 model: unknown key 'Width' (did you mean 'width'?); {MODEL}",
     # single values

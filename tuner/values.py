@@ -127,6 +127,9 @@ def _way(error: Any) -> str | None:
     return WANTED[error["type"]].format(**context) if error["type"] in WANTED else None
 
 
+CALLED = {"gpu": "cuda", "cuda": "cuda"}  # what people say for a word; which GPU, CUDA_VISIBLE_DEVICES says
+
+
 def _options(error: Any) -> list[str]:
     return re.findall(r"'([^']*)'", error["ctx"]["expected"])
 
@@ -143,4 +146,7 @@ def _hint(errors: list[Any], value: Any) -> str:
     if isinstance(value, float) and kinds & {"int_type", "int_from_float"} and value.is_integer() and abs(value) < 1e15:
         return f"; write {int(value)}"
     words = [word for error in errors if error["type"] == "literal_error" for word in _options(error)]
-    return nearest(value[:100], words) if isinstance(value, str) and words else ""
+    if not (isinstance(value, str) and words):
+        return ""
+    meant = next((word for called, word in CALLED.items() if word in words and value.lower().startswith(called)), None)
+    return f" (did you mean {meant!r}?)" if meant else nearest(value[:100], words)
