@@ -131,9 +131,12 @@ def test_a_study_of_small_perceptrons_is_not_said_to_be_trained_on_a_gpu(
 ) -> None:
     monkeypatch.setattr(machine, "gpu", lambda: Gpu("Pretended", bfloat16=True))
     text = "data: {source: sklearn:wine}\nmodel: {width: {low: 4, high: WIDTH}}\n"
+    batches = ("", "{choices: [auto]}", "{choices: [auto, 16]}", "{low: 8, high: 64}")
     for width, named in ((64, False), (8192, True)):
-        plan = prepare(write(tmp_path / "space.yaml", text.replace("WIDTH", str(width))))
-        assert ("GPU" in plan.study.versions) == named
+        for batch in batches:
+            more = f"training: {{batch_size: {batch}}}\n" if batch else ""
+            plan = prepare(write(tmp_path / "space.yaml", text.replace("WIDTH", str(width)) + more))
+            assert ("GPU" in plan.study.versions) == named, (width, batch)
 
 
 @pytest.mark.skipif(here_is_one, reason="here is a GPU")

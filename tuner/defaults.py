@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 FEW_TEXTS, LONG_TEXT = 1000, 100  # a long text tells its class by its words, and convolutions over it take long
 FEW_STEPS = 16
 FEW_EXAMPLES = 500
-# Weights times examples of a batch, where a core of a processor takes as long for a perceptron's step as an H200 does,
-# between the sizes of benchmarks/gpu.py: the calls of a step take that their 3 ms, however little they compute.
+# Weights times examples of a batch at which a perceptron's step takes one thread of a processor as long as an H200,
+# whose calls take 3 ms however little they compute: between two sizes of benchmarks/gpu.py (benchmarks/RESULTS.md).
 SMALL = 1 << 24
 
 

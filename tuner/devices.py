@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -149,4 +149,5 @@ def steady(device: torch.device, strict: bool) -> Iterator[None]:
 def give_back() -> None:
     """Return what this process holds of a GPU's memory and doesn't use, to others that share it."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # it is beyond use, as whoever uses it next is told
+            torch.cuda.empty_cache()

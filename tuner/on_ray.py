@@ -89,8 +89,8 @@ def _start(workers: int, gpus: float, address: str | None) -> None:
 
 
 def _wants_token(address: str) -> bool:
-    """Tell whether a cluster asks for a token, as by default it does: Ray shows its own only where it is told to, and
-    to a cluster that wants none it must not. It is asked in a process of its own, as Ray reads that once.
+    """Tell whether a cluster asks for a token: Ray shows its own only where it is told to, and to a cluster that wants
+    none it must not. It is asked in a process of its own, as Ray reads that once.
     """
 
     def ask() -> str:
@@ -112,16 +112,17 @@ def _check_gpus(workers: int, gpus: float, here: bool) -> None:
     Raises:
         UsageError: for none, where no node can come.
     """
+    if not gpus:
+        return
     import ray
 
     found: Any = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"].get("GPU", 0.0) for node in found if node["Alive"]] if gpus else []
-    room = sum(int(each / gpus + 1e-6) for each in nodes)
-    if not gpus or room >= workers:
-        return
+    there = [node["Resources"].get("GPU", 0.0) for node in found if node["Alive"]]
+    room = sum(int(each / gpus + 1e-6) for each in there)
     if here and not room:
-        raise UsageError(f"--gpus-per-worker {gpus:g}: Ray finds {nodes[0] if nodes else 0:g} GPUs on this machine")
-    LOG.warning("Ray has GPUs for %d of %d workers now; the others wait for room", room, workers)
+        raise UsageError(f"--gpus-per-worker {gpus:g}: Ray finds {sum(there):g} GPUs on this machine")
+    if room < workers:
+        LOG.warning("Ray has GPUs for %d of %d workers now; the others wait for room", room, workers)
 
 
 def _reach(address: str) -> None:

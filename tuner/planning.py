@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from tuner.backbones import find_backbone
@@ -28,7 +29,7 @@ from tuner.machine import check_gpu, versions_of
 from tuner.metrics import null_loss
 from tuner.proposing import first_trials
 from tuner.record import StudyRecord
-from tuner.space import Space, families, own_data, own_names
+from tuner.space import Range, Space, families, own_data, own_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +137,16 @@ def _plan_of(space: Space, storage: str | None, studies_dir: str | Path) -> Plan
 
 def _is_on_gpu(space: Space, splits: Splits) -> bool:
     """Tell whether trials of a space are trained on a GPU, where there is one."""
-    device, sizes = space.config.training.device, ("model.width", "model.depth", "training.batch_size")
-    if device == "auto" and families(space) == ["mlp"]:
-        largest = space.config.replace({name: int(most(space, name)) for name in sizes if name in space.domains})
-        return not is_small(largest, splits.shape, len(splits.train))
-    return device != "cpu"
+    config, batches = space.config, space.domains.get("training.batch_size")
+    if config.training.device != "auto" or families(space) != ["mlp"]:
+        return config.training.device != "cpu"
+    largest = {name: int(most(space, name)) for name in ("model.width", "model.depth")}
+    if batches is None:
+        sizes: Sequence[Any] = [config.training.batch_size]
+    else:
+        sizes = [int(batches.top)] if isinstance(batches, Range) else batches.choices
+    tops = [config.replace({**largest, "training.batch_size": size}) for size in sizes]
+    return not all(is_small(top, splits.shape, len(splits.train)) for top in tops)
 
 
 def total_trials(space: Space) -> int:

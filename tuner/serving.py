@@ -144,16 +144,12 @@ def work(handle: int) -> None:
     with suppress(EOFError, ConnectionError):  # whoever judges is gone
         data, cache, line.sign, slot = line.receive()
         import_parts()
-        _take_turn(slot)
+        from tuner.devices import take_turn
+
+        take_turn(slot)
         # Only the newest are kept open: what all that came before has been read of would stay in memory.
         newest = lru_cache(maxsize=1)(lambda number: open_shared(place_of(data, number)))
         serve(line, newest, cache)
-
-
-def _take_turn(slot: int) -> None:
-    from tuner.devices import take_turn
-
-    take_turn(slot)
 
 
 def _high() -> int:

@@ -154,11 +154,9 @@ class TaskRun:
 
     def close(self) -> None:
         """Give it up."""
-        from tuner.devices import give_back
-
         self.epochs.close()  # type: ignore[attr-defined]
         self.network, self.weights = None, {}
-        give_back()
+        _give_back()
 
 
 def _line(error: BaseException) -> str:
@@ -181,7 +179,15 @@ def attempt(run: Callable[[], Epoch | Trained], number: int) -> Event:
         told = isinstance(error, KeyboardInterrupt)  # by Ctrl-C, or by a signal that ends the run as that does
         if told and (type(error) is not KeyboardInterrupt or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN):
             raise
-        return Failed(number, _line(error))
+        failed = Failed(number, _line(error))
+    _give_back()  # when the error is gone, which held what the step had made
+    return failed
+
+
+def _give_back() -> None:
+    from tuner.devices import give_back
+
+    give_back()
 
 
 def ending(run: TaskRun, save: Path | None, newest: bool) -> Event:

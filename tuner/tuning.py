@@ -64,8 +64,6 @@ def conduct(
         StorageError: the storage can't be used.
         UserCodeError: the space's own code fails in every trial.
     """
-    if artifacts is not None:
-        check(artifacts)
     with opened(plan.storage, create=True) as rdb, hold(plan, open_store(plan, rdb)) as store:
         setting, before = setting_of(plan, store), store.get("seconds") or 0.0
         _begin(plan, store, setting, trackers)
@@ -226,6 +224,8 @@ def tune(
     values = {**{name: value for name, value in given.items() if value is not None}, **(overrides or {})}
     listed = [Override(name, json.dumps(value), "tune()") for name, value in values.items()]
     known = put_over(space, listed) if isinstance(space, Space) else read_space(Path(space), listed)
+    if artifacts is not None:
+        check(artifacts)
     with (
         tracked(track, known.folder) as trackers,
         placed(place, known.config) as hosts,

@@ -1,7 +1,7 @@
 """What the pretrained backbones have in common: blocks that go on being trained, and products in bfloat16.
 
-Decides when bfloat16 is used: where the processor or GPU multiplies such numbers itself, which takes a fifth of the
-time of float32; elsewhere it takes longer. Knows no backbone.
+Decides when bfloat16 is used: where the processor or GPU multiplies such numbers itself, which takes a processor a
+fifth of the time of float32; on others it takes longer. Knows no backbone.
 """
 
 from __future__ import annotations
